@@ -1,0 +1,323 @@
+#include "stack/arena.h"
+
+#define ARENA_MAGIC 0x616e657261706374u
+
+/*
+ * At the head of every span that a pool has. The bitmap is the truth; which list the span is on is
+ * derived from it.
+ */
+struct span {
+    struct span *next, *prev; /* among the pool's partial or full spans, or the arena's free ones */
+    struct pool *pool;        /* NULL: free */
+    uint32_t used;            /* bits set in the bitmap */
+    uint32_t hint;            /* no word of the bitmap before this one has a free bit */
+    uint64_t live[];          /* one bit an object; bits past the last object are set for good */
+};
+
+struct arena {
+    uint64_t magic;
+    uint8_t *spans;   /* the first span */
+    uint32_t nspans;  /* spans there are */
+    uint32_t fresh;   /* spans[fresh..) were never used */
+    uint32_t owned;   /* spans that pools have */
+    uint32_t peak;    /* the most that `owned` has been */
+    struct span *free; /* given back */
+    uint64_t bad_frees;
+};
+
+static size_t round_up(size_t n, size_t to)
+{
+    return (n + to - 1) & ~(to - 1);
+}
+
+static struct span *span_at(const struct arena *a, uint32_t index)
+{
+    return (struct span *)(a->spans + (size_t)index * ARENA_SPAN_SIZE);
+}
+
+static struct span *span_of(const void *object)
+{
+    return (struct span *)((uintptr_t)object & ~(uintptr_t)(ARENA_SPAN_SIZE - 1));
+}
+
+struct arena *arena_init(void *base, size_t size, size_t reserve)
+{
+    const size_t head = round_up(sizeof(struct arena), 64);
+    if (size < head || reserve > size - head)
+        return NULL;
+    const size_t first = round_up(head + reserve, ARENA_SPAN_SIZE);
+    if (first > size || size - first < ARENA_SPAN_SIZE)
+        return NULL;
+    struct arena *a = base;
+    a->magic = ARENA_MAGIC;
+    a->spans = (uint8_t *)base + first;
+    a->nspans = (uint32_t)((size - first) / ARENA_SPAN_SIZE);
+    a->fresh = 0;
+    a->owned = 0;
+    a->peak = 0;
+    a->free = NULL;
+    a->bad_frees = 0;
+    return a;
+}
+
+void *arena_reserved(struct arena *a)
+{
+    return (uint8_t *)a + round_up(sizeof(struct arena), 64);
+}
+
+size_t arena_used(const struct arena *a)
+{
+    return (size_t)a->owned * ARENA_SPAN_SIZE;
+}
+
+size_t arena_peak(const struct arena *a)
+{
+    return (size_t)a->peak * ARENA_SPAN_SIZE;
+}
+
+size_t arena_limit(const struct arena *a)
+{
+    return (size_t)a->nspans * ARENA_SPAN_SIZE;
+}
+
+bool arena_pressure(const struct arena *a)
+{
+    return a->nspans - a->owned < a->nspans / 4;
+}
+
+uint64_t arena_bad_frees(const struct arena *a)
+{
+    return a->bad_frees;
+}
+
+/* ---- spans ---- */
+
+static void span_push(void **head, struct span *s)
+{
+    s->prev = NULL;
+    s->next = *head;
+    if (s->next != NULL)
+        s->next->prev = s;
+    *head = s;
+}
+
+static void span_remove(void **head, struct span *s)
+{
+    if (s->prev != NULL)
+        s->prev->next = s->next;
+    else
+        *head = s->next;
+    if (s->next != NULL)
+        s->next->prev = s->prev;
+}
+
+static uint32_t words_of(const struct pool *p)
+{
+    return (p->objects_per_span + 63) / 64;
+}
+
+/* A free span made ready for the pool, on its partial list; NULL when the arena is full. */
+static struct span *span_take(struct pool *p)
+{
+    struct arena *a = p->arena;
+    struct span *s = a->free;
+    if (s != NULL)
+        a->free = s->next;
+    else if (a->fresh < a->nspans)
+        s = span_at(a, a->fresh++);
+    else
+        return NULL;
+    if (++a->owned > a->peak)
+        a->peak = a->owned;
+    const uint32_t words = words_of(p);
+    memset(s->live, 0, words * sizeof(s->live[0]));
+    if (p->objects_per_span % 64 != 0)
+        s->live[words - 1] = ~(uint64_t)0 << (p->objects_per_span % 64);
+    s->used = 0;
+    s->hint = 0;
+    s->pool = p;
+    p->spans++;
+    span_push(&p->partial, s);
+    return s;
+}
+
+static void span_give_back(struct pool *p, struct span *s)
+{
+    struct arena *a = p->arena;
+    s->pool = NULL;
+    s->next = a->free;
+    a->free = s;
+    a->owned--;
+    p->spans--;
+}
+
+/* ---- pools ---- */
+
+void pool_init(struct arena *a, struct pool *p, size_t object_size)
+{
+    const size_t size = round_up(object_size < 8 ? 8 : object_size, 8);
+    /* each object takes its bytes and a bit; then fewer until the rounding fits, too */
+    uint32_t n = (uint32_t)((ARENA_SPAN_SIZE - sizeof(struct span)) / size);
+    size_t offset;
+    for (;; n--) {
+        offset = round_up(sizeof(struct span) + (n + 63) / 64 * sizeof(uint64_t), 16);
+        if (offset + n * size <= ARENA_SPAN_SIZE)
+            break;
+    }
+    *p = (struct pool){
+        .arena = a,
+        .object_size = (uint32_t)size,
+        .objects_per_span = n,
+        .data_offset = (uint32_t)offset,
+        .reciprocal = (uint32_t)(((uint64_t)1 << 32) / size + 1),
+    };
+}
+
+void *pool_alloc_raw(struct pool *p)
+{
+    struct span *s = p->partial;
+    if (unlikely(s == NULL)) {
+        s = span_take(p);
+        if (s == NULL)
+            return NULL;
+    }
+    uint32_t w = s->hint;
+    while (s->live[w] == ~(uint64_t)0)
+        w++;
+    const uint32_t bit = (uint32_t)__builtin_ctzll(~s->live[w]);
+    s->live[w] |= (uint64_t)1 << bit;
+    s->hint = w;
+    p->live++;
+    if (unlikely(++s->used == p->objects_per_span)) {
+        span_remove(&p->partial, s);
+        span_push(&p->full, s);
+    }
+    return (uint8_t *)s + p->data_offset + (size_t)(w * 64 + bit) * p->object_size;
+}
+
+void *pool_alloc(struct pool *p)
+{
+    void *object = pool_alloc_raw(p);
+    if (likely(object != NULL))
+        memset(object, 0, p->object_size);
+    return object;
+}
+
+/* Whether object is where a live object of the pool may be; its number in the span. */
+static bool find_live(const struct pool *p, const void *object, struct span **span, uint32_t *index)
+{
+    const struct arena *a = p->arena;
+    const uintptr_t off = (uintptr_t)object - (uintptr_t)a->spans;
+    if (unlikely(off >= (uintptr_t)a->fresh * ARENA_SPAN_SIZE))
+        return false;
+    struct span *s = span_of(object);
+    const uint32_t at = (uint32_t)((uintptr_t)object - (uintptr_t)s) - p->data_offset;
+    /* a division by multiplication, exact for numbers below 65,536 */
+    const uint32_t i = (uint32_t)((uint64_t)at * p->reciprocal >> 32);
+    if (unlikely(s->pool != p || at >= ARENA_SPAN_SIZE || i * p->object_size != at ||
+                 i >= p->objects_per_span))
+        return false;
+    *span = s;
+    *index = i;
+    return (s->live[i / 64] >> (i % 64) & 1) != 0;
+}
+
+void pool_free(struct pool *p, void *object)
+{
+    if (unlikely(object == NULL))
+        return;
+    struct span *s;
+    uint32_t i;
+    if (unlikely(!find_live(p, object, &s, &i))) {
+        p->arena->bad_frees++;
+        return;
+    }
+    s->live[i / 64] &= ~((uint64_t)1 << (i % 64));
+    if (i / 64 < s->hint)
+        s->hint = i / 64;
+    p->live--;
+    const bool was_full = s->used == p->objects_per_span;
+    s->used--;
+    if (unlikely(s->used == 0)) {
+        span_remove(was_full ? &p->full : &p->partial, s);
+        span_give_back(p, s);
+    } else if (unlikely(was_full)) {
+        span_remove(&p->full, s);
+        span_push(&p->partial, s);
+    }
+}
+
+bool pool_owns(const struct pool *p, const void *object)
+{
+    struct span *s;
+    uint32_t i;
+    return find_live(p, object, &s, &i);
+}
+
+/* The word of the bitmap without the bits that stand for no object. */
+static uint64_t live_word(const struct pool *p, const struct span *s, uint32_t w)
+{
+    const uint32_t left = p->objects_per_span - w * 64;
+    const uint64_t objects = left >= 64 ? ~(uint64_t)0 : ((uint64_t)1 << left) - 1;
+    return s->live[w] & objects;
+}
+
+void pool_each(struct pool *p, void (*visit)(void *object, void *arg), void *arg)
+{
+    const struct arena *a = p->arena;
+    for (uint32_t n = 0; n < a->fresh; n++) {
+        struct span *s = span_at(a, n);
+        /* the span is looked at again after each visit: the visitor may have freed its last object */
+        for (uint32_t w = 0; w < words_of(p) && s->pool == p; w++) {
+            for (uint64_t bits = live_word(p, s, w); bits != 0; bits &= bits - 1) {
+                const uint32_t i = w * 64 + (uint32_t)__builtin_ctzll(bits);
+                if (s->pool == p && (s->live[w] >> (i % 64) & 1) != 0)
+                    visit((uint8_t *)s + p->data_offset + (size_t)i * p->object_size, arg);
+            }
+        }
+    }
+}
+
+/* ---- repair ---- */
+
+void pool_repair(struct pool *p)
+{
+    const struct arena *a = p->arena;
+    p->partial = NULL;
+    p->full = NULL;
+    p->live = 0;
+    p->spans = 0;
+    for (uint32_t n = 0; n < a->fresh; n++) {
+        struct span *s = span_at(a, n);
+        if (s->pool != p)
+            continue;
+        s->used = 0;
+        s->hint = 0;
+        for (uint32_t w = 0; w < words_of(p); w++)
+            s->used += (uint32_t)__builtin_popcountll(live_word(p, s, w));
+        if (s->used == 0) {
+            s->pool = NULL; /* arena_repair() puts it on the free list */
+            continue;
+        }
+        p->live += s->used;
+        p->spans++;
+        span_push(s->used == p->objects_per_span ? &p->full : &p->partial, s);
+    }
+}
+
+void arena_repair(struct arena *a)
+{
+    a->free = NULL;
+    a->owned = 0;
+    for (uint32_t n = a->fresh; n-- > 0;) {
+        struct span *s = span_at(a, n);
+        if (s->pool != NULL) {
+            a->owned++;
+            continue;
+        }
+        s->next = a->free;
+        a->free = s;
+    }
+    if (a->owned > a->peak)
+        a->peak = a->owned;
+}

@@ -1,0 +1,68 @@
+/*
+ * The arena: one flat mapping that holds every object of a stack, so that plain pointers work in
+ * every process of a family. It is cut into 64 KiB spans; a pool takes whole spans and cuts them
+ * into objects of one size. A bitmap in the span header says which objects live, so that all live
+ * objects can be enumerated and free lists need no repair after a crash. A span whose last object
+ * is freed goes back to the arena and may serve another pool.
+ *
+ * Nothing here locks: the caller holds the engine lock.
+ */
+#pragma once
+
+#include "stack/base.h"
+
+#define ARENA_SPAN_SIZE ((size_t)65536)
+/* An object of this size or less fits a span; larger ones do not exist. */
+#define ARENA_OBJECT_MAX (ARENA_SPAN_SIZE - 64 - 128)
+
+struct arena;
+
+/* One kind of object. Lives inside the arena (or beside it) and is set up by pool_init(). */
+struct pool {
+    struct arena *arena;
+    uint32_t object_size;
+    uint32_t objects_per_span;
+    uint32_t live;      /* objects handed out */
+    uint32_t spans;     /* spans owned */
+    void *partial;      /* list of spans with room */
+    void *full;         /* list of spans without */
+    uint32_t data_offset; /* of the first object in a span */
+    uint32_t reciprocal;  /* 2^32 / object_size, rounded up */
+};
+
+/*
+ * Lays an arena over [base, base+size). base must be aligned to ARENA_SPAN_SIZE and zero-filled;
+ * untouched spans cost no memory. The first `reserve` bytes after the arena's own header are set
+ * aside for the caller (arena_reserved()). Returns NULL when size is too small.
+ */
+struct arena *arena_init(void *base, size_t size, size_t reserve);
+void *arena_reserved(struct arena *a);
+
+/* Bytes in spans handed to pools, the highest they have been, and the most they may become. */
+size_t arena_used(const struct arena *a);
+size_t arena_peak(const struct arena *a);
+size_t arena_limit(const struct arena *a);
+
+/* True when less than a quarter (pressure) of the limit is left: windows stop growing and shrink. */
+bool arena_pressure(const struct arena *a);
+
+void pool_init(struct arena *a, struct pool *p, size_t object_size);
+/* A zeroed object, aligned to 16 bytes (8 when its size is no multiple of 16), or NULL: the arena is full. */
+void *pool_alloc(struct pool *p);
+/* The same without zeroing, for payload buffers: what the object holds is undefined. */
+void *pool_alloc_raw(struct pool *p);
+/* object must come from the same pool (NULL is ignored); freeing twice is caught, ignored and counted. */
+void pool_free(struct pool *p, void *object);
+/* How often pool_free() was given what was not a live object of its pool: a defect of ours. */
+uint64_t arena_bad_frees(const struct arena *a);
+/* Calls visit for each live object. visit may free the object it is given. */
+void pool_each(struct pool *p, void (*visit)(void *object, void *arg), void *arg);
+/* Whether object is a live object of this pool: for checks and for repair. */
+bool pool_owns(const struct pool *p, const void *object);
+/*
+ * Makes counts and lists of the pool anew from the bitmaps of its spans, after a process died in
+ * the middle of pool_alloc() or pool_free(). Repair every pool, then call arena_repair().
+ */
+void pool_repair(struct pool *p);
+/* Makes the list of free spans anew. */
+void arena_repair(struct arena *a);

@@ -1,0 +1,51 @@
+/* The inside of struct stack: only for files under stack/. */
+#pragma once
+
+#include "stack/ip/state.h"
+#include "stack/stack.h"
+#include "stack/tcp/flow.h"
+
+/* Owners of wheel timers (wheel_timer.kind). */
+enum stack_timer_kind {
+    STACK_TIMER_CONN = 1,
+    STACK_TIMER_HALF_OPEN,
+    STACK_TIMER_TIME_WAIT,
+    STACK_TIMER_IP, /* handed to ip_timer(): kinds from here on are the IP layer's */
+};
+
+/* TCP's part of the stack. */
+struct tcp_stack {
+    struct flow_table flows;
+    struct pool conns, listeners, half_opens, time_waits;
+    struct pool chunks, ranges, records;
+    struct siphash_key isn_secret, ts_secret, port_secret, cookie_secret;
+    struct list output_pending; /* connections that stack_flush() must look at */
+    struct list orphans;
+    struct list time_wait_age;  /* oldest first: what is recycled when room is short */
+    uint32_t norphans;
+    uint32_t next_number;
+    /* RFC 5961 7: challenge ACKs of the whole stack in the current second */
+    nsec_t challenge_epoch;
+    uint32_t challenge_count;
+    uint32_t challenge_limit;
+    uint32_t port_increment;
+};
+
+struct stack {
+    struct arena *arena;
+    struct stack_config config;
+    struct rng rng;
+    struct wheel wheel;
+    unsigned nnetifs;
+    struct netif netifs[NETIFS_MAX];
+    struct ip_stack ip;
+    struct tcp_stack tcp;
+    uint64_t counters[STACK_COUNTER_COUNT];
+    size_t extra_offset;
+};
+
+void tcp_stack_init(struct stack *st, nsec_t now);
+/* Entries of stack/stack.c into TCP. */
+void tcp_timer(struct stack_cx *cx, struct wheel_timer *t);
+void tcp_flush(struct stack_cx *cx);
+bool tcp_flush_pending(const struct stack *st);

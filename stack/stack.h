@@ -1,0 +1,214 @@
+/*
+ * The engine's public face. Frames in, frames out, calls in, events out.
+ *
+ * The engine makes no system call, reads no clock, starts no thread, keeps no global and calls no
+ * malloc. A `struct stack` lives in an arena; every entry point takes a `struct stack_cx`, which is
+ * process-local and says who calls, at what time, and where frames and events go. The caller holds
+ * the engine lock for the whole of an entry and ends a batch of entries with stack_flush().
+ *
+ * The calls on connections and listeners are in stack/tcp/tcp.h.
+ */
+#pragma once
+
+#include "stack/arena.h"
+#include "stack/base.h"
+#include "stack/trace.h"
+#include "stack/util/list.h"
+#include "stack/util/random.h"
+#include "stack/util/wheel.h"
+
+/* Room in front of a TCP segment for L2 and L3 headers (Ethernet 14 + IPv6 40, rounded). */
+#define FRAME_HEADROOM 64
+/* TCP header with the most options. */
+#define TCP_HEADER_MAX 60
+/* A frame's bytes, L2 header included, never exceed this (AF_PACKET segments larger ones in software). */
+#define FRAME_BYTES_MAX 65535
+/* Payload slices of one frame: 64 KB in chunks, one more at each end for partial ones. */
+#define FRAME_SLICES_MAX 20
+
+/* A frame on its way out: headers built in place, payload left where it lies. */
+struct frame_out {
+    uint8_t netif;          /* index into stack.netifs */
+    uint8_t l4_proto;       /* IPPROTO_* of what is at `l4` */
+    uint8_t head[FRAME_HEADROOM + TCP_HEADER_MAX + 4];
+    uint16_t head_start;    /* offset in head[] of the first byte to send */
+    uint16_t l4;            /* offset in head[] of the transport header (FRAME_HEADROOM for TCP) */
+    uint16_t head_end;      /* offset in head[] after the last header byte */
+    uint16_t gso_size;      /* payload bytes per segment when the link must cut; 0: a single segment */
+    bool csum_partial;      /* the transport checksum field holds the pseudo-header sum only */
+    uint16_t csum_offset;   /* of the checksum field within the transport header */
+    uint32_t payload_len;
+    unsigned nslices;
+    struct slice slices[FRAME_SLICES_MAX];
+};
+
+/* A frame that arrived. */
+struct frame_in {
+    const uint8_t *data; /* from the L2 header on (from the IP header where the link has no L2) */
+    uint32_t len;
+    uint8_t netif;
+    bool csum_trusted;  /* the link vouches for the checksum (partial or verified): do not verify */
+    uint16_t gso_size;  /* payload bytes per wire segment of a coalesced frame, 0 otherwise */
+};
+
+enum netif_kind {
+    NETIF_ETHERNET, /* 14-byte headers, ARP */
+    NETIF_RAW_IP,   /* no L2 header (tun) */
+    NETIF_LOOPBACK, /* inside the stack */
+};
+
+#define NETIFS_MAX      16
+#define NETIF_LOOP      0 /* the index of the loopback inside the stack */
+#define NETIF_ADDRS_MAX 8
+
+/* An interface as the engine sees it. */
+struct netif {
+    bool up;
+    enum netif_kind kind;
+    uint32_t ifindex;   /* the kernel's number, for the link; 0 inside the stack */
+    uint32_t mtu;       /* bytes of an IP packet */
+    uint8_t mac[6];
+    bool gso;           /* takes frames larger than the MTU and cuts them */
+    bool csum_offload;  /* completes partial checksums */
+    bool answers_arp;   /* own address: the engine answers ARP and ping for its addresses */
+    unsigned naddrs;
+    struct {
+        struct ip_addr addr;
+        uint8_t prefix; /* of the 128: an IPv4 /24 is 120 */
+        bool conflict;  /* another station claims it */
+    } addrs[NETIF_ADDRS_MAX];
+    struct ip_addr gateway; /* own address mode; zero: none */
+};
+
+/* How packets of one connection travel. Filled by the shim from the kernel's routing or by ip_route(). */
+struct ip_path {
+    uint8_t netif;
+    bool mac_known;          /* mac is the next hop's, learned from its frames: no ARP needed */
+    uint8_t mac[6];
+    uint32_t mtu;            /* 0: the interface's */
+    struct ip_addr next_hop; /* on-link neighbour to ask ARP for */
+};
+
+struct stack_cx;
+struct tcp_conn;
+struct tcp_listener;
+
+/* What the engine needs from outside. Process-local: never stored in the arena. */
+struct stack_ops {
+    /*
+     * Puts a frame on the wire before it returns; slices point into the arena. 0, or a negative
+     * errno (-ENOBUFS, -EAGAIN: the frame is lost like any other; -ENETDOWN likewise).
+     */
+    int (*transmit)(struct stack_cx *cx, const struct frame_out *frame);
+    /*
+     * Something happened to a socket that Linux would wake a sleeper for: `events` is the set of
+     * TCP_EV_* that became (again) true. `owner` is what tcp_set_owner()/tcp_listen() was given.
+     */
+    void (*notify)(struct stack_cx *cx, void *owner, uint32_t events);
+    /* One trace record; only called for classes in cx->trace. May be NULL when cx->trace is 0. */
+    void (*trace)(struct stack_cx *cx, const struct trace_record *record);
+    /*
+     * A conflict or another condition a human must hear of (ARP conflict). May be NULL.
+     */
+    void (*warn)(struct stack_cx *cx, const char *text, const struct ip_addr *addr);
+};
+
+/* Who calls, when, and where output goes. */
+struct stack_cx {
+    struct stack *st;
+    nsec_t now;
+    const struct stack_ops *ops;
+    void *user;     /* the caller's */
+    uint32_t trace; /* enum trace_class bits */
+};
+
+struct stack_config {
+    uint8_t seed[16];
+    /* True: the stack owns its addresses alone (answers RST for unknown ports). */
+    bool own_address;
+    bool loopback; /* connections to own addresses and 127/8 may run inside the arena */
+    uint16_t port_min, port_max; /* ephemeral range, inclusive */
+    uint8_t cc;    /* default congestion control, enum tcp_cc_id */
+};
+
+/*
+ * Counters, for `tcpshim ss` and tests. X(id, name, what)
+ */
+#define STACK_COUNTERS(X)                                                                          \
+    X(FRAMES_IN, "frames-in", "frames handed to the engine")                                       \
+    X(FRAMES_OUT, "frames-out", "frames handed to the link")                                       \
+    X(TX_FAILED, "tx-failed", "frames that the link refused")                                      \
+    X(SHORT_FRAME, "drop-short", "frame shorter than its headers say")                             \
+    X(BAD_ETHER, "drop-ether", "neither IPv4 nor ARP")                                             \
+    X(BAD_IP, "drop-ip-header", "malformed IP header")                                             \
+    X(BAD_IP_CSUM, "drop-ip-checksum", "IP header checksum wrong")                                 \
+    X(NOT_OURS, "drop-not-ours", "addressed to somebody else")                                     \
+    X(BAD_SOURCE, "drop-source", "source address is multicast, broadcast, zero or our own")        \
+    X(BAD_PROTO, "drop-protocol", "IP protocol not spoken")                                        \
+    X(FRAG_IN, "fragments-in", "fragments received")                                               \
+    X(FRAG_OK, "fragments-joined", "datagrams reassembled")                                        \
+    X(FRAG_DROPPED, "drop-fragment", "fragments dropped: bound, overlap or time")                  \
+    X(BAD_ARP, "drop-arp", "malformed ARP")                                                        \
+    X(BAD_ICMP, "drop-icmp", "malformed ICMP, or not about our connections")                       \
+    X(ICMP_IN, "icmp-in", "ICMP messages used")                                                    \
+    X(ICMP_RATE, "icmp-rate-limited", "echo replies suppressed")                                   \
+    X(BAD_TCP, "drop-tcp-header", "malformed TCP header")                                          \
+    X(BAD_TCP_CSUM, "drop-tcp-checksum", "TCP checksum wrong")                                     \
+    X(NO_CONN, "no-connection", "segments for no connection of ours")                              \
+    X(SEGS_IN, "segments-in", "TCP segments processed")                                            \
+    X(SEGS_OUT, "segments-out", "TCP segments sent")                                               \
+    X(RSTS_OUT, "resets-out", "RSTs sent")                                                         \
+    X(RETRANS, "retransmitted", "segments sent again")                                             \
+    X(RTOS, "rto", "retransmission time-outs")                                                     \
+    X(CHALLENGE, "challenge-acks", "challenge ACKs sent (RFC 5961)")                               \
+    X(CHALLENGE_LIMITED, "challenge-limited", "challenge ACKs suppressed by the rate limit")       \
+    X(PAWS, "drop-paws", "segments dropped by PAWS (RFC 7323)")                                    \
+    X(OUT_OF_WINDOW, "drop-window", "segments outside the window")                                 \
+    X(SYN_OVERFLOW, "syn-overflow", "SYNs dropped: SYN queue full and no cookies")                 \
+    X(ACCEPT_OVERFLOW, "accept-overflow", "accept queue full")                                     \
+    X(COOKIES_SENT, "cookies-sent", "SYN cookies sent")                                            \
+    X(COOKIES_OK, "cookies-valid", "connections made from a cookie")                               \
+    X(COOKIES_BAD, "cookies-bad", "ACKs with a wrong cookie")                                      \
+    X(NO_MEMORY, "no-memory", "allocations refused")                                               \
+    X(TW_RECYCLED, "time-wait-recycled", "TIME_WAIT ended early by a newer SYN or for want of room") \
+    X(BUFFER_PRUNED, "pruned", "out-of-order data given up under memory pressure")                 \
+    X(INVARIANT, "invariant-broken", "an internal check failed (a defect of ours)")
+
+enum stack_counter {
+#define X(id, name, doc) COUNT_##id,
+    STACK_COUNTERS(X)
+#undef X
+        STACK_COUNTER_COUNT
+};
+
+extern const char *const stack_counter_names[STACK_COUNTER_COUNT];
+
+/* Bytes of contiguous memory that `struct stack` needs (it is the arena's reserved part). */
+size_t stack_size(void);
+
+/*
+ * Lays a stack over [base, base+size): base aligned to ARENA_SPAN_SIZE and zero-filled, size at
+ * least STACK_SIZE_MIN. extra bytes are reserved behind it for the caller (stack_extra()).
+ * Returns NULL when size is too small.
+ */
+#define STACK_SIZE_MIN ((size_t)8 << 20)
+struct stack *stack_init(void *base, size_t size, size_t extra, const struct stack_config *config,
+                         nsec_t now);
+void *stack_extra(struct stack *st);
+struct arena *stack_arena(struct stack *st);
+struct netif *stack_netif(struct stack *st, unsigned index);
+/* Adds an interface; returns its index or -ENOSPC. Announces own addresses (gratuitous ARP) at the next flush. */
+int stack_add_netif(struct stack *st, const struct netif *nif);
+/* Looks an interface up by the kernel's number; -1 when unknown. */
+int stack_netif_by_ifindex(const struct stack *st, uint32_t ifindex);
+uint64_t stack_counter(const struct stack *st, enum stack_counter c);
+void stack_count(struct stack *st, enum stack_counter c);
+
+/* A frame arrived. Whatever it holds, the engine survives it. */
+void stack_input(struct stack_cx *cx, const struct frame_in *frame);
+/* Runs every timer that is due at cx->now. */
+void stack_run_timers(struct stack_cx *cx);
+/* Sends what the entries since the last flush left to send, runs the loopback dry. Ends every batch. */
+void stack_flush(struct stack_cx *cx);
+/* When stack_run_timers() must run next; NSEC_NEVER: no timer is armed. */
+nsec_t stack_deadline(const struct stack *st);

@@ -1,0 +1,129 @@
+/* An ACK arrives: what it acknowledges, the window it offers, the time it took (RFC 9293 3.10.7.4).
+ */
+#include "stack/tcp/conn.h"
+
+static void take_window(struct tcp_conn *c, const struct tcp_segment *s)
+{
+    /* SND.WL1/WL2 keep an old segment from setting the window back */
+    if (!(seq_lt(c->snd_wl1, s->seq) ||
+          (seq_eq(c->snd_wl1, s->seq) && seq_leq(c->snd_wl2, s->ack))))
+        return;
+    c->snd_wnd = (uint32_t)s->wnd << (c->wscale_ok ? c->snd_wscale : 0);
+    c->snd_wnd_max = max_u32(c->snd_wnd_max, c->snd_wnd);
+    c->snd_wl1 = s->seq;
+    c->snd_wl2 = s->ack;
+}
+
+/* RTT from the record, or from the echoed timestamp when only retransmitted data was acknowledged
+ * (RFC 7323 4). */
+static void sample_rtt(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s,
+                       struct sent_ack *a)
+{
+    if (!a->rtt_valid && a->acked && c->ts_ok && s->opt.has_ts && s->opt.ts_ecr) {
+        const uint32_t ms = tcp_ts_now(cx, c->ts_offset) - s->opt.ts_ecr;
+        if (ms < 120000) {
+            a->rtt = max_u64(ms, 1) * NSEC_PER_MSEC;
+            a->rtt_valid = true;
+        }
+    }
+    if (a->rtt_valid)
+        rtt_sample(&c->rtt, a->rtt);
+}
+
+static void grow_cwnd(struct stack_cx *cx, struct tcp_conn *c, const struct sent_ack *a,
+                      uint32_t prior_in_flight, bool round_start)
+{
+    if (c->ca_state == TCP_CA_RECOVERY || !a->acked)
+        return;
+    const bool limited =
+        c->cwnd_limited || (cc_in_slow_start(&c->cc) && c->cc.cwnd < 2 * c->max_in_flight);
+    const struct cc_ack ack = {.now = cx->now,
+                               .acked = a->delivered,
+                               .in_flight = prior_in_flight,
+                               .rtt_valid = a->rtt_valid,
+                               .rtt = a->rtt,
+                               .srtt = c->rtt.srtt,
+                               .cwnd_limited = limited,
+                               .round_start = round_start};
+    const uint32_t before = c->cc.cwnd;
+    cc_ops(c->cc.id)->on_ack(&c->cc, &ack);
+    if (c->cc.cwnd != before) {
+        TRACE(cx, CC, &c->flow, CWND, c->cc.cwnd, c->cc.ssthresh, c->rtt.srtt, c->rtt.rto);
+        tcp_sndbuf_grow(cx, c);
+    }
+}
+
+/* Moves SND.UNA; true when our FIN is acknowledged. */
+static void advance_una(struct stack_cx *cx, struct tcp_conn *c, tcp_seq ack)
+{
+    const tcp_seq start = tcp_data_start(c);
+    const int32_t data = seq_diff(seq_min(ack, tcp_data_end(c)), start);
+    c->snd_una = ack;
+    c->syn_acked = true;
+    if (data > 0) {
+        sendbuf_release(&cx->st->tcp.chunks, &c->sendbuf, (uint32_t)data);
+        c->bytes_acked += (uint32_t)data;
+        TRACE(cx, BUFFER, &c->flow, BUFFER_ACKED, (uint32_t)data, c->sendbuf.len);
+    }
+    if (seq_lt(c->snd_sml, ack))
+        c->snd_sml = ack;
+    if (c->urgent_out && seq_geq(ack, c->snd_up))
+        c->urgent_out = false;
+    c->backoffs = 0;
+    c->retries = 0;
+    c->retrans_start = 0;
+    c->soft_err = 0;
+}
+
+bool tcp_process_ack(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s)
+{
+    /* RFC 5961 5: an ACK older than any window or of data not sent is answered by a challenge */
+    if (seq_gt(s->ack, c->snd_nxt) ||
+        seq_lt(s->ack, seq_sub(c->snd_una, max_u32(c->snd_wnd_max, 1)))) {
+        tcp_challenge(cx, c);
+        return false;
+    }
+    c->last_ack = cx->now;
+    c->keepalives_out = 0;
+    c->probes_out = 0;
+    const uint32_t window_before = c->snd_wnd;
+    const bool writable_before = tcp_writable(c);
+    const uint32_t prior_in_flight = tcp_in_flight(c);
+    take_window(c, s);
+    if (c->snd_wnd)
+        c->persist_backoff = 0;
+
+    if (c->sent.total == 0) {
+        if (c->snd_wnd) {
+            tcp_timer_stop(c, TCP_TIMER_PERSIST);
+            tcp_want_output(cx, c);
+        }
+        return true;
+    }
+    const bool forward = seq_gt(s->ack, c->snd_una);
+    const bool duplicate = seq_eq(s->ack, c->snd_una) && tcp_segment_len(s) == 0 &&
+                           c->snd_wnd == window_before && !(s->flags & TCP_SYN);
+    const bool round_start = seq_geq(s->ack, c->round_end);
+    struct sent_ack a;
+    sentmap_ack(&cx->st->tcp.records, &c->sent, c->snd_una, seq_max(s->ack, c->snd_una), c->snd_nxt,
+                &s->opt, cx->now, &a);
+    if (forward)
+        advance_una(cx, c, s->ack);
+    if (forward || a.newly_sacked)
+        sample_rtt(cx, c, s, &a);
+    tcp_recovery_on_ack(cx, c, s, &a, prior_in_flight, duplicate);
+    grow_cwnd(cx, c, &a, prior_in_flight, round_start);
+    if (round_start) {
+        c->round_end = c->snd_nxt;
+        c->cwnd_limited = false;
+        c->max_in_flight = tcp_in_flight(c);
+    }
+    /* RFC 6298 5.2, 5.3 */
+    if (forward)
+        tcp_arm_retransmit(cx, c);
+    if (!writable_before && tcp_writable(c) && !c->snd_shut)
+        tcp_notify(cx, c, TCP_EV_OUT);
+    if (tcp_unsent(c) || c->sent.lost || (c->fin_queued && !tcp_fin_sent(c)))
+        tcp_want_output(cx, c);
+    return true;
+}

@@ -1,0 +1,329 @@
+/* The program's calls on a connection: send, recv, shutdown, close (RFC 9293 3.10.2 to 3.10.5). */
+#include <errno.h>
+
+#include "stack/tcp/conn.h"
+
+void tcp_set_owner(struct tcp_conn *c, void *owner)
+{
+    c->owner = owner;
+}
+
+void *tcp_owner(const struct tcp_conn *c)
+{
+    return c->owner;
+}
+
+struct tcp_opts *tcp_opts(struct tcp_conn *c)
+{
+    return &c->opts;
+}
+
+void tcp_opts_changed(struct stack_cx *cx, struct tcp_conn *c)
+{
+    if (c->state == TCP_CLOSED)
+        return;
+    if (c->opts.rcvbuf_locked && c->opts.rcvbuf / 2 != c->rcv_limit)
+        c->rcv_limit = c->opts.rcvbuf / 2;
+    if (!c->opts.cork)
+        tcp_timer_stop(c, TCP_TIMER_CORK);
+    tcp_keepalive_arm(cx, c);
+    if (tcp_synchronized(c) && tcp_unsent(c))
+        tcp_output(cx, c);
+}
+
+int tcp_set_cc(struct stack_cx *cx, struct tcp_conn *c, uint8_t id)
+{
+    if (id >= TCP_CC_COUNT)
+        return -ENOENT;
+    c->opts.cc = id;
+    if (c->cc.mss)
+        cc_switch(&c->cc, id, cx->now);
+    return 0;
+}
+
+int tcp_take_error(struct tcp_conn *c)
+{
+    const int err = c->err;
+    c->err = 0;
+    return err;
+}
+
+int tcp_peek_error(const struct tcp_conn *c)
+{
+    return c->err;
+}
+
+/* ---- send ---- */
+
+static int64_t may_send(struct tcp_conn *c)
+{
+    if (c->err)
+        return -tcp_take_error(c);
+    if (c->snd_shut)
+        return -EPIPE;
+    switch (c->state) {
+    case TCP_ESTABLISHED:
+    case TCP_CLOSE_WAIT:
+        return 0;
+    case TCP_SYN_SENT:
+    case TCP_SYN_RECEIVED:
+        return -EAGAIN;
+    default: /* Linux: EPIPE also for a socket that was never connected */
+        return -EPIPE;
+    }
+}
+
+int64_t tcp_send(struct stack_cx *cx, struct tcp_conn *c, const struct slice *from, unsigned n,
+                 uint32_t flags)
+{
+    int64_t r = may_send(c);
+    if (r < 0)
+        return r;
+    uint64_t want = 0;
+    for (unsigned i = 0; i < n; i++)
+        want += from[i].len;
+    if (want == 0)
+        return 0;
+    uint32_t took = 0;
+    const uint32_t room = tcp_send_room(c);
+    if (room && (c->sendbuf.len == 0 || tcp_unsent(c) < c->opts.notsent_lowat))
+        took = sendbuf_append(&cx->st->tcp.chunks, &c->sendbuf, from, n, 0,
+                              (uint32_t)min_u64(want, room));
+    if (took == 0)
+        return -EAGAIN;
+    const tcp_seq end = tcp_data_end(c);
+    c->push_seq = end;
+    c->more = (flags & TCP_SEND_MORE) != 0;
+    if (flags & TCP_SEND_OOB && took == want) {
+        c->snd_up = end;
+        c->urgent_out = true;
+    }
+    TRACE(cx, BUFFER, &c->flow, BUFFER_IN, took, c->sendbuf.len, c->opts.sndbuf);
+    tcp_output(cx, c);
+    return took;
+}
+
+/* ---- recv ---- */
+
+/* Bytes that may be read before the urgent mark stops the call. */
+static uint32_t until_mark(const struct tcp_conn *c, uint32_t from)
+{
+    const uint32_t ready = recvbuf_ready(&c->recvbuf) - from;
+    if (likely(c->urg_state == URG_NONE))
+        return ready;
+    const int32_t ahead = seq_diff(c->urg_seq, seq_add(c->copied_seq, from));
+    return ahead > 0 ? min_u32(ready, (uint32_t)ahead) : ready;
+}
+
+static int64_t recv_urgent(struct tcp_conn *c, const struct slice *to, unsigned n, uint32_t flags)
+{
+    if (c->opts.oobinline || c->urg_state == URG_NONE || c->urg_state == URG_READ)
+        return -EINVAL;
+    if (c->state == TCP_CLOSED && !c->connected)
+        return -ENOTCONN;
+    if (c->urg_state == URG_NOT_YET)
+        return c->rcv_shut ? 0 : -EAGAIN;
+    for (unsigned i = 0; i < n; i++) {
+        if (to[i].len == 0)
+            continue;
+        *(uint8_t *)to[i].base = c->urg_byte;
+        if (!(flags & TCP_RECV_PEEK))
+            c->urg_state = URG_READ;
+        return 1;
+    }
+    return 0;
+}
+
+/* Nothing is ready: end of stream, error, or not yet. */
+static int64_t nothing_ready(struct tcp_conn *c)
+{
+    if (c->err)
+        return -tcp_take_error(c);
+    if (c->rcv_shut)
+        return 0;
+    switch (c->state) {
+    case TCP_CLOSED:
+    case TCP_LISTEN:
+        return c->connected ? 0 : -ENOTCONN;
+    default:
+        return -EAGAIN;
+    }
+}
+
+/* The urgent byte stands at the head of what is unread and is not inline: it is passed over. */
+static void skip_urgent(struct stack_cx *cx, struct tcp_conn *c)
+{
+    if (c->urg_state == URG_NONE || !seq_eq(c->urg_seq, c->copied_seq) ||
+        recvbuf_ready(&c->recvbuf) == 0)
+        return;
+    if (!c->opts.oobinline) {
+        recvbuf_read(&cx->st->tcp.chunks, &c->recvbuf, NULL, 0, 1);
+        c->copied_seq = seq_add(c->copied_seq, 1);
+    }
+    c->urg_state = URG_NONE;
+}
+
+int64_t tcp_recv(struct stack_cx *cx, struct tcp_conn *c, const struct slice *to, unsigned n,
+                 uint32_t flags, uint32_t peek_from)
+{
+    if (unlikely(flags & TCP_RECV_OOB))
+        return recv_urgent(c, to, n, flags);
+    if (c->state == TCP_SYN_SENT || c->state == TCP_SYN_RECEIVED)
+        return -EAGAIN;
+    if (unlikely(c->urg_state != URG_NONE) && !(flags & TCP_RECV_PEEK))
+        skip_urgent(cx, c);
+    const uint32_t ready = recvbuf_ready(&c->recvbuf);
+    uint64_t want = 0;
+    for (unsigned i = 0; i < n; i++)
+        want += to[i].len;
+    if (ready <= peek_from)
+        return nothing_ready(c);
+    if (flags & TCP_RECV_PEEK) {
+        const uint32_t len = (uint32_t)min_u64(until_mark(c, peek_from), want);
+        return recvbuf_peek(&c->recvbuf, peek_from, to, n, len);
+    }
+    const uint32_t len = (uint32_t)min_u64(until_mark(c, 0), want);
+    const bool discard = flags & TCP_RECV_TRUNC;
+    const uint32_t got =
+        recvbuf_read(&cx->st->tcp.chunks, &c->recvbuf, discard ? NULL : to, discard ? 0 : n, len);
+    c->copied_seq = seq_add(c->copied_seq, got);
+    TRACE(cx, BUFFER, &c->flow, BUFFER_OUT, got, recvbuf_ready(&c->recvbuf));
+    tcp_window_consumed(cx, c);
+    return got;
+}
+
+/* ---- shutdown and close ---- */
+
+/* The program writes no more: FIN after what is queued (RFC 9293 3.10.4). */
+static void close_sending(struct stack_cx *cx, struct tcp_conn *c, enum tcp_reason why)
+{
+    c->snd_shut = true;
+    if (c->fin_queued)
+        return;
+    switch (c->state) {
+    case TCP_SYN_RECEIVED:
+    case TCP_ESTABLISHED:
+        tcp_set_state(cx, c, TCP_FIN_WAIT_1, why);
+        break;
+    case TCP_CLOSE_WAIT:
+        tcp_set_state(cx, c, TCP_LAST_ACK, why);
+        break;
+    default:
+        return;
+    }
+    c->fin_queued = true;
+    c->more = false;
+    tcp_output(cx, c);
+}
+
+int tcp_shutdown(struct stack_cx *cx, struct tcp_conn *c, enum tcp_how how)
+{
+    switch (c->state) {
+    case TCP_CLOSED:
+    case TCP_LISTEN:
+        return -ENOTCONN;
+    case TCP_SYN_SENT: /* Linux: gives the attempt up */
+        tcp_disconnect(cx, c);
+        c->err = ECONNRESET;
+        tcp_notify(cx, c, TCP_EV_HUP | TCP_EV_ERR | TCP_EV_IN | TCP_EV_OUT);
+        return 0;
+    default:
+        break;
+    }
+    if (how != TCP_SHUT_WR)
+        c->rcv_shut = true;
+    if (how != TCP_SHUT_RD)
+        close_sending(cx, c, TCP_WHY_CALL_SHUTDOWN);
+    uint32_t events = 0;
+    if (how != TCP_SHUT_WR)
+        events |= TCP_EV_IN | TCP_EV_RDHUP;
+    if (how != TCP_SHUT_RD)
+        events |= TCP_EV_OUT;
+    if (c->rcv_shut && c->snd_shut)
+        events |= TCP_EV_HUP;
+    tcp_notify(cx, c, events);
+    return 0;
+}
+
+static void abort_connection(struct stack_cx *cx, struct tcp_conn *c, enum tcp_reason why)
+{
+    if (tcp_synchronized(c) || c->state == TCP_SYN_RECEIVED)
+        tcp_emit_rst(cx, c, why);
+    tcp_done(cx, c, 0, why);
+}
+
+void tcp_disconnect(struct stack_cx *cx, struct tcp_conn *c)
+{
+    if (c->state == TCP_CLOSED) {
+        c->err = 0;
+        return;
+    }
+    abort_connection(cx, c, TCP_WHY_CALL_DISCONNECT);
+    recvbuf_clear(&cx->st->tcp.chunks, &cx->st->tcp.ranges, &c->recvbuf);
+    c->err = 0;
+    c->connected = false;
+    c->rcv_shut = c->snd_shut = c->fin_received = false;
+}
+
+/* Linux's tcp_fin_time(), and what TCP_LINGER2 below zero means. */
+static void orphan_in_fin_wait_2(struct stack_cx *cx, struct tcp_conn *c)
+{
+    if (c->opts.linger2 < 0) {
+        abort_connection(cx, c, TCP_WHY_CALL_CLOSE);
+        return;
+    }
+    const nsec_t secs = c->opts.linger2 ? (nsec_t)c->opts.linger2 : TCP_FIN_TIMEOUT;
+    tcp_timer_set(cx, c, TCP_TIMER_FIN_WAIT_2, cx->now + secs * NSEC_PER_SEC);
+}
+
+void tcp_close(struct stack_cx *cx, struct tcp_conn *c)
+{
+    const bool unread = recvbuf_ready(&c->recvbuf) > 0;
+    tcp_orphan(cx, c);
+    switch (c->state) {
+    case TCP_CLOSED:
+        break;
+    case TCP_SYN_SENT:
+        tcp_done(cx, c, 0, TCP_WHY_CALL_CLOSE);
+        break;
+    default:
+        if (c->opts.linger && c->opts.linger_secs == 0) {
+            abort_connection(cx, c, TCP_WHY_CALL_ABORT);
+        } else if (unread) { /* RFC 2525 2.17: the peer must know that data was lost */
+            abort_connection(cx, c, TCP_WHY_CALL_CLOSE_UNREAD);
+        } else {
+            c->rcv_shut = true;
+            close_sending(cx, c, TCP_WHY_CALL_CLOSE);
+            if (c->state == TCP_FIN_WAIT_2)
+                orphan_in_fin_wait_2(cx, c);
+        }
+    }
+    tcp_reap(cx, c);
+}
+
+bool tcp_sent_all(const struct tcp_conn *c)
+{
+    switch (c->state) {
+    case TCP_FIN_WAIT_1:
+    case TCP_CLOSING:
+    case TCP_LAST_ACK:
+        return false;
+    case TCP_ESTABLISHED:
+    case TCP_CLOSE_WAIT:
+        return c->sendbuf.len == 0;
+    default:
+        return true;
+    }
+}
+
+void tcp_quickack(struct stack_cx *cx, struct tcp_conn *c, bool on)
+{
+    c->opts.quickack_off = !on;
+    if (!on) {
+        c->pingpong = 3;
+        return;
+    }
+    c->pingpong = 0;
+    if (c->ack_delayed)
+        tcp_schedule_ack(cx, c, TCP_WHY_SEND_ACK_QUICK);
+}

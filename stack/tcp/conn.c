@@ -1,0 +1,286 @@
+/* Making, naming, timing and ending connections. */
+#include <errno.h>
+
+#include "stack/tcp/conn.h"
+
+void tcp_stack_init(struct stack *st, nsec_t now)
+{
+    struct tcp_stack *t = &st->tcp;
+    struct siphash_key *keys[] = {&t->isn_secret, &t->ts_secret, &t->port_secret,
+                                  &t->cookie_secret};
+    for (unsigned i = 0; i < ARRAY_LEN(keys); i++)
+        *keys[i] = (struct siphash_key){rng_u64(&st->rng), rng_u64(&st->rng)};
+    const struct siphash_key table_key = {rng_u64(&st->rng), rng_u64(&st->rng)};
+    flow_table_init(&t->flows, &table_key);
+
+    pool_init(st->arena, &t->conns, sizeof(struct tcp_conn));
+    pool_init(st->arena, &t->listeners, sizeof(struct tcp_listener));
+    pool_init(st->arena, &t->half_opens, sizeof(struct tcp_half_open));
+    pool_init(st->arena, &t->time_waits, sizeof(struct tcp_time_wait));
+    pool_init(st->arena, &t->chunks, sizeof(struct chunk));
+    pool_init(st->arena, &t->ranges, sizeof(struct recv_range));
+    pool_init(st->arena, &t->records, sizeof(struct sent_record));
+    list_init(&t->output_pending);
+    list_init(&t->orphans);
+    list_init(&t->time_wait_age);
+    t->next_number = 1;
+    t->challenge_epoch = now;
+}
+
+void tcp_opts_init(struct tcp_opts *o, const struct stack *st)
+{
+    *o = (struct tcp_opts){
+        .ttl = 64,
+        .cc = st->config.cc,
+        .sndbuf = TCP_SNDBUF_DEFAULT,
+        .rcvbuf = TCP_RCVBUF_DEFAULT,
+        .rcvlowat = 1,
+        .notsent_lowat = UINT32_MAX,
+    };
+}
+
+struct tcp_conn *tcp_conn_new(struct stack_cx *cx)
+{
+    struct stack *st = cx->st;
+    struct tcp_conn *c = pool_alloc(&st->tcp.conns);
+    if (!c) {
+        stack_count(st, COUNT_NO_MEMORY);
+        return NULL;
+    }
+    c->flow.kind = FLOW_CONN;
+    c->flow.number = st->tcp.next_number++;
+    c->state = TCP_CLOSED;
+    list_init(&c->pending_link);
+    list_init(&c->orphan_link);
+    list_init(&c->accept_link);
+    tcp_opts_init(&c->opts, st);
+    sentmap_init(&c->sent);
+    rtt_init(&c->rtt);
+    for (unsigned i = 0; i < TCP_TIMER_COUNT; i++)
+        c->deadline[i] = NSEC_NEVER;
+    wheel_timer_init(&c->timer, STACK_TIMER_CONN);
+    c->mss = TCP_MSS_DEFAULT;
+    c->peer_mss = TCP_MSS_DEFAULT;
+    c->created = cx->now;
+    return c;
+}
+
+struct tcp_conn *tcp_open(struct stack_cx *cx)
+{
+    struct tcp_conn *c = tcp_conn_new(cx);
+    if (c)
+        c->app_held = true;
+    return c;
+}
+
+void tcp_set_state(struct stack_cx *cx, struct tcp_conn *c, enum tcp_state s, enum tcp_reason why)
+{
+    if (c->state == s)
+        return;
+    TRACE(cx, STATE, &c->flow, STATE, c->state, s, why);
+    c->state = s;
+}
+
+void tcp_conn_enter(struct stack_cx *cx, struct tcp_conn *c, const struct flow_tuple *t)
+{
+    c->flow.tuple = *t;
+    c->ts_offset = ts_offset(&cx->st->tcp.ts_secret, t);
+    flow_insert(&cx->st->tcp.flows, &c->flow);
+    c->in_table = true;
+}
+
+void tcp_notify(struct stack_cx *cx, struct tcp_conn *c, uint32_t events)
+{
+    if (c->app_held && c->owner && cx->ops->notify)
+        cx->ops->notify(cx, c->owner, events);
+}
+
+void tcp_want_output(struct stack_cx *cx, struct tcp_conn *c)
+{
+    if (c->needs_output)
+        return;
+    c->needs_output = true;
+    list_push_back(&cx->st->tcp.output_pending, &c->pending_link);
+}
+
+static nsec_t earliest_deadline(const struct tcp_conn *c)
+{
+    nsec_t first = NSEC_NEVER;
+    for (unsigned i = 0; i < TCP_TIMER_COUNT; i++)
+        first = min_u64(first, c->deadline[i]);
+    return first;
+}
+
+void tcp_timer_set(struct stack_cx *cx, struct tcp_conn *c, enum tcp_timer which, nsec_t at)
+{
+    c->deadline[which] = at;
+    if (at < c->timer.deadline)
+        wheel_arm(&cx->st->wheel, &c->timer, at);
+}
+
+void tcp_timer(struct stack_cx *cx, struct wheel_timer *t)
+{
+    switch (t->kind) {
+    case STACK_TIMER_CONN: {
+        struct tcp_conn *c = container_of(t, struct tcp_conn, timer);
+        tcp_conn_timer(cx, c);
+        if (tcp_reap(cx, c))
+            return;
+        const nsec_t next = earliest_deadline(c);
+        if (next != NSEC_NEVER && next < c->timer.deadline)
+            wheel_arm(&cx->st->wheel, &c->timer, next);
+        return;
+    }
+    case STACK_TIMER_HALF_OPEN:
+        tcp_half_open_timer(cx, container_of(t, struct tcp_half_open, timer));
+        return;
+    default:
+        tcp_time_wait_timer(cx, container_of(t, struct tcp_time_wait, timer));
+    }
+}
+
+static void drop_buffers(struct stack_cx *cx, struct tcp_conn *c, bool receive_too)
+{
+    struct tcp_stack *t = &cx->st->tcp;
+    sendbuf_clear(&t->chunks, &c->sendbuf);
+    sentmap_clear(&t->records, &c->sent);
+    c->reno_sacked = 0;
+    if (receive_too)
+        recvbuf_clear(&t->chunks, &t->ranges, &c->recvbuf);
+    else
+        while (c->recvbuf.nranges && recvbuf_prune(&t->chunks, &t->ranges, &c->recvbuf))
+            ;
+}
+
+void tcp_done(struct stack_cx *cx, struct tcp_conn *c, int err, enum tcp_reason why)
+{
+    if (c->in_table) {
+        flow_remove(&cx->st->tcp.flows, &c->flow);
+        c->in_table = false;
+    }
+    for (unsigned i = 0; i < TCP_TIMER_COUNT; i++)
+        tcp_timer_stop(c, i);
+    wheel_cancel(&cx->st->wheel, &c->timer);
+    list_remove(&c->pending_link);
+    c->needs_output = false;
+    /* Linux keeps what was received in order: recv() gives it before the error. */
+    drop_buffers(cx, c, !c->app_held && !c->half_accepted);
+    tcp_set_state(cx, c, TCP_CLOSED, why);
+    c->fin_queued = false;
+    c->ack_now = c->ack_delayed = false;
+    c->snd_una = c->snd_nxt;
+    c->rcv_shut = c->snd_shut = true;
+    if (err) {
+        c->err = err;
+        tcp_notify(cx, c, TCP_EV_ERR | TCP_EV_HUP | TCP_EV_IN | TCP_EV_OUT | TCP_EV_RDHUP);
+    } else {
+        tcp_notify(cx, c, TCP_EV_HUP | TCP_EV_IN | TCP_EV_OUT | TCP_EV_RDHUP);
+    }
+}
+
+void tcp_orphan(struct stack_cx *cx, struct tcp_conn *c)
+{
+    if (list_linked(&c->orphan_link))
+        return;
+    c->app_held = false;
+    c->owner = NULL;
+    list_push_back(&cx->st->tcp.orphans, &c->orphan_link);
+    cx->st->tcp.norphans++;
+}
+
+bool tcp_reap(struct stack_cx *cx, struct tcp_conn *c)
+{
+    if (c->state != TCP_CLOSED || c->app_held || c->half_accepted)
+        return false;
+    struct tcp_stack *t = &cx->st->tcp;
+    if (c->in_table)
+        flow_remove(&t->flows, &c->flow);
+    wheel_cancel(&cx->st->wheel, &c->timer);
+    list_remove(&c->pending_link);
+    if (list_linked(&c->orphan_link)) {
+        list_remove(&c->orphan_link);
+        t->norphans--;
+    }
+    drop_buffers(cx, c, true);
+    pool_free(&t->conns, c);
+    return true;
+}
+
+void tcp_update_mss(struct stack_cx *cx, struct tcp_conn *c)
+{
+    const uint32_t headers = ip_addr_is_v4(&c->flow.tuple.remote) ? 40 : 60;
+    const uint32_t mtu = ip_path_mtu(cx->st, &c->path);
+    uint32_t mss = mtu > headers + TCP_MSS_MIN ? mtu - headers : TCP_MSS_MIN;
+    mss = min_u32(mss, c->peer_mss);
+    if (c->opts.user_mss)
+        mss = min_u32(mss, c->opts.user_mss);
+    mss = max_u32(mss, TCP_MSS_MIN);
+    if (c->ts_ok)
+        mss -= 12; /* RFC 6691: options come out of the segment */
+    if (c->mss == mss)
+        return;
+    c->mss = (uint16_t)mss;
+    if (c->cc.mss)
+        cc_set_mss(&c->cc, mss);
+}
+
+void tcp_established(struct stack_cx *cx, struct tcp_conn *c, enum tcp_reason why)
+{
+    c->connected = true;
+    c->copied_seq = seq_add(c->irs, 1);
+    tcp_update_mss(cx, c);
+    cc_init(&c->cc, c->opts.cc, c->mss, cx->now);
+    c->round_end = c->snd_nxt;
+    c->high_seq = c->snd_nxt;
+    c->rcv_mss = (uint16_t)max_u32(min_u32(min_u32(c->advmss, c->mss), TCP_MSS_DEFAULT), 88);
+    c->drs_start = cx->now;
+    c->drs_seq = c->copied_seq;
+    c->drs_space = min_u32(10u * c->advmss, c->rcv_limit);
+    c->retries = 0;
+    c->backoffs = 0;
+    c->snd_sml = c->snd_nxt;
+    c->push_seq = c->snd_nxt;
+    c->last_recv = cx->now;
+    c->last_ack = cx->now;
+    tcp_set_state(cx, c, TCP_ESTABLISHED, why);
+    tcp_sndbuf_grow(cx, c);
+    tcp_keepalive_arm(cx, c);
+}
+
+/* ---- invariants ---- */
+
+struct invariant_check {
+    struct stack *st;
+    uint32_t broken;
+};
+
+static void check_conn(void *object, void *arg)
+{
+    const struct tcp_conn *c = object;
+    struct invariant_check *k = arg;
+    bool ok = c->sent.sacked + c->sent.lost <= c->sent.total;
+    if (c->state != TCP_CLOSED && c->state != TCP_LISTEN) {
+        ok &= seq_leq(c->snd_una, c->snd_nxt);
+        ok &= c->sent.total == (uint32_t)seq_diff(c->snd_nxt, c->snd_una);
+        ok &= seq_leq(c->snd_nxt, seq_add(tcp_data_end(c), c->fin_queued ? 1 : 0));
+        ok &= c->in_table;
+    }
+    if (tcp_synchronized(c)) {
+        ok &= seq_leq(c->rcv_wup, c->rcv_nxt);
+        ok &= seq_leq(c->copied_seq, c->rcv_nxt);
+        ok &= recvbuf_ready(&c->recvbuf) ==
+              (uint32_t)seq_diff(c->rcv_nxt, c->copied_seq) - (c->fin_received ? 1 : 0);
+        ok &= c->cc.cwnd >= c->mss;
+    }
+    if (!ok) {
+        k->broken++;
+        stack_count(k->st, COUNT_INVARIANT);
+    }
+}
+
+uint32_t tcp_check_invariants(struct stack *st)
+{
+    struct invariant_check k = {st, 0};
+    pool_each(&st->tcp.conns, check_conn, &k);
+    return k.broken;
+}

@@ -1,0 +1,355 @@
+/*
+ * The control block (TCB, RFC 9293 3.3.1), the half-open entry, TIME_WAIT and the listener: TCP's
+ * objects, and the calls between the files of stack/tcp. The public face is stack/tcp/tcp.h.
+ *
+ * Life of a connection: tcp_open() or the third ACK of a handshake makes it; tcp_done() takes it
+ * out of the table when its last state is left; it is freed when neither the program nor an accept
+ * queue holds it any more (tcp_reap()).
+ */
+#pragma once
+
+#include "stack/internal.h"
+#include "stack/tcp/recvbuf.h"
+#include "stack/tcp/rtt.h"
+#include "stack/tcp/sendbuf.h"
+#include "stack/tcp/sentmap.h"
+#include "stack/tcp/tcp.h"
+#include "stack/tcp/wire.h"
+
+/* Linux's numbers (tcp(7), include/net/tcp.h). */
+#define TCP_MSL_2            (60 * NSEC_PER_SEC)
+#define TCP_FIN_TIMEOUT      60 /* seconds */
+#define TCP_SYN_RETRIES      6
+#define TCP_SYNACK_RETRIES   5
+#define TCP_RETRIES2         15
+#define TCP_ORPHAN_RETRIES   8
+#define TCP_KEEPALIVE_TIME   7200
+#define TCP_KEEPALIVE_INTVL  75
+#define TCP_KEEPALIVE_PROBES 9
+#define TCP_DELACK_MIN       (40 * NSEC_PER_MSEC)
+#define TCP_DELACK_MAX       (200 * NSEC_PER_MSEC)
+#define TCP_QUICKACKS_MAX    16
+#define TCP_MSS_DEFAULT      536
+#define TCP_MSS_MIN          48
+#define TCP_SOMAXCONN        4096
+#define TCP_DUPTHRESH        3
+#define TCP_CORK_MAX         (200 * NSEC_PER_MSEC)
+/* RFC 7323 5.5: a timestamp older than this says nothing */
+#define TCP_PAWS_EXPIRE (24 * 86400 * NSEC_PER_SEC)
+/* Challenge ACKs: a connection's own bound (Linux: tcp_invalid_ratelimit) */
+#define TCP_CHALLENGE_INTERVAL (500 * NSEC_PER_MSEC)
+
+/* Loss recovery, numbered as Linux's TCP_CA_*. */
+enum tcp_ca_state { TCP_CA_OPEN = 0, TCP_CA_DISORDER = 1, TCP_CA_RECOVERY = 3, TCP_CA_LOSS = 4 };
+
+/* Where the urgent byte stands (non-inline: it is kept out of the stream). */
+enum tcp_urgent { URG_NONE, URG_NOT_YET, URG_VALID, URG_READ };
+
+struct tcp_conn {
+    struct flow flow; /* first */
+
+    /* who holds it */
+    void *owner;        /* for notify() */
+    bool app_held;      /* the program has a descriptor for it */
+    bool in_table;      /* the flow is in the connection table */
+    bool needs_output;  /* on output_pending */
+    bool half_accepted; /* on the accept queue of `listener` */
+    struct tcp_listener *listener;
+    struct list pending_link; /* output_pending */
+    struct list orphan_link;
+    struct list accept_link;
+
+    uint8_t state; /* enum tcp_state; changed by tcp_set_state() alone */
+    bool rcv_shut; /* no more to read: FIN arrived, or shutdown(RD) */
+    bool snd_shut; /* no more to write: shutdown(WR) or close() */
+    bool fin_queued;
+    bool fin_received;
+    bool fin_ahead; /* a FIN arrived before the text in front of it: fin_seq says where it stands */
+    bool syn_acked; /* the peer has acknowledged our SYN */
+    bool connected; /* has been ESTABLISHED */
+    bool more;      /* the last send() said MSG_MORE */
+    bool cork_expired; /* the 200 ms of a cork are over */
+    int err;           /* pending error, positive errno (SO_ERROR) */
+    int soft_err;      /* reported when a time-out ends the connection */
+
+    struct ip_path path;
+    struct tcp_opts opts;
+
+    /* send sequence space */
+    tcp_seq iss, snd_una, snd_nxt, snd_wl1, snd_wl2;
+    tcp_seq snd_up;   /* one past the urgent byte */
+    tcp_seq snd_sml;  /* end of the last segment sent that was smaller than the MSS (Minshall) */
+    tcp_seq push_seq; /* end of the last write: the segment that reaches it carries PSH */
+    bool urgent_out;
+    uint32_t snd_wnd, snd_wnd_max;
+    uint16_t mss;      /* payload of a full segment, options deducted */
+    uint16_t peer_mss; /* from its SYN */
+    uint16_t advmss;
+    uint8_t snd_wscale, rcv_wscale;
+    bool wscale_ok, ts_ok, sack_ok;
+    struct sendbuf sendbuf;
+    struct sentmap sent;
+
+    /* receive sequence space */
+    tcp_seq irs, rcv_nxt;
+    tcp_seq rcv_wup;    /* RCV.NXT when the last ACK went out */
+    tcp_seq rcv_adv;    /* right edge offered: never retreats */
+    tcp_seq copied_seq; /* next byte that recv() takes */
+    tcp_seq fin_seq;
+    tcp_seq urg_seq;   /* the urgent byte, when urg_state says so */
+    uint8_t urg_state; /* enum tcp_urgent */
+    uint8_t urg_byte;
+    uint16_t rcv_mss; /* estimate of the peer's segment size */
+    struct recvbuf recvbuf;
+    uint32_t rcv_limit; /* bytes of window that the buffer admits now: autotuned */
+    /* receive autotuning: bytes that the program took in the last round trip */
+    nsec_t drs_start;
+    tcp_seq drs_seq;
+    uint32_t drs_space;
+
+    /* acknowledging */
+    bool ack_now;
+    uint8_t ack_why;   /* enum tcp_reason of the ACK that is due */
+    bool ack_delayed;  /* one is owed, the timer runs */
+    uint8_t quickacks; /* ACKs that go at once (Linux: icsk_ack.quick) */
+    uint8_t pingpong;  /* interactive: replies carry the ACKs */
+    nsec_t ato;
+    bool dsack_due;
+    struct tcp_sack_block dsack;
+
+    /* timestamps (RFC 7323) */
+    uint32_t ts_recent, ts_offset;
+    nsec_t ts_recent_at;
+
+    /* round trips, loss, congestion */
+    struct rtt rtt;
+    struct tcp_cc cc;
+    uint8_t ca_state;
+    uint8_t backoffs;
+    uint8_t dupacks;
+    uint8_t probes_out; /* zero-window probes unanswered */
+    uint8_t persist_backoff;
+    uint8_t keepalives_out;
+    uint8_t retries; /* of SYN, or time-outs in a row */
+    bool cwnd_limited;
+    uint8_t held;         /* enum tcp_reason of the silence last traced */
+    tcp_seq high_seq;     /* SND.NXT when recovery began */
+    tcp_seq round_end;    /* the round trip is over when this is acknowledged */
+    uint32_t reno_sacked; /* bytes that duplicate ACKs say have arrived (no SACK) */
+    uint32_t max_in_flight;
+    nsec_t retrans_start; /* when what is being retried was first sent; 0: no time-out yet */
+
+    /* deadlines; the wheel holds the earliest */
+    nsec_t deadline[TCP_TIMER_COUNT];
+    struct wheel_timer timer;
+
+    nsec_t created, last_sent, last_recv, last_ack, last_challenge;
+    uint64_t bytes_acked, bytes_received, bytes_sent, bytes_retrans;
+    uint32_t segs_in, segs_out, data_segs_in, data_segs_out, total_retrans;
+};
+
+/* A connection between SYN and third ACK. Small: a flood of them is cheap. */
+struct tcp_half_open {
+    struct flow flow; /* first */
+    struct list link; /* the listener's SYN queue */
+    struct tcp_listener *listener;
+    struct wheel_timer timer;
+    struct ip_path path;
+    tcp_seq iss, irs;
+    uint16_t peer_mss;
+    uint16_t window; /* of the SYN, unscaled */
+    uint8_t snd_wscale, rcv_wscale;
+    bool wscale_ok, ts_ok, sack_ok;
+    bool acked; /* third ACK seen, but the accept queue was full or data is awaited */
+    uint8_t retransmits;
+    uint8_t tos;
+    uint32_t ts_recent;
+    uint32_t rcv_wnd;
+    nsec_t sent;
+    nsec_t created;
+};
+
+/* What remains of a connection in TIME_WAIT. */
+struct tcp_time_wait {
+    struct flow flow; /* first */
+    struct wheel_timer timer;
+    struct list age_link;
+    struct ip_path path;
+    tcp_seq snd_nxt, rcv_nxt;
+    uint32_t rcv_wnd; /* unscaled, as it is to be sent */
+    bool ts_ok;
+    uint8_t tos, ttl;
+    uint32_t ts_recent, ts_offset;
+    nsec_t ts_recent_at;
+    nsec_t last_ack;
+};
+
+struct tcp_listener {
+    struct flow flow; /* first; the remote side is zero */
+    void *owner;
+    struct tcp_opts opts;
+    uint32_t backlog;
+    bool reuseport;
+    uint32_t syn_queue_len, accept_queue_len;
+    struct list syn_queue;    /* struct tcp_half_open */
+    struct list accept_queue; /* struct tcp_conn */
+    nsec_t last_overflow;     /* when cookies were last sent: only then are they believed */
+};
+
+static inline struct tcp_conn *conn_of(struct flow *f)
+{
+    return container_of(f, struct tcp_conn, flow);
+}
+
+/* ---- conn.c ---- */
+struct tcp_conn *tcp_conn_new(struct stack_cx *cx);
+void tcp_set_state(struct stack_cx *cx, struct tcp_conn *c, enum tcp_state s, enum tcp_reason why);
+/* Puts the tuple into the table. */
+void tcp_conn_enter(struct stack_cx *cx, struct tcp_conn *c, const struct flow_tuple *t);
+/* The connection is over: leaves the table, timers stop, unsent bytes go, state CLOSED, the program
+ * is told err. */
+void tcp_done(struct stack_cx *cx, struct tcp_conn *c, int err, enum tcp_reason why);
+/* Frees the connection when it is CLOSED and nobody holds it. True: it is gone. */
+bool tcp_reap(struct stack_cx *cx, struct tcp_conn *c);
+/* Tells the program (or the listener's, before accept()) of events. */
+void tcp_notify(struct stack_cx *cx, struct tcp_conn *c, uint32_t events);
+void tcp_want_output(struct stack_cx *cx, struct tcp_conn *c);
+void tcp_timer_set(struct stack_cx *cx, struct tcp_conn *c, enum tcp_timer which, nsec_t at);
+static inline void tcp_timer_stop(struct tcp_conn *c, enum tcp_timer which)
+{
+    c->deadline[which] = NSEC_NEVER; /* lazily: the wheel finds out when it gets there */
+}
+static inline bool tcp_timer_armed(const struct tcp_conn *c, enum tcp_timer which)
+{
+    return c->deadline[which] != NSEC_NEVER;
+}
+void tcp_orphan(struct stack_cx *cx, struct tcp_conn *c);
+/* Sets mss from the path's MTU, the peer's MSS option and the options in use. */
+void tcp_update_mss(struct stack_cx *cx, struct tcp_conn *c);
+/* The connection starts to carry data: windows, congestion control and timers as at ESTABLISHED. */
+void tcp_established(struct stack_cx *cx, struct tcp_conn *c, enum tcp_reason why);
+/* The timestamp clock of RFC 7323, in milliseconds. */
+static inline uint32_t tcp_ts_now(const struct stack_cx *cx, uint32_t offset)
+{
+    return (uint32_t)(cx->now / NSEC_PER_MSEC) + offset;
+}
+/* First sequence number of what the send buffer holds. */
+static inline tcp_seq tcp_data_start(const struct tcp_conn *c)
+{
+    return c->syn_acked ? c->snd_una : seq_add(c->iss, 1);
+}
+static inline tcp_seq tcp_data_end(const struct tcp_conn *c)
+{
+    return seq_add(tcp_data_start(c), c->sendbuf.len);
+}
+/* Bytes written and never sent. */
+static inline uint32_t tcp_unsent(const struct tcp_conn *c)
+{
+    int32_t n = seq_diff(tcp_data_end(c), c->snd_nxt);
+    return n > 0 ? (uint32_t)n : 0;
+}
+static inline bool tcp_fin_sent(const struct tcp_conn *c)
+{
+    return c->fin_queued && seq_gt(c->snd_nxt, tcp_data_end(c));
+}
+static inline uint32_t tcp_in_flight(const struct tcp_conn *c)
+{
+    uint32_t pipe = sentmap_pipe(&c->sent);
+    return pipe > c->reno_sacked ? pipe - c->reno_sacked : 0;
+}
+static inline bool tcp_synchronized(const struct tcp_conn *c)
+{
+    return c->state != TCP_CLOSED && c->state != TCP_LISTEN && c->state != TCP_SYN_SENT &&
+           c->state != TCP_SYN_RECEIVED;
+}
+
+/* ---- window.c ---- */
+/* The window to offer now, in bytes, kept from shrinking; also what goes unscaled into a header. */
+uint32_t tcp_receive_window(const struct stack_cx *cx, const struct tcp_conn *c);
+/* Initial window and scale of a new connection. */
+void tcp_window_init(const struct stack_cx *cx, const struct tcp_opts *o, uint32_t *wnd,
+                     uint8_t *wscale);
+/* recv() took bytes: grows the buffer when the program keeps up, sends a window update when it is
+ * worth it. */
+void tcp_window_consumed(struct stack_cx *cx, struct tcp_conn *c);
+void tcp_sndbuf_grow(struct stack_cx *cx, struct tcp_conn *c);
+bool tcp_writable(const struct tcp_conn *c);
+
+/* ---- emit.c: the one place where segments are made ---- */
+struct tcp_emit {
+    tcp_seq seq;
+    uint32_t len; /* payload bytes from the send buffer */
+    uint8_t flags;
+    enum tcp_reason why;
+};
+/* Sends one frame; returns the payload bytes that went (fewer than asked when slices run out), or
+ * negative errno. */
+int64_t tcp_emit(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_emit *e);
+/* A segment without a connection: answers to strangers, half-open and TIME_WAIT entries. */
+void tcp_emit_bare(struct stack_cx *cx, const struct flow *trace_as, const struct flow_tuple *tuple,
+                   const struct ip_path *path, uint8_t tos, uint8_t ttl,
+                   const struct tcp_segment *seg, enum tcp_reason why);
+/* RFC 9293 3.10.7.1: the reset that answers a segment which fits nothing. */
+void tcp_reset_reply(struct stack_cx *cx, const struct ip_packet *p, const struct tcp_segment *s);
+void tcp_emit_rst(struct stack_cx *cx, struct tcp_conn *c, enum tcp_reason why);
+void tcp_emit_ack(struct stack_cx *cx, struct tcp_conn *c, enum tcp_reason why);
+
+/* ---- output.c ---- */
+/* Sends everything that may be sent now: retransmissions, data, FIN, ACK. */
+void tcp_output(struct stack_cx *cx, struct tcp_conn *c);
+void tcp_arm_retransmit(struct stack_cx *cx, struct tcp_conn *c);
+
+/* ---- ack.c ---- */
+/* An acceptable ACK in a synchronized state: RFC 9293 3.10.7.4 fifth. False: drop the segment. */
+bool tcp_process_ack(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s);
+
+/* ---- recovery.c ---- */
+void tcp_recovery_on_ack(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s,
+                         const struct sent_ack *a, uint32_t prior_in_flight, bool duplicate);
+void tcp_recovery_on_timeout(struct stack_cx *cx, struct tcp_conn *c);
+
+/* ---- data.c ---- */
+/* Segment text, urgent pointer and FIN: RFC 9293 3.10.7.4 sixth to eighth. */
+void tcp_process_text(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s,
+                      uint16_t gso_size);
+void tcp_schedule_ack(struct stack_cx *cx, struct tcp_conn *c, enum tcp_reason why);
+
+/* ---- input.c ---- */
+void tcp_trace_in(struct stack_cx *cx, const struct flow *f, const struct tcp_segment *s,
+                  tcp_seq irs, tcp_seq iss, enum tcp_reason why);
+/* Challenge ACK (RFC 5961), within the limits. */
+void tcp_challenge(struct stack_cx *cx, struct tcp_conn *c);
+bool tcp_challenge_allowed(struct stack_cx *cx, nsec_t *last);
+/* The synchronized states (and SYN_RECEIVED): the long path of RFC 9293 3.10.7.4. */
+void tcp_segment_arrives(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s,
+                         const struct ip_packet *p);
+
+/* ---- handshake.c ---- */
+void tcp_syn_sent_arrives(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s,
+                          const struct ip_packet *p);
+void tcp_take_syn_options(struct tcp_conn *c, const struct tcp_options *o);
+
+/* ---- listener.c ---- */
+struct tcp_listener *tcp_listener_find(const struct stack *st, const struct flow_tuple *t);
+void tcp_listener_arrives(struct stack_cx *cx, struct tcp_listener *l, const struct tcp_segment *s,
+                          const struct ip_packet *p, const struct flow_tuple *t,
+                          const tcp_seq *time_wait_iss);
+void tcp_half_open_arrives(struct stack_cx *cx, struct tcp_half_open *h,
+                           const struct tcp_segment *s, const struct ip_packet *p);
+void tcp_half_open_timer(struct stack_cx *cx, struct tcp_half_open *h);
+void tcp_half_open_drop(struct stack_cx *cx, struct tcp_half_open *h, enum tcp_reason why);
+
+/* ---- timewait.c ---- */
+/* Leaves a TIME_WAIT entry in the connection's place. The connection itself becomes CLOSED. */
+void tcp_time_wait_enter(struct stack_cx *cx, struct tcp_conn *c, enum tcp_reason why);
+void tcp_time_wait_arrives(struct stack_cx *cx, struct tcp_time_wait *tw,
+                           const struct tcp_segment *s, const struct ip_packet *p);
+void tcp_time_wait_timer(struct stack_cx *cx, struct tcp_time_wait *tw);
+void tcp_time_wait_drop(struct stack_cx *cx, struct tcp_time_wait *tw, enum tcp_reason why);
+/* Whether a new connection may take the tuple over now (RFC 6191, Linux's tcp_tw_reuse for newer
+ * timestamps). */
+bool tcp_time_wait_reusable(const struct stack_cx *cx, const struct tcp_time_wait *tw);
+
+/* ---- timer.c ---- */
+void tcp_conn_timer(struct stack_cx *cx, struct tcp_conn *c);
+void tcp_keepalive_arm(struct stack_cx *cx, struct tcp_conn *c);

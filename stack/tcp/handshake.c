@@ -1,0 +1,179 @@
+/* The active side of the handshake: connect() and SYN_SENT (RFC 9293 3.10.1, 3.10.7.3). */
+#include <errno.h>
+
+#include "stack/tcp/conn.h"
+
+void tcp_take_syn_options(struct tcp_conn *c, const struct tcp_options *o)
+{
+    /* RFC 9293 MUST-15: no MSS option means 536 */
+    c->peer_mss = o->has_mss && o->mss ? (uint16_t)max_u32(o->mss, TCP_MSS_MIN) : TCP_MSS_DEFAULT;
+    c->wscale_ok = o->has_wscale;
+    c->snd_wscale = o->has_wscale ? (uint8_t)min_u32(o->wscale, TCP_WSCALE_MAX) : 0;
+    if (!c->wscale_ok)
+        c->rcv_wscale = 0;
+    c->sack_ok = o->sack_permitted;
+    c->ts_ok = o->has_ts;
+}
+
+static uint16_t advertised_mss(const struct stack *st, const struct tcp_conn *c)
+{
+    const uint32_t headers = ip_addr_is_v4(&c->flow.tuple.remote) ? 40 : 60;
+    const uint32_t mtu = ip_path_mtu(st, &c->path);
+    uint32_t mss = mtu > headers + TCP_MSS_MIN ? min_u32(mtu - headers, 65495) : TCP_MSS_MIN;
+    if (c->opts.user_mss)
+        mss = min_u32(mss, c->opts.user_mss);
+    return (uint16_t)mss;
+}
+
+static int check_connectable(struct stack_cx *cx, struct tcp_conn *c, const struct flow_tuple *t)
+{
+    if (c->state == TCP_SYN_SENT)
+        return -EALREADY;
+    if (c->state != TCP_CLOSED)
+        return -EISCONN;
+    struct flow *f = flow_find(&cx->st->tcp.flows, t);
+    if (!f)
+        return 0;
+    if (f->kind == FLOW_TIME_WAIT) {
+        struct tcp_time_wait *tw = container_of(f, struct tcp_time_wait, flow);
+        if (tcp_time_wait_reusable(cx, tw)) {
+            tcp_time_wait_drop(cx, tw, TCP_WHY_CALL_CONNECT);
+            return 0;
+        }
+    }
+    return -EADDRINUSE;
+}
+
+/* What a connection forgets when it is opened again after a failure. */
+static void renew(struct tcp_conn *c)
+{
+    c->err = c->soft_err = 0;
+    c->rcv_shut = c->snd_shut = c->fin_queued = c->fin_received = c->fin_ahead = false;
+    c->syn_acked = c->connected = c->ack_now = c->ack_delayed = false;
+    c->urg_state = URG_NONE;
+    c->retries = c->backoffs = c->dupacks = 0;
+    c->ca_state = TCP_CA_OPEN;
+    c->retrans_start = 0;
+    rtt_init(&c->rtt);
+}
+
+int tcp_connect(struct stack_cx *cx, struct tcp_conn *c, const struct endpoint *local,
+                const struct endpoint *remote, const struct ip_path *path)
+{
+    const struct flow_tuple t = {local->addr, remote->addr, local->port, remote->port};
+    const int r = check_connectable(cx, c, &t);
+    if (r < 0)
+        return r;
+    renew(c);
+    c->path = *path;
+    tcp_conn_enter(cx, c, &t);
+    c->iss = isn_generate(&cx->st->tcp.isn_secret, &t, cx->now);
+    c->snd_una = c->snd_nxt = c->iss;
+    c->snd_sml = c->snd_up = c->push_seq = seq_add(c->iss, 1);
+    c->advmss = advertised_mss(cx->st, c);
+    c->peer_mss = c->advmss;
+    uint32_t wnd;
+    tcp_window_init(cx, &c->opts, &wnd, &c->rcv_wscale);
+    c->rcv_limit = wnd;
+    c->created = cx->now;
+    cc_init(&c->cc, c->opts.cc, TCP_MSS_DEFAULT, cx->now);
+    tcp_set_state(cx, c, TCP_SYN_SENT, TCP_WHY_CALL_CONNECT);
+    if (!sentmap_sent(&cx->st->tcp.records, &c->sent, c->iss, 1, TCP_SYN, cx->now)) {
+        tcp_done(cx, c, 0, TCP_WHY_NO_MEMORY);
+        return -ENOBUFS;
+    }
+    c->snd_nxt = seq_add(c->iss, 1);
+    const struct tcp_emit e = {.seq = c->iss, .flags = TCP_SYN, .why = TCP_WHY_SEND_SYN};
+    tcp_emit(cx, c, &e);
+    tcp_arm_retransmit(cx, c);
+    return 0;
+}
+
+static void take_syn(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s)
+{
+    c->irs = s->seq;
+    c->rcv_nxt = c->rcv_wup = c->copied_seq = seq_add(s->seq, 1);
+    tcp_take_syn_options(c, &s->opt);
+    if (c->ts_ok) {
+        c->ts_recent = s->opt.ts_val;
+        c->ts_recent_at = cx->now;
+    }
+    c->rcv_adv = seq_add(c->rcv_nxt, min_u32(c->rcv_limit, 65535));
+    c->snd_wnd = c->snd_wnd_max = s->wnd; /* never scaled in a SYN */
+    c->snd_wl1 = s->seq;
+    c->snd_wl2 = s->ack;
+    tcp_update_mss(cx, c);
+}
+
+static void connected(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s)
+{
+    struct sent_ack a;
+    const struct tcp_options none = {0};
+    take_syn(cx, c, s);
+    sentmap_ack(&cx->st->tcp.records, &c->sent, c->snd_una, s->ack, c->snd_nxt, &none, cx->now, &a);
+    c->snd_una = s->ack;
+    c->syn_acked = true;
+    const bool retried = c->retries > 0;
+    if (a.rtt_valid)
+        rtt_sample(&c->rtt, a.rtt);
+    tcp_timer_stop(c, TCP_TIMER_RETRANSMIT);
+    tcp_established(cx, c, TCP_WHY_RX_SYN_ACK);
+    if (retried) /* RFC 6298 5.7: the initial RTO proved too small */
+        c->rtt.rto = c->rtt.srtt ? c->rtt.rto : 3 * NSEC_PER_SEC;
+    /* Linux differs: data that waits carries the ACK of the handshake; else it goes at once. */
+    if (tcp_unsent(c)) {
+        tcp_want_output(cx, c);
+        c->ack_now = true;
+        c->ack_why = TCP_WHY_SEND_ACK_HANDSHAKE;
+    } else {
+        tcp_emit_ack(cx, c, TCP_WHY_SEND_ACK_HANDSHAKE);
+    }
+    if (c->fin_queued) {
+        tcp_set_state(cx, c, TCP_FIN_WAIT_1, TCP_WHY_CALL_SHUTDOWN);
+        tcp_want_output(cx, c);
+    }
+    tcp_notify(cx, c, TCP_EV_OUT);
+}
+
+void tcp_syn_sent_arrives(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s,
+                          const struct ip_packet *p)
+{
+    const bool ack = s->flags & TCP_ACK;
+    /* first: ACK */
+    if (ack && (seq_leq(s->ack, c->iss) || seq_gt(s->ack, c->snd_nxt))) {
+        tcp_reset_reply(cx, p, s);
+        return;
+    }
+    /* RFC 7323 3.2: an echo that we never sent is a segment of another incarnation */
+    if (ack && s->opt.has_ts && s->opt.ts_ecr &&
+        (int32_t)(tcp_ts_now(cx, c->ts_offset) - s->opt.ts_ecr) < 0) {
+        tcp_reset_reply(cx, p, s);
+        return;
+    }
+    /* second: RST; without an acceptable ACK it is blind (RFC 9293 3.10.7.3) */
+    if (s->flags & TCP_RST) {
+        if (ack)
+            tcp_done(cx, c, ECONNREFUSED, TCP_WHY_RX_RST);
+        return;
+    }
+    /* fourth: SYN */
+    if (!(s->flags & TCP_SYN))
+        return;
+    if (ack) {
+        connected(cx, c, s);
+        if (s->len || s->flags & TCP_FIN) {
+            struct tcp_segment rest = *s;
+            rest.seq = seq_add(s->seq, 1);
+            rest.flags &= (uint8_t)~TCP_SYN;
+            tcp_process_text(cx, c, &rest, p->gso_size);
+        }
+        return;
+    }
+    /* simultaneous open (RFC 9293 3.5 figure 8) */
+    take_syn(cx, c, s);
+    tcp_set_state(cx, c, TCP_SYN_RECEIVED, TCP_WHY_RX_SYN);
+    const struct tcp_emit e = {
+        .seq = c->iss, .flags = TCP_SYN | TCP_ACK, .why = TCP_WHY_SEND_SYN_ACK};
+    tcp_emit(cx, c, &e);
+    tcp_arm_retransmit(cx, c);
+}

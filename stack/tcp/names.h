@@ -1,0 +1,130 @@
+/* The lists of TCP's nouns: states, timers, reasons. Each makes an enum, strings and documentation.
+ */
+#pragma once
+
+#include "stack/base.h"
+
+/* RFC 9293 3.3.2, numbered as Linux numbers them in TCP_INFO (enum in net/tcp_states.h). */
+#define TCP_STATES(X)                                                                              \
+    X(ESTABLISHED, 1)                                                                              \
+    X(SYN_SENT, 2)                                                                                 \
+    X(SYN_RECEIVED, 3)                                                                             \
+    X(FIN_WAIT_1, 4)                                                                               \
+    X(FIN_WAIT_2, 5)                                                                               \
+    X(TIME_WAIT, 6)                                                                                \
+    X(CLOSED, 7)                                                                                   \
+    X(CLOSE_WAIT, 8)                                                                               \
+    X(LAST_ACK, 9)                                                                                 \
+    X(LISTEN, 10)                                                                                  \
+    X(CLOSING, 11)
+
+enum tcp_state {
+#define X(id, n) TCP_##id = n,
+    TCP_STATES(X)
+#undef X
+};
+#define TCP_STATE_MAX 11
+
+/* X(ID, word, what it does when it fires). A connection's deadlines; the earliest sits in the
+ * wheel. */
+#define TCP_TIMERS(X)                                                                              \
+    X(RETRANSMIT, "retransmit", "sends the oldest unacknowledged segment again (RFC 6298)")        \
+    X(PERSIST, "persist", "probes a zero window (RFC 9293 3.8.6.1)")                               \
+    X(DELAYED_ACK, "delayed-ack", "sends an ACK that waited for company (RFC 9293 3.8.6.3)")       \
+    X(KEEPALIVE, "keepalive", "asks a silent peer for a sign of life (RFC 9293 3.8.4)")            \
+    X(FIN_WAIT_2, "fin-wait-2", "ends an orphan whose peer never closes")                          \
+    X(TIME_WAIT, "time-wait", "ends TIME_WAIT after 2 MSL")                                        \
+    X(SYN_ACK, "syn-ack", "sends the SYN-ACK of a half-open connection again")                     \
+    X(USER, "user-timeout",                                                                        \
+      "ends a connection whose data stays unacknowledged (TCP_USER_TIMEOUT)")                      \
+    X(PACE, "pace", "releases a segment held for pacing")                                          \
+    X(CORK, "cork", "sends what a cork held for 200 ms, as Linux does")                            \
+    X(LINGER, "linger", "ends the wait of close() (SO_LINGER)")
+
+enum tcp_timer {
+#define X(id, word, doc) TCP_TIMER_##id,
+    TCP_TIMERS(X)
+#undef X
+        TCP_TIMER_COUNT
+};
+
+/* X(ID, words): causes of transitions, of segments sent, of segments dropped, of silences. */
+#define TCP_REASONS(X)                                                                             \
+    X(NONE, "")                                                                                    \
+    X(CALL_CONNECT, "connect()")                                                                   \
+    X(CALL_LISTEN, "listen()")                                                                     \
+    X(CALL_CLOSE, "close()")                                                                       \
+    X(CALL_SHUTDOWN, "shutdown()")                                                                 \
+    X(CALL_ABORT, "close() with SO_LINGER 0")                                                      \
+    X(CALL_CLOSE_UNREAD, "close() with unread data")                                               \
+    X(CALL_DISCONNECT, "connect(AF_UNSPEC)")                                                       \
+    X(LISTENER_CLOSED, "the listener was closed")                                                  \
+    X(RX_SYN, "rx SYN")                                                                            \
+    X(RX_SYN_ACK, "rx SYN,ACK")                                                                    \
+    X(RX_ACK, "rx ACK")                                                                            \
+    X(RX_ACK_OF_SYN, "rx ACK of our SYN")                                                          \
+    X(RX_ACK_OF_FIN, "rx ACK of our FIN")                                                          \
+    X(RX_FIN, "rx FIN")                                                                            \
+    X(RX_FIN_AND_ACK, "rx FIN, and ACK of our FIN")                                                \
+    X(RX_RST, "rx RST")                                                                            \
+    X(RX_COOKIE, "rx ACK with a valid SYN cookie")                                                 \
+    X(RX_DATA_AFTER_CLOSE, "data arrived after close()")                                           \
+    X(RX_ICMP, "rx ICMP error")                                                                    \
+    X(TIMEOUT_RETRANSMIT, "retransmissions exhausted")                                             \
+    X(TIMEOUT_KEEPALIVE, "keepalive probes unanswered")                                            \
+    X(TIMEOUT_USER, "user time-out")                                                               \
+    X(TIMEOUT_TIME_WAIT, "2 MSL passed")                                                           \
+    X(TIMEOUT_FIN_WAIT_2, "FIN_WAIT_2 time-out")                                                   \
+    X(TIMEOUT_SYN_ACK, "SYN-ACK retransmissions exhausted")                                        \
+    X(TIMEOUT_ORPHAN, "orphan retries exhausted")                                                  \
+    X(NO_MEMORY, "out of memory")                                                                  \
+    X(QUEUE_FULL, "accept queue full")                                                             \
+    X(SYN_QUEUE_FULL, "SYN queue full")                                                            \
+    X(SEND_SYN, "open")                                                                            \
+    X(SEND_SYN_ACK, "answer to SYN")                                                               \
+    X(SEND_DATA, "data")                                                                           \
+    X(SEND_PUSH, "last of the data")                                                               \
+    X(SEND_FIN, "close")                                                                           \
+    X(SEND_RETRANSMIT, "retransmission time-out")                                                  \
+    X(SEND_FAST_RETRANSMIT, "fast retransmit")                                                     \
+    X(SEND_RECOVERY, "retransmission in recovery")                                                 \
+    X(SEND_PROBE, "window probe")                                                                  \
+    X(SEND_KEEPALIVE, "keepalive probe")                                                           \
+    X(SEND_ACK_NOW, "ACK of two segments or more")                                                 \
+    X(SEND_ACK_QUICK, "quick ACK")                                                                 \
+    X(SEND_ACK_DELAYED, "delayed ACK")                                                             \
+    X(SEND_ACK_OOO, "duplicate ACK for a hole")                                                    \
+    X(SEND_ACK_FIN, "ACK of FIN")                                                                  \
+    X(SEND_ACK_HANDSHAKE, "third ACK of the handshake")                                            \
+    X(SEND_ACK_DUPLICATE, "ACK of a duplicate")                                                    \
+    X(SEND_WINDOW_UPDATE, "window update")                                                         \
+    X(SEND_CHALLENGE, "challenge ACK")                                                             \
+    X(SEND_RST, "reset")                                                                           \
+    X(HELD_NAGLE, "Nagle: a small segment waits for the ACK of the last")                          \
+    X(HELD_CORK, "corked")                                                                         \
+    X(HELD_CWND, "congestion window full")                                                         \
+    X(HELD_RWND, "receiver's window full")                                                         \
+    X(HELD_SWS, "less than a segment fits the receiver's window")                                  \
+    X(HELD_PACING, "pacing")                                                                       \
+    X(HELD_NO_ACK_YET, "delayed ACK: waiting for company")                                         \
+    X(DROP_SEQ, "outside the window")                                                              \
+    X(DROP_PAWS, "old timestamp (PAWS)")                                                           \
+    X(DROP_ACK_OLD, "ACK too old")                                                                 \
+    X(DROP_ACK_FUTURE, "ACK of data not sent")                                                     \
+    X(DROP_NO_ACK, "no ACK flag")                                                                  \
+    X(DROP_STATE, "makes no sense in this state")                                                  \
+    X(RECOVERY_ENTER, "duplicate ACKs: recovery begins")                                           \
+    X(RECOVERY_EXIT, "recovery ends")                                                              \
+    X(RECOVERY_RTO, "time-out: everything in flight is taken for lost")                            \
+    X(RECOVERY_UNDO, "the time-out was spurious")
+
+enum tcp_reason {
+#define X(id, words) TCP_WHY_##id,
+    TCP_REASONS(X)
+#undef X
+        TCP_REASON_COUNT
+};
+
+const char *tcp_state_name(unsigned state);
+const char *tcp_timer_name(unsigned timer);
+const char *tcp_reason_text(unsigned reason);

@@ -1,0 +1,218 @@
+/*
+ * What to send, and why not: predicates decide with a reason, emit.c sends.
+ *
+ * Order: what was lost, then new data and FIN as far as both windows allow, then an ACK that is
+ * still due. One call sends everything that may go now.
+ */
+#include "stack/tcp/conn.h"
+
+/* The most payload of one frame: L2 frames end at 65,535 bytes. */
+static uint32_t frame_payload_max(const struct tcp_conn *c)
+{
+    const uint32_t most = FRAME_BYTES_MAX - FRAME_HEADROOM - TCP_HEADER_MAX;
+    return c->mss < most ? most / c->mss * c->mss : c->mss;
+}
+
+/* How much may go in one frame now, or the reason why nothing goes. */
+struct plan {
+    uint32_t len;
+    bool fin;
+    enum tcp_reason why;
+};
+
+static struct plan hold(enum tcp_reason why)
+{
+    return (struct plan){.why = why};
+}
+
+/* A segment smaller than the MSS: Nagle (RFC 9293 3.7.4, in Minshall's variant as Linux), cork. */
+static enum tcp_reason small_segment_waits(const struct tcp_conn *c)
+{
+    if ((c->opts.cork || c->more) && !c->cork_expired)
+        return TCP_WHY_HELD_CORK;
+    if (!c->opts.nodelay && seq_gt(c->snd_sml, c->snd_una))
+        return TCP_WHY_HELD_NAGLE;
+    return TCP_WHY_NONE;
+}
+
+static struct plan plan_new(struct tcp_conn *c)
+{
+    const uint32_t unsent = tcp_unsent(c);
+    const bool fin = c->fin_queued && !tcp_fin_sent(c);
+    if (unsent == 0 && !fin)
+        return hold(TCP_WHY_NONE);
+    const int32_t room = seq_diff(seq_add(c->snd_una, c->snd_wnd), c->snd_nxt);
+    const uint32_t wnd = room > 0 ? (uint32_t)room : 0;
+    if (wnd == 0)
+        return hold(TCP_WHY_HELD_RWND);
+    /* Linux: the congestion window is not held against the last FIN. */
+    if (unsent == 0)
+        return (struct plan){.fin = true, .why = TCP_WHY_SEND_FIN};
+
+    const uint32_t pipe = tcp_in_flight(c);
+    const uint32_t cwnd = c->cc.cwnd > pipe ? c->cc.cwnd - pipe : 0;
+    uint32_t len = min_u32(unsent, wnd);
+    if (cwnd < min_u32(len, c->mss)) {
+        c->cwnd_limited = true;
+        return hold(TCP_WHY_HELD_CWND);
+    }
+    len = min_u32(min_u32(len, cwnd), frame_payload_max(c));
+    if (len < unsent && len > c->mss)
+        len -= len % c->mss;
+
+    if (len == unsent && len % c->mss != 0 && !fin) {
+        const enum tcp_reason why = small_segment_waits(c);
+        if (why != TCP_WHY_NONE) {
+            len -= len % c->mss;
+            if (len == 0)
+                return hold(why);
+        }
+    } else if (len < unsent && len < c->mss && len < c->snd_wnd_max / 2) {
+        /* RFC 9293 3.8.6.2.1: a sliver of window is not worth a segment */
+        return hold(TCP_WHY_HELD_SWS);
+    }
+    const bool last = len == unsent;
+    return (struct plan){.len = len,
+                         .fin = fin && last && wnd > len,
+                         .why = last ? TCP_WHY_SEND_PUSH : TCP_WHY_SEND_DATA};
+}
+
+static void note_flight(struct tcp_conn *c)
+{
+    c->max_in_flight = max_u32(c->max_in_flight, tcp_in_flight(c));
+}
+
+/* Sends the planned frame; false when nothing could be sent. */
+static bool send_new(struct stack_cx *cx, struct tcp_conn *c, const struct plan *p)
+{
+    /* RFC 5681 4.1: cwnd says little after an idle time */
+    if (c->sent.total == 0 && c->last_sent && cx->now - c->last_sent > c->rtt.rto)
+        cc_ops(c->cc.id)->on_idle(&c->cc, cx->now, cx->now - c->last_sent);
+    struct tcp_emit e = {.seq = c->snd_nxt, .len = p->len, .flags = TCP_ACK, .why = p->why};
+    if (p->fin)
+        e.flags |= TCP_FIN;
+    if (p->len &&
+        (p->why == TCP_WHY_SEND_PUSH || seq_in(seq_sub(c->push_seq, 1), c->snd_nxt, p->len)))
+        e.flags |= TCP_PSH;
+    const int64_t sent = tcp_emit(cx, c, &e);
+    if (p->len && sent <= 0)
+        return false;
+    const bool fin = p->fin && (uint32_t)max_u64((uint64_t)sent, 0) >= p->len;
+    const uint32_t bytes = p->len ? (uint32_t)sent : 0;
+    const uint32_t span = bytes + (fin ? 1 : 0);
+    sentmap_sent(&cx->st->tcp.records, &c->sent, c->snd_nxt, span, fin ? TCP_FIN : 0, cx->now);
+    c->snd_nxt = seq_add(c->snd_nxt, span);
+    if (bytes % c->mss != 0)
+        c->snd_sml = c->snd_nxt;
+    note_flight(c);
+    if (!tcp_timer_armed(c, TCP_TIMER_RETRANSMIT))
+        tcp_arm_retransmit(cx, c);
+    tcp_timer_stop(c, TCP_TIMER_PERSIST);
+    return true;
+}
+
+static void send_again(struct stack_cx *cx, struct tcp_conn *c, struct sent_record *r)
+{
+    const uint32_t controls = ((r->flags & TCP_SYN) != 0) + ((r->flags & TCP_FIN) != 0);
+    const bool syn = r->flags & TCP_SYN;
+    struct tcp_emit e = {
+        .seq = r->seq, .len = r->len - controls, .flags = r->flags & (TCP_SYN | TCP_FIN)};
+    if (c->state != TCP_SYN_SENT)
+        e.flags |= TCP_ACK;
+    if (e.len && seq_eq(seq_add(r->seq, e.len), tcp_data_end(c)))
+        e.flags |= TCP_PSH;
+    e.why = c->ca_state == TCP_CA_LOSS || syn                     ? TCP_WHY_SEND_RETRANSMIT
+            : r->transmissions == 1 && seq_eq(r->seq, c->snd_una) ? TCP_WHY_SEND_FAST_RETRANSMIT
+                                                                  : TCP_WHY_SEND_RECOVERY;
+    stack_count(cx->st, COUNT_RETRANS);
+    c->total_retrans += 1 + e.len / (c->mss + 1u);
+    c->bytes_retrans += e.len;
+    tcp_emit(cx, c, &e);
+    sentmap_retransmitted(&c->sent, r, cx->now);
+    note_flight(c);
+    if (!tcp_timer_armed(c, TCP_TIMER_RETRANSMIT))
+        tcp_arm_retransmit(cx, c);
+}
+
+static void send_lost(struct stack_cx *cx, struct tcp_conn *c)
+{
+    while (c->sent.lost) {
+        const uint32_t pipe = tcp_in_flight(c);
+        if (pipe && c->cc.cwnd < pipe + c->mss)
+            return;
+        const uint32_t room = max_u32(c->cc.cwnd > pipe ? c->cc.cwnd - pipe : 0, c->mss);
+        const uint32_t most = min_u32(room - room % c->mss, frame_payload_max(c));
+        struct sent_record *r = sentmap_next_lost(&cx->st->tcp.records, &c->sent, most);
+        if (!r)
+            return;
+        send_again(cx, c, r);
+    }
+}
+
+void tcp_arm_retransmit(struct stack_cx *cx, struct tcp_conn *c)
+{
+    if (c->sent.total == 0) {
+        tcp_timer_stop(c, TCP_TIMER_RETRANSMIT);
+        return;
+    }
+    nsec_t at = cx->now + rtt_backed_off(&c->rtt, c->backoffs);
+    if (c->opts.user_timeout && c->retrans_start) {
+        const nsec_t end = c->retrans_start + c->opts.user_timeout * NSEC_PER_MSEC;
+        at = min_u64(at, max_u64(end, cx->now));
+    }
+    tcp_timer_set(cx, c, TCP_TIMER_RETRANSMIT, at);
+}
+
+/* Data waits: see that something will move it. */
+static void note_held(struct stack_cx *cx, struct tcp_conn *c, enum tcp_reason why)
+{
+    if (why == TCP_WHY_NONE) {
+        c->held = TCP_WHY_NONE;
+        return;
+    }
+    if (c->held != why) {
+        c->held = (uint8_t)why;
+        TRACE(cx, SEGMENT, &c->flow, SEND_HELD, why, tcp_unsent(c), tcp_in_flight(c), c->cc.cwnd,
+              c->snd_wnd);
+    }
+    if (why == TCP_WHY_HELD_CORK && !tcp_timer_armed(c, TCP_TIMER_CORK))
+        tcp_timer_set(cx, c, TCP_TIMER_CORK, cx->now + TCP_CORK_MAX);
+    if ((why == TCP_WHY_HELD_RWND || why == TCP_WHY_HELD_SWS) && c->sent.total == 0 &&
+        !tcp_timer_armed(c, TCP_TIMER_PERSIST))
+        tcp_timer_set(cx, c, TCP_TIMER_PERSIST,
+                      cx->now + rtt_backed_off(&c->rtt, c->persist_backoff));
+}
+
+void tcp_output(struct stack_cx *cx, struct tcp_conn *c)
+{
+    if (c->state == TCP_CLOSED || c->state == TCP_LISTEN || c->state == TCP_TIME_WAIT)
+        return;
+    if (c->sent.lost)
+        send_lost(cx, c);
+    if (c->syn_acked && c->sent.lost == 0) {
+        struct plan p = plan_new(c);
+        while (p.len || p.fin) {
+            if (!send_new(cx, c, &p))
+                break;
+            p = plan_new(c);
+        }
+        note_held(cx, c, p.len ? TCP_WHY_NONE : p.why);
+    }
+    if (c->ack_now)
+        tcp_emit_ack(cx, c, c->ack_why);
+}
+
+bool tcp_flush_pending(const struct stack *st)
+{
+    return !list_empty(&st->tcp.output_pending);
+}
+
+void tcp_flush(struct stack_cx *cx)
+{
+    struct list *n;
+    while ((n = list_pop_front(&cx->st->tcp.output_pending))) {
+        struct tcp_conn *c = list_entry(n, struct tcp_conn, pending_link);
+        c->needs_output = false;
+        tcp_output(cx, c);
+    }
+}

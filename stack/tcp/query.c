@@ -1,0 +1,249 @@
+/* What can be asked of connections and of the stack: readiness, addresses, counts, TCP_INFO. */
+#include <errno.h>
+
+#include "stack/tcp/conn.h"
+
+/* Linux's tcp_poll(). */
+uint32_t tcp_poll(const struct tcp_conn *c)
+{
+    uint32_t mask = 0;
+    if ((c->rcv_shut && c->snd_shut) || c->state == TCP_CLOSED)
+        mask |= TCP_EV_HUP;
+    if (c->rcv_shut)
+        mask |= TCP_EV_IN | TCP_EV_RDHUP;
+    if (c->state != TCP_SYN_SENT && c->state != TCP_SYN_RECEIVED) {
+        const uint32_t ready = recvbuf_ready(&c->recvbuf);
+        /* Linux: a non-inline urgent byte does not make the stream readable by itself */
+        const uint32_t need = c->opts.rcvlowat + (c->urg_state != URG_NONE && !c->opts.oobinline &&
+                                                  seq_eq(c->urg_seq, c->copied_seq));
+        if (ready >= need || (ready && ready >= c->rcv_limit / 2))
+            mask |= TCP_EV_IN;
+        if (c->snd_shut || tcp_writable(c))
+            mask |= TCP_EV_OUT;
+        if (c->urg_state == URG_VALID)
+            mask |= TCP_EV_PRI;
+    }
+    if (c->err)
+        mask |= TCP_EV_ERR;
+    return mask;
+}
+
+enum tcp_state tcp_state(const struct tcp_conn *c)
+{
+    return c->state;
+}
+
+bool tcp_local(const struct tcp_conn *c, struct endpoint *out)
+{
+    *out = (struct endpoint){c->flow.tuple.local, c->flow.tuple.lport};
+    return c->flow.tuple.lport != 0;
+}
+
+bool tcp_remote(const struct tcp_conn *c, struct endpoint *out)
+{
+    *out = (struct endpoint){c->flow.tuple.remote, c->flow.tuple.rport};
+    return c->state != TCP_CLOSED && c->state != TCP_SYN_SENT && c->flow.tuple.rport != 0;
+}
+
+uint32_t tcp_inq(const struct tcp_conn *c)
+{
+    const uint32_t ready = recvbuf_ready(&c->recvbuf);
+    if (c->urg_state == URG_NONE || c->opts.oobinline)
+        return ready;
+    const int32_t ahead = seq_diff(c->urg_seq, c->copied_seq);
+    return ahead >= 0 && (uint32_t)ahead < ready ? ready - 1 : ready;
+}
+
+uint32_t tcp_outq(const struct tcp_conn *c)
+{
+    return c->state == TCP_CLOSED ? 0 : c->sendbuf.len;
+}
+
+uint32_t tcp_outq_unsent(const struct tcp_conn *c)
+{
+    return c->state == TCP_CLOSED ? 0 : tcp_unsent(c);
+}
+
+bool tcp_at_mark(const struct tcp_conn *c)
+{
+    return c->urg_state != URG_NONE && seq_eq(c->urg_seq, c->copied_seq);
+}
+
+bool tcp_reading_shut(const struct tcp_conn *c)
+{
+    return c->rcv_shut;
+}
+
+bool tcp_writing_shut(const struct tcp_conn *c)
+{
+    return c->snd_shut;
+}
+
+uint32_t tcp_number(const struct tcp_conn *c)
+{
+    return c->flow.number;
+}
+
+const struct flow *tcp_flow(const struct tcp_conn *c)
+{
+    return &c->flow;
+}
+
+uint32_t tcp_mss(const struct tcp_conn *c)
+{
+    return c->mss;
+}
+
+uint32_t tcp_path_mtu(const struct stack *st, const struct tcp_conn *c)
+{
+    return ip_path_mtu(st, &c->path);
+}
+
+static uint32_t segs(const struct tcp_conn *c, uint32_t bytes)
+{
+    return (bytes + c->mss - 1) / c->mss;
+}
+
+void tcp_view(const struct stack_cx *cx, const struct tcp_conn *c, struct tcp_view *out)
+{
+    *out = (struct tcp_view){
+        .state = c->state,
+        .ca_state = c->ca_state,
+        .backoff = c->backoffs,
+        .retransmits = c->retries,
+        .probes = c->probes_out ? c->probes_out : c->keepalives_out,
+        .ts = c->ts_ok,
+        .sack = c->sack_ok,
+        .wscale = c->wscale_ok,
+        .snd_wscale = c->snd_wscale,
+        .rcv_wscale = c->rcv_wscale,
+        .rto = rtt_backed_off(&c->rtt, c->backoffs),
+        .ato = c->ato,
+        .srtt = c->rtt.srtt,
+        .rttvar = c->rtt.rttvar,
+        .min_rtt = c->rtt.min_rtt,
+        .rcv_rtt = c->rtt.srtt,
+        .snd_mss = c->mss,
+        .rcv_mss = c->rcv_mss,
+        .advmss = c->advmss,
+        .pmtu = ip_path_mtu(cx->st, &c->path),
+        .unacked_segs = segs(c, c->sent.total),
+        .sacked_segs = segs(c, c->sent.sacked),
+        .lost_segs = segs(c, c->sent.lost),
+        .retrans_segs = segs(c, c->sent.retrans),
+        .last_data_sent = cx->now - (c->last_sent ? c->last_sent : c->created),
+        .last_data_recv = cx->now - (c->last_recv ? c->last_recv : c->created),
+        .last_ack_recv = cx->now - (c->last_ack ? c->last_ack : c->created),
+        .cwnd = c->cc.cwnd,
+        .ssthresh = c->cc.ssthresh,
+        .rcv_ssthresh = c->rcv_limit,
+        .rcv_space = c->drs_space,
+        .snd_wnd = c->snd_wnd,
+        .rcv_wnd = (uint32_t)max_u32((uint32_t)seq_diff(c->rcv_adv, c->rcv_nxt), 0),
+        .total_retrans = c->total_retrans,
+        .bytes_acked = c->bytes_acked,
+        .bytes_received = c->bytes_received,
+        .bytes_sent = c->bytes_sent,
+        .bytes_retrans = c->bytes_retrans,
+        .delivered = c->sent.delivered,
+        .segs_in = c->segs_in,
+        .segs_out = c->segs_out,
+        .data_segs_in = c->data_segs_in,
+        .data_segs_out = c->data_segs_out,
+        .notsent = tcp_outq_unsent(c),
+        .sndbuf = c->opts.sndbuf,
+        .rcvbuf = c->opts.rcvbuf,
+    };
+}
+
+/* ---- ports ---- */
+
+bool tcp_port_in_use(const struct stack *st, uint16_t port)
+{
+    return flow_port_used(&st->tcp.flows, port);
+}
+
+/* RFC 6056 algorithm 3: a keyed offset per destination, and a random stride between attempts. */
+uint16_t tcp_ephemeral_port(struct stack_cx *cx, const struct ip_addr *local,
+                            const struct endpoint *remote, uint16_t min, uint16_t max,
+                            unsigned attempt)
+{
+    struct stack *st = cx->st;
+    const uint32_t range = (uint32_t)max - min + 1;
+    struct flow_tuple t = {.local = *local, .remote = remote->addr, .rport = remote->port};
+    if (attempt == 0)
+        st->tcp.port_increment += 1 + rng_below(&st->rng, 8);
+    const uint32_t start = port_offset(&st->tcp.port_secret, &t, range) + st->tcp.port_increment;
+    uint32_t skip = attempt;
+    for (uint32_t i = 0; i < range; i++) {
+        const uint16_t port = (uint16_t)(min + (start + i) % range);
+        t.lport = port;
+        const struct flow *f = flow_find(&st->tcp.flows, &t);
+        const bool usable =
+            !f || (f->kind == FLOW_TIME_WAIT &&
+                   tcp_time_wait_reusable(cx, container_of(f, struct tcp_time_wait, flow)));
+        if (usable && skip-- == 0)
+            return port;
+    }
+    return 0;
+}
+
+/* ---- counts ---- */
+
+uint32_t tcp_orphans(const struct stack *st)
+{
+    return st->tcp.norphans;
+}
+
+uint32_t tcp_orphans_unsent(const struct stack *st)
+{
+    uint32_t n = 0;
+    list_for_each (l, &st->tcp.orphans)
+        n += !tcp_sent_all(list_entry(l, struct tcp_conn, orphan_link));
+    return n;
+}
+
+uint32_t tcp_connections(const struct stack *st)
+{
+    return st->tcp.conns.live;
+}
+
+uint32_t tcp_time_waits(const struct stack *st)
+{
+    return st->tcp.time_waits.live;
+}
+
+struct visit_conn {
+    void (*visit)(struct tcp_conn *c, void *arg);
+    void *arg;
+};
+
+static void visit_conn(void *object, void *arg)
+{
+    const struct visit_conn *v = arg;
+    v->visit(object, v->arg);
+}
+
+void tcp_each_conn(struct stack *st, void (*visit)(struct tcp_conn *c, void *arg), void *arg)
+{
+    struct visit_conn v = {visit, arg};
+    pool_each(&st->tcp.conns, visit_conn, &v);
+}
+
+struct visit_listener {
+    void (*visit)(struct tcp_listener *l, void *arg);
+    void *arg;
+};
+
+static void visit_listener(void *object, void *arg)
+{
+    const struct visit_listener *v = arg;
+    v->visit(object, v->arg);
+}
+
+void tcp_each_listener(struct stack *st, void (*visit)(struct tcp_listener *l, void *arg),
+                       void *arg)
+{
+    struct visit_listener v = {visit, arg};
+    pool_each(&st->tcp.listeners, visit_listener, &v);
+}

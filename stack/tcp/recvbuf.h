@@ -1,0 +1,71 @@
+/*
+ * The receive buffer: bytes in order that recv() may take, and behind them bytes that arrived out
+ * of order, each at its place in a chain of chunks; a short list of ranges says which are there.
+ * Offsets count from RCV.NXT (0 is the next byte expected).
+ */
+#pragma once
+
+#include "stack/arena.h"
+#include "stack/tcp/chunk.h"
+#include "stack/tcp/wire.h"
+
+/* A run of out-of-order bytes [start, end), absolute; kept sorted. */
+struct recv_range {
+    struct recv_range *next;
+    tcp_seq start, end;
+    uint32_t recency; /* of the last arrival in it: SACK lists the newest first (RFC 2018 4) */
+};
+
+/* More holes than this and further out-of-order text is dropped (and will be sent again). */
+#define RECV_RANGES_MAX 256
+
+struct recvbuf {
+    struct chunk *head, *tail; /* chunk->start/end: stream positions, aligned to multiples of
+                                  CHUNK_DATA from the origin */
+    struct chunk *hint;        /* where the last out-of-order insert landed */
+    struct chunk *fill;        /* where the last in-order insert landed; at or before RCV.NXT */
+    uint32_t read_pos;         /* stream position (free-running) of the first unread byte */
+    uint32_t next_pos;         /* stream position of RCV.NXT */
+    uint32_t chunks;
+    uint32_t ooo_bytes;
+    uint16_t nranges;
+    uint32_t recency;
+    uint32_t
+        seq_base; /* sequence number - stream position, the same for all bytes; valid with ranges */
+    struct recv_range *ranges;
+};
+
+static inline uint32_t recvbuf_ready(const struct recvbuf *rb)
+{
+    return rb->next_pos - rb->read_pos;
+}
+
+/*
+ * Text [rcv_nxt+off, +len) arrived. Returns by how many bytes RCV.NXT advances (0: out of order or
+ * nothing new); *stored is the number of bytes newly held. Text that finds no memory is dropped.
+ * Bytes already held are never overwritten.
+ */
+uint32_t recvbuf_insert(struct pool *chunks, struct pool *ranges, struct recvbuf *rb,
+                        tcp_seq rcv_nxt, uint32_t off, const uint8_t *text, uint32_t len,
+                        uint32_t *stored);
+/*
+ * Copies up to len ready bytes out, starting `from` bytes into them, without taking them.
+ */
+uint32_t recvbuf_peek(const struct recvbuf *rb, uint32_t from, const struct slice *to, unsigned n,
+                      uint32_t len);
+/* Copies and takes. NULL slices (n == 0) discard (MSG_TRUNC). */
+uint32_t recvbuf_read(struct pool *chunks, struct recvbuf *rb, const struct slice *to, unsigned n,
+                      uint32_t len);
+/* Up to max SACK blocks, the one with the newest arrival first (RFC 2018 section 4). */
+unsigned recvbuf_sack(const struct recvbuf *rb, struct tcp_sack_block *out, unsigned max);
+/*
+ * Gives up the range farthest from RCV.NXT and the chunks behind what remains (memory pressure; the
+ * peer keeps what was only SACKed, RFC 2018 8). Returns the bytes given up; 0: none are out of
+ * order.
+ */
+uint32_t recvbuf_prune(struct pool *chunks, struct pool *ranges, struct recvbuf *rb);
+void recvbuf_clear(struct pool *chunks, struct pool *ranges, struct recvbuf *rb);
+static inline uint32_t recvbuf_memory(const struct recvbuf *rb)
+{
+    return rb->chunks * (uint32_t)sizeof(struct chunk);
+}

@@ -1,0 +1,31 @@
+/* Round-trip time and the retransmission time-out (RFC 6298, with Linux's bounds). */
+#pragma once
+
+#include "stack/base.h"
+
+#define RTO_MIN     (200 * NSEC_PER_MSEC) /* Linux: TCP_RTO_MIN; the RFC says 1 s */
+#define RTO_MAX     (120 * NSEC_PER_SEC)
+#define RTO_INITIAL (1 * NSEC_PER_SEC)
+
+struct rtt {
+    nsec_t srtt;     /* 0: no sample yet */
+    nsec_t rttvar;   /* Linux's: decays within a window only, and keeps RTO_MIN as its floor in the
+                        RTO */
+    nsec_t mdev;     /* smoothed mean deviation (TCP_INFO's tcpi_rttvar) */
+    nsec_t mdev_max; /* its largest value in this round */
+    nsec_t min_rtt;
+    nsec_t latest;
+    nsec_t rto;       /* without backoff */
+    bool rounds_told; /* rtt_round() is in use */
+};
+
+void rtt_init(struct rtt *r);
+/* A valid sample (Karn's rule is the caller's). */
+void rtt_sample(struct rtt *r, nsec_t sample);
+/*
+ * A round trip ended: SND.UNA passed what SND.NXT was when it began. Lets rttvar decay. While this
+ * was never called each sample counts as a round.
+ */
+void rtt_round(struct rtt *r);
+/* The RTO after `backoffs` doublings, bounded by RTO_MAX. */
+nsec_t rtt_backed_off(const struct rtt *r, unsigned backoffs);

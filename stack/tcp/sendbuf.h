@@ -1,0 +1,42 @@
+/*
+ * The send buffer: the bytes from SND.UNA up to what the program wrote last, in a chain of small
+ * chunks that are taken on demand and given back as ACKs arrive. Offsets count from the first
+ * unacknowledged byte.
+ */
+#pragma once
+
+#include "stack/arena.h"
+#include "stack/tcp/chunk.h"
+
+struct sendbuf {
+    struct chunk *head, *tail;
+    uint32_t head_off; /* acknowledged bytes of the head chunk, already given up */
+    uint32_t len;      /* bytes held */
+    uint32_t chunks;
+    /* where the gather of the newest bytes ended: the next one usually begins there */
+    struct chunk *cursor;
+    uint32_t cursor_off; /* offset (from the first byte held) of cursor's first held byte */
+    /* the same for gathers of older bytes (retransmissions), so that the two do not undo each other
+     */
+    struct chunk *old_cursor;
+    uint32_t old_cursor_off;
+};
+
+/*
+ * Copies up to `limit` bytes from the slices, beginning `skip` bytes into them. Returns the bytes
+ * taken, fewer when the arena is full.
+ */
+uint32_t sendbuf_append(struct pool *chunks, struct sendbuf *sb, const struct slice *from,
+                        unsigned n, size_t skip, uint32_t limit);
+/* Points up to `max` slices at [off, off+len); returns how many, and through *got the bytes that
+ * they cover. */
+unsigned sendbuf_gather(struct sendbuf *sb, uint32_t off, uint32_t len, struct slice *out,
+                        unsigned max, uint32_t *got);
+/* The first n bytes were acknowledged: their chunks go back. */
+void sendbuf_release(struct pool *chunks, struct sendbuf *sb, uint32_t n);
+void sendbuf_clear(struct pool *chunks, struct sendbuf *sb);
+/* Arena bytes taken. */
+static inline uint32_t sendbuf_memory(const struct sendbuf *sb)
+{
+    return sb->chunks * (uint32_t)sizeof(struct chunk);
+}

@@ -1,0 +1,98 @@
+/*
+ * What is in flight: one record for each transmission, in sequence order from SND.UNA to SND.NXT.
+ * A record covers a whole emitted frame (up to 64 KB) and is split when a SACK or a loss covers a
+ * part. It serves RTT samples, the SACK scoreboard (RFC 6675) and the choice of what to send again.
+ */
+#pragma once
+
+#include "stack/arena.h"
+#include "stack/tcp/wire.h"
+#include "stack/util/list.h"
+
+struct sent_record {
+    struct list link;
+    tcp_seq seq;
+    uint32_t len;      /* sequence space, SYN and FIN included */
+    nsec_t sent;       /* of the latest transmission */
+    nsec_t first_sent; /* of the first */
+    uint8_t flags;     /* SYN, FIN carried */
+    uint8_t transmissions;
+    bool sacked;
+    bool lost;    /* taken for lost, not yet sent again */
+    bool retrans; /* in flight as a retransmission */
+    /* delivery rate sample at send time (draft-cheng-iccrg-delivery-rate-estimation) */
+    uint64_t delivered;
+    nsec_t delivered_at;
+};
+
+struct sentmap {
+    struct list records;
+    uint32_t sacked;  /* bytes in records that are sacked */
+    uint32_t lost;    /* bytes lost and not yet sent again */
+    uint32_t retrans; /* bytes in flight as retransmissions */
+    uint32_t total;   /* bytes in all records */
+    uint32_t count;   /* records */
+    uint64_t delivered;
+    nsec_t delivered_at;
+    struct sent_record *lost_hint; /* no lost record lies before it; NULL: begin at the head */
+    /* sent while there was neither a record to grow nor memory for one; the list is empty then */
+    tcp_seq owed_seq;
+    uint32_t owed;
+    uint8_t owed_flags;
+    bool owed_lost;
+};
+
+/* What one ACK taught. */
+struct sent_ack {
+    uint32_t acked; /* bytes newly acknowledged cumulatively (that were not sacked before count in
+                       delivered) */
+    uint32_t newly_sacked;    /* bytes newly sacked */
+    uint32_t delivered;       /* bytes newly known to have arrived */
+    bool rtt_valid;           /* Karn: from a record sent once only */
+    nsec_t rtt;               /* now - sent, of the newest record newly acknowledged or sacked */
+    bool acked_retransmitted; /* some newly acknowledged record had been sent again */
+    bool dsack;               /* the first block is a D-SACK (RFC 2883) */
+    bool reneged;  /* the cumulative ACK stops short of a record sacked before: RFC 2018 8 */
+    uint8_t flags; /* SYN, FIN acknowledged */
+};
+
+void sentmap_init(struct sentmap *m);
+/*
+ * [seq, seq+len) was sent for the first time, behind all records. False: no memory (the frame
+ * counts as sent all the same and is covered by growing the last record, or owed a record).
+ */
+bool sentmap_sent(struct pool *pool, struct sentmap *m, tcp_seq seq, uint32_t len, uint8_t flags,
+                  nsec_t now);
+/*
+ * A cumulative ACK and SACK blocks (opt may be NULL); snd_una is the value before the ACK. An ACK
+ * beyond snd_nxt and blocks outside (max(snd_una, ack), snd_nxt] are ignored.
+ */
+void sentmap_ack(struct pool *pool, struct sentmap *m, tcp_seq snd_una, tcp_seq ack,
+                 tcp_seq snd_nxt, const struct tcp_options *opt, nsec_t now, struct sent_ack *out);
+/*
+ * Marks as lost what RFC 6675 IsLost() says: below the highest sacked byte by more than
+ * (dupthresh-1)*mss sacked bytes, or by dupthresh disjoint sacked runs. Returns bytes newly lost.
+ */
+uint32_t sentmap_mark_lost(struct pool *pool, struct sentmap *m, uint32_t mss, unsigned dupthresh);
+/* Marks the first unsacked mss bytes lost (fast retransmit without SACK, partial ACK of NewReno).
+ */
+uint32_t sentmap_mark_head_lost(struct pool *pool, struct sentmap *m, uint32_t mss);
+/* After a time-out: everything not sacked is lost. forget_sack: also what was sacked (reneging). */
+uint32_t sentmap_mark_all_lost(struct sentmap *m, bool forget_sack);
+/*
+ * The next run to send again: the first lost record, cut to at most max bytes (the record is split
+ * when longer, and joined with lost neighbours when shorter). NULL: none. When there is no memory
+ * to split it may still be longer: send its first max bytes and call sentmap_retransmitted() all
+ * the same; the rest comes again with the next time-out.
+ */
+struct sent_record *sentmap_next_lost(struct pool *pool, struct sentmap *m, uint32_t max);
+/* rec is sent again now. */
+void sentmap_retransmitted(struct sentmap *m, struct sent_record *rec, nsec_t now);
+/* Bytes that are believed to be in the network (RFC 6675 SetPipe, each byte once). */
+static inline uint32_t sentmap_pipe(const struct sentmap *m)
+{
+    return m->total - m->sacked - m->lost;
+}
+/* The oldest record, or NULL. */
+struct sent_record *sentmap_first(const struct sentmap *m);
+void sentmap_clear(struct pool *pool, struct sentmap *m);

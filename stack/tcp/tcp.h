@@ -1,0 +1,205 @@
+/*
+ * The calls on TCP connections and listeners: what the shim's socket functions, the packet tests
+ * and the simulator use. All are entered with the engine lock held and end in stack_flush() by the
+ * caller. Errors are negative errno values with Linux's meaning (tcp(7), the man page of the call).
+ */
+#pragma once
+
+#include "stack/ip/ip.h"
+#include "stack/stack.h"
+#include "stack/tcp/cc.h"
+#include "stack/tcp/names.h"
+
+/* Readiness, with poll(2)'s bits so that they pass through. */
+#define TCP_EV_IN    0x0001u /* POLLIN */
+#define TCP_EV_PRI   0x0002u /* POLLPRI: urgent data */
+#define TCP_EV_OUT   0x0004u /* POLLOUT */
+#define TCP_EV_ERR   0x0008u /* POLLERR */
+#define TCP_EV_HUP   0x0010u /* POLLHUP */
+#define TCP_EV_RDHUP 0x2000u /* POLLRDHUP */
+
+/* Options of a socket. Set before or after connect/listen; accepted connections inherit their
+ * listener's. */
+struct tcp_opts {
+    bool nodelay, cork, oobinline, keepalive;
+    bool quickack_off;                 /* TCP_QUICKACK 0: pingpong mode */
+    bool linger;                       /* SO_LINGER l_onoff */
+    bool sndbuf_locked, rcvbuf_locked; /* set by the program: no autotuning */
+    bool pmtu_dont;                    /* IP_MTU_DISCOVER: IP_PMTUDISC_DONT */
+    uint8_t tos, ttl, priority;
+    uint8_t cc;      /* enum tcp_cc_id */
+    uint8_t keepcnt; /* 0: default (9) */
+    uint8_t syncnt;  /* 0: default (6) */
+    uint16_t linger_secs;
+    uint16_t user_mss;            /* TCP_MAXSEG; 0: by path */
+    uint32_t keepidle, keepintvl; /* seconds; 0: defaults (7200, 75) */
+    uint32_t user_timeout;        /* ms; 0: by retries */
+    int32_t linger2; /* TCP_LINGER2 seconds; 0: default (60); negative: no FIN_WAIT_2 for orphans */
+    uint32_t defer_accept;   /* seconds; 0: off */
+    uint32_t sndbuf, rcvbuf; /* bytes, doubled as Linux does */
+    uint32_t rcvlowat;       /* at least 1 */
+    uint32_t notsent_lowat;  /* UINT32_MAX: off */
+    uint32_t window_clamp;   /* 0: none */
+};
+
+/* Linux's defaults (tcp_rmem, tcp_wmem). */
+#define TCP_SNDBUF_DEFAULT 87040u
+#define TCP_SNDBUF_MAX     (4u << 20)
+#define TCP_RCVBUF_DEFAULT 131072u
+#define TCP_RCVBUF_MAX     (6u << 20)
+#define TCP_BUF_MIN        4608u
+
+void tcp_opts_init(struct tcp_opts *o, const struct stack *st);
+
+/* ---- connections ---- */
+
+/* A connection in CLOSED with default options, or NULL when the arena is full. Released by
+ * tcp_close(). */
+struct tcp_conn *tcp_open(struct stack_cx *cx);
+/* What notify() is given for this connection; NULL ends the notifications. */
+void tcp_set_owner(struct tcp_conn *c, void *owner);
+void *tcp_owner(const struct tcp_conn *c);
+/* The options, to read or to write; after writing call tcp_opts_changed(). */
+struct tcp_opts *tcp_opts(struct tcp_conn *c);
+/* Lets changed options take effect: pushes what Nagle or the cork held, re-arms keepalive, resizes
+ * buffers. */
+void tcp_opts_changed(struct stack_cx *cx, struct tcp_conn *c);
+/* Switches congestion control; -ENOENT for an unknown id. */
+int tcp_set_cc(struct stack_cx *cx, struct tcp_conn *c, uint8_t id);
+
+/*
+ * Active open: sends the SYN and enters SYN_SENT. -EADDRINUSE when the 4-tuple exists (a TIME_WAIT
+ * entry that may be reused is replaced), -EISCONN, -EALREADY, -ENOBUFS. The outcome comes by
+ * notify(): TCP_EV_OUT on success, TCP_EV_ERR|HUP on failure with tcp_take_error().
+ */
+int tcp_connect(struct stack_cx *cx, struct tcp_conn *c, const struct endpoint *local,
+                const struct endpoint *remote, const struct ip_path *path);
+/*
+ * An ephemeral port for local->remote that no connection uses, chosen as RFC 6056 asks; `attempt`
+ * counts from 0 when the caller could not use (guard) the one before. In shared address mode the
+ * shim passes the block of ports that it has guarded through [min, max]. 0: none is free.
+ */
+uint16_t tcp_ephemeral_port(struct stack_cx *cx, const struct ip_addr *local,
+                            const struct endpoint *remote, uint16_t min, uint16_t max,
+                            unsigned attempt);
+/* Whether any connection, half-open entry, TIME_WAIT entry or listener uses this local port. */
+bool tcp_port_in_use(const struct stack *st, uint16_t port);
+
+#define TCP_SEND_MORE 0x1u /* MSG_MORE: as if corked */
+#define TCP_SEND_OOB  0x2u /* MSG_OOB: the last byte is urgent */
+/*
+ * Takes bytes into the send buffer and sends what may be sent. Returns the bytes taken (never 0
+ * unless asked for 0), or -EAGAIN (no room), -EPIPE (shut down; the SIGPIPE is the shim's),
+ * -ENOTCONN, -EINPROGRESS-like states give -EAGAIN, or the connection's pending error (once).
+ */
+int64_t tcp_send(struct stack_cx *cx, struct tcp_conn *c, const struct slice *from, unsigned n,
+                 uint32_t flags);
+#define TCP_RECV_PEEK  0x1u
+#define TCP_RECV_TRUNC 0x2u /* MSG_TRUNC: discard */
+#define TCP_RECV_OOB   0x4u /* the urgent byte */
+/*
+ * Takes ready bytes. 0: end of stream. -EAGAIN: nothing yet. -ENOTCONN, -EINVAL (MSG_OOB without
+ * urgent data), or the connection's pending error (once). Never reads across the urgent mark.
+ * peek_from: bytes to skip when peeking (SO_PEEK_OFF, MSG_WAITALL loops).
+ */
+int64_t tcp_recv(struct stack_cx *cx, struct tcp_conn *c, const struct slice *to, unsigned n,
+                 uint32_t flags, uint32_t peek_from);
+enum tcp_how { TCP_SHUT_RD = 0, TCP_SHUT_WR = 1, TCP_SHUT_RDWR = 2 };
+/* -ENOTCONN when not connected. */
+int tcp_shutdown(struct stack_cx *cx, struct tcp_conn *c, enum tcp_how how);
+/*
+ * The last reference is gone: the pointer is dead for the caller. The engine finishes alone what
+ * must be finished (data, FIN, TIME_WAIT), or resets (unread data, SO_LINGER 0).
+ */
+void tcp_close(struct stack_cx *cx, struct tcp_conn *c);
+/* Whether everything sent was acknowledged and our FIN too: what SO_LINGER and exit wait for. */
+bool tcp_sent_all(const struct tcp_conn *c);
+/* connect(AF_UNSPEC), or an abort: RST where the state asks for one; the connection returns to
+ * CLOSED. */
+void tcp_disconnect(struct stack_cx *cx, struct tcp_conn *c);
+
+/* Level-triggered readiness now (TCP_EV_*), as Linux's tcp_poll(). */
+uint32_t tcp_poll(const struct tcp_conn *c);
+enum tcp_state tcp_state(const struct tcp_conn *c);
+/* SO_ERROR: returns the pending error (positive errno) and clears it. */
+int tcp_take_error(struct tcp_conn *c);
+int tcp_peek_error(const struct tcp_conn *c);
+bool tcp_local(const struct tcp_conn *c, struct endpoint *out);
+/* False: not connected (getpeername gives ENOTCONN). */
+bool tcp_remote(const struct tcp_conn *c, struct endpoint *out);
+/* SIOCINQ, SIOCOUTQ, SIOCOUTQNSD; sockatmark. */
+uint32_t tcp_inq(const struct tcp_conn *c);
+uint32_t tcp_outq(const struct tcp_conn *c);
+uint32_t tcp_outq_unsent(const struct tcp_conn *c);
+bool tcp_at_mark(const struct tcp_conn *c);
+bool tcp_reading_shut(const struct tcp_conn *c);
+bool tcp_writing_shut(const struct tcp_conn *c);
+/* Room in the send buffer, as poll counts it. */
+uint32_t tcp_send_room(const struct tcp_conn *c);
+/* The number by which traces name the connection. */
+uint32_t tcp_number(const struct tcp_conn *c);
+const struct flow *tcp_flow(const struct tcp_conn *c);
+/* Current segment size (TCP_MAXSEG). */
+uint32_t tcp_mss(const struct tcp_conn *c);
+uint32_t tcp_path_mtu(const struct stack *st, const struct tcp_conn *c);
+/* The program reads or will read now: turns pingpong mode off (TCP_QUICKACK 1). */
+void tcp_quickack(struct stack_cx *cx, struct tcp_conn *c, bool on);
+
+/* What TCP_INFO needs, in engine terms. */
+struct tcp_view {
+    enum tcp_state state;
+    uint8_t ca_state; /* 0 open, 1 disorder, 3 recovery, 4 loss: Linux's TCP_CA_* */
+    uint8_t backoff, retransmits, probes;
+    bool ts, sack, wscale, ecn;
+    uint8_t snd_wscale, rcv_wscale;
+    nsec_t rto, ato, srtt, rttvar, min_rtt, rcv_rtt;
+    uint32_t snd_mss, rcv_mss, advmss, pmtu;
+    uint32_t unacked_segs, sacked_segs, lost_segs, retrans_segs;
+    nsec_t last_data_sent, last_data_recv, last_ack_recv; /* ages */
+    uint32_t cwnd, ssthresh;                              /* bytes */
+    uint32_t rcv_ssthresh, rcv_space, snd_wnd, rcv_wnd;
+    uint32_t total_retrans;
+    uint64_t bytes_acked, bytes_received, bytes_sent, bytes_retrans, delivered;
+    uint32_t segs_in, segs_out, data_segs_in, data_segs_out, notsent;
+    uint32_t sndbuf, rcvbuf;
+    uint32_t reord_seen, dsack_dups;
+};
+void tcp_view(const struct stack_cx *cx, const struct tcp_conn *c, struct tcp_view *out);
+
+/* ---- listeners ---- */
+
+struct tcp_listen_args {
+    struct endpoint local; /* any address: :: or 0.0.0.0 (mapped) */
+    int backlog;           /* as listen(2): clamped to somaxconn (4096), queue holds backlog + 1 */
+    bool reuseport;        /* several listeners share the port; SYNs spread by hash */
+    const struct tcp_opts *opts;
+    void *owner; /* for notify(): TCP_EV_IN when a connection can be accepted */
+};
+/* -EADDRINUSE when another listener of the stack has the address and not both say reuseport;
+ * -ENOBUFS. */
+int tcp_listen(struct stack_cx *cx, const struct tcp_listen_args *args, struct tcp_listener **out);
+void tcp_listener_set_backlog(struct tcp_listener *l, int backlog);
+/* Options that accepted connections will inherit. */
+struct tcp_opts *tcp_listener_opts(struct tcp_listener *l);
+/* NULL: the accept queue is empty. The connection's owner is NULL. */
+struct tcp_conn *tcp_accept(struct stack_cx *cx, struct tcp_listener *l);
+/* Half-open entries are dropped, connections not yet accepted are reset, as Linux does. */
+void tcp_listener_close(struct stack_cx *cx, struct tcp_listener *l);
+uint32_t tcp_listener_poll(const struct tcp_listener *l);
+void tcp_listener_queues(const struct tcp_listener *l, uint32_t *syn_queue, uint32_t *accept_queue,
+                         uint32_t *backlog);
+uint32_t tcp_listener_number(const struct tcp_listener *l);
+
+/* ---- the whole stack ---- */
+
+/* Connections that the program has closed and the engine still works on (TIME_WAIT not counted). */
+uint32_t tcp_orphans(const struct stack *st);
+/* Orphans that still have data or a FIN to deliver: what a process waits for at exit. */
+uint32_t tcp_orphans_unsent(const struct stack *st);
+uint32_t tcp_connections(const struct stack *st);
+uint32_t tcp_time_waits(const struct stack *st);
+void tcp_each_conn(struct stack *st, void (*visit)(struct tcp_conn *c, void *arg), void *arg);
+void tcp_each_listener(struct stack *st, void (*visit)(struct tcp_listener *l, void *arg),
+                       void *arg);
+/* Checks every invariant of every connection; returns the number broken (tests expect 0). */
+uint32_t tcp_check_invariants(struct stack *st);

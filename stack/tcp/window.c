@@ -1,0 +1,128 @@
+/*
+ * Windows and buffers: how much the peer may send, how much the program may write.
+ *
+ * The window offered is what rcv_limit leaves beside the unread bytes. rcv_limit starts at half of
+ * SO_RCVBUF (as Linux's tcp_adv_win_scale does) and follows the program: when it took more in one
+ * round trip than ever before, the buffer grows to twice that (dynamic right-sizing, Fisk and Feng
+ * 2001), up to tcp_rmem's maximum. Under memory pressure it falls back to a few segments.
+ */
+#include "stack/tcp/conn.h"
+
+/* Linux's initial window never exceeds what fits unscaled. */
+#define WINDOW_INITIAL_MAX   65535u
+#define WINDOW_PRESSURE_SEGS 4
+
+void tcp_window_init(const struct stack_cx *cx, const struct tcp_opts *o, uint32_t *wnd,
+                     uint8_t *wscale)
+{
+    uint32_t space = o->rcvbuf / 2;
+    if (o->window_clamp)
+        space = min_u32(space, o->window_clamp);
+    if (arena_pressure(cx->st->arena))
+        space = min_u32(space, WINDOW_PRESSURE_SEGS * TCP_MSS_DEFAULT);
+    *wnd = min_u32(space, WINDOW_INITIAL_MAX);
+    uint32_t most = o->rcvbuf_locked ? o->rcvbuf / 2 : TCP_RCVBUF_MAX;
+    if (o->window_clamp)
+        most = min_u32(most, o->window_clamp);
+    uint8_t scale = 0;
+    while (scale < TCP_WSCALE_MAX && most > WINDOW_INITIAL_MAX) {
+        most >>= 1;
+        scale++;
+    }
+    *wscale = scale;
+}
+
+uint32_t tcp_receive_window(const struct stack_cx *cx, const struct tcp_conn *c)
+{
+    const uint32_t unread = recvbuf_ready(&c->recvbuf);
+    uint32_t limit = c->rcv_limit;
+    if (c->opts.window_clamp)
+        limit = min_u32(limit, c->opts.window_clamp);
+    if (unlikely(arena_pressure(cx->st->arena)))
+        limit = min_u32(limit, (uint32_t)WINDOW_PRESSURE_SEGS * c->rcv_mss);
+    uint32_t wnd = limit > unread ? limit - unread : 0;
+    const int32_t offered = seq_diff(c->rcv_adv, c->rcv_nxt);
+    const uint32_t current = offered > 0 ? (uint32_t)offered : 0;
+
+    /* RFC 9293 3.8.6.2.2: no opening by less than a segment or half the buffer. */
+    if (wnd > current && wnd - current < min_u32(limit / 2, c->rcv_mss) &&
+        !(current == 0 && wnd >= c->rcv_mss))
+        wnd = current;
+    const uint8_t scale = c->wscale_ok ? c->rcv_wscale : 0;
+    wnd = min_u32(wnd, 65535u << scale);
+    wnd &= ~((1u << scale) - 1);
+    /* The right edge never retreats (RFC 9293 3.8.6); round up so that scaling takes nothing back.
+     */
+    if (wnd < current)
+        wnd = min_u32((current + (1u << scale) - 1) & ~((1u << scale) - 1), 65535u << scale);
+    return wnd;
+}
+
+static void grow_receive_buffer(struct stack_cx *cx, struct tcp_conn *c)
+{
+    const nsec_t rtt = c->rtt.srtt;
+    if (rtt == 0 || cx->now - c->drs_start < rtt)
+        return;
+    const uint32_t copied = (uint32_t)seq_diff(c->copied_seq, c->drs_seq);
+    if (copied > c->drs_space) {
+        if (!c->opts.rcvbuf_locked && !arena_pressure(cx->st->arena)) {
+            uint64_t want = 2ull * copied + 16ull * c->advmss;
+            /* the sender is speeding up: make room for what it will send next */
+            want += want * (copied - c->drs_space) / max_u32(c->drs_space, 1) / 2;
+            const uint32_t bytes = (uint32_t)min_u64(want, TCP_RCVBUF_MAX);
+            if (bytes > c->rcv_limit) {
+                c->rcv_limit = bytes;
+                c->opts.rcvbuf =
+                    max_u32(c->opts.rcvbuf, (uint32_t)min_u64(2ull * bytes, TCP_RCVBUF_MAX));
+            }
+        }
+        c->drs_space = copied;
+    }
+    c->drs_seq = c->copied_seq;
+    c->drs_start = cx->now;
+}
+
+void tcp_window_consumed(struct stack_cx *cx, struct tcp_conn *c)
+{
+    grow_receive_buffer(cx, c);
+    if (!tcp_synchronized(c) || c->fin_received)
+        return;
+    /* Linux's tcp_cleanup_rbuf(): tell the peer when the window has at least doubled. */
+    const int32_t offered = seq_diff(c->rcv_adv, c->rcv_nxt);
+    const uint32_t current = offered > 0 ? (uint32_t)offered : 0;
+    const uint32_t wnd = tcp_receive_window(cx, c);
+    if (wnd >= 2 * current && wnd > current) {
+        c->ack_now = true;
+        c->ack_why = TCP_WHY_SEND_WINDOW_UPDATE;
+        tcp_want_output(cx, c);
+    } else if (c->ack_delayed && recvbuf_ready(&c->recvbuf) == 0 &&
+               seq_diff(c->rcv_nxt, c->rcv_wup) > c->rcv_mss) {
+        c->ack_now = true;
+        c->ack_why = TCP_WHY_SEND_ACK_NOW;
+        tcp_want_output(cx, c);
+    }
+}
+
+void tcp_sndbuf_grow(struct stack_cx *cx, struct tcp_conn *c)
+{
+    if (c->opts.sndbuf_locked || arena_pressure(cx->st->arena))
+        return;
+    /* Linux's tcp_sndbuf_expand(): twice the congestion window, so that recovery finds data to
+     * send. */
+    const uint64_t want = 2ull * max_u32(c->cc.cwnd, CC_INITIAL_SEGS * c->mss);
+    if (want > c->opts.sndbuf)
+        c->opts.sndbuf = (uint32_t)min_u64(want, TCP_SNDBUF_MAX);
+}
+
+uint32_t tcp_send_room(const struct tcp_conn *c)
+{
+    return c->opts.sndbuf > c->sendbuf.len ? c->opts.sndbuf - c->sendbuf.len : 0;
+}
+
+bool tcp_writable(const struct tcp_conn *c)
+{
+    /* Linux's sk_stream_is_writeable(): a third of the buffer is free, and TCP_NOTSENT_LOWAT
+     * allows. */
+    return tcp_send_room(c) >= max_u32(c->sendbuf.len / 2, 1) &&
+           tcp_unsent(c) < c->opts.notsent_lowat;
+}

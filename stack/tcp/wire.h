@@ -1,0 +1,59 @@
+/* The TCP header (RFC 9293 3.1) and its options (7323, 2018) between wire and struct. */
+#pragma once
+
+#include "stack/base.h"
+#include "stack/tcp/seq.h"
+
+#define TCP_FIN 0x01
+#define TCP_SYN 0x02
+#define TCP_RST 0x04
+#define TCP_PSH 0x08
+#define TCP_ACK 0x10
+#define TCP_URG 0x20
+#define TCP_ECE 0x40
+#define TCP_CWR 0x80
+
+#define TCP_SACK_BLOCKS_MAX 4
+#define TCP_WSCALE_MAX      14
+
+struct tcp_sack_block {
+    tcp_seq start, end; /* [start, end) */
+};
+
+/* What the options of one segment say. */
+struct tcp_options {
+    bool has_mss, has_wscale, sack_permitted, has_ts;
+    uint16_t mss;
+    uint8_t wscale;
+    uint32_t ts_val, ts_ecr;
+    uint8_t sack_count;
+    struct tcp_sack_block sack[TCP_SACK_BLOCKS_MAX];
+};
+
+/* A segment in host terms. */
+struct tcp_segment {
+    uint16_t src_port, dst_port;
+    tcp_seq seq, ack;
+    uint8_t flags;
+    uint16_t wnd; /* unscaled */
+    uint16_t urg;
+    struct tcp_options opt;
+    const uint8_t *text;
+    uint32_t len; /* of text */
+};
+
+/*
+ * Parses the len bytes at p (header, options, text). False when the header is malformed: too short,
+ * data offset below 5 or past the end. A malformed option ends the options; what was read stands.
+ */
+bool tcp_parse(const uint8_t *p, uint32_t len, struct tcp_segment *seg);
+/* Writes header and options for seg at p (TCP_HEADER_MAX bytes of room), checksum zero; returns the
+ * header length. */
+uint32_t tcp_build(uint8_t *p, const struct tcp_segment *seg);
+/* Bytes that the options of seg will take, padded to 4. */
+uint32_t tcp_options_size(const struct tcp_options *opt);
+/* Segment length in sequence space: text plus SYN plus FIN (RFC 9293 3.4 SEG.LEN). */
+static inline uint32_t tcp_segment_len(const struct tcp_segment *s)
+{
+    return s->len + ((s->flags & TCP_SYN) != 0) + ((s->flags & TCP_FIN) != 0);
+}

@@ -1,0 +1,124 @@
+/*
+ * The schema of everything that can be watched. One list makes the enum, the names and the
+ * documentation; every sink (text, later JSON and the rings) reads the same table.
+ *
+ * An event is its id, the flow it belongs to, and up to TRACE_ARGS_MAX unsigned 64-bit arguments.
+ * What each argument means is spelled in the table: "name:type name:type ...", type being one of
+ *   u       unsigned number          n       bytes
+ *   ns      nanoseconds (a length)   seq     sequence number (32 bits)
+ *   state   enum tcp_state           reason  enum tcp_reason
+ *   flags   TCP header flags         timer   enum tcp_timer
+ *   err     positive errno           addr4   IPv4 address, network order
+ *   str     const char * valid only during the call (never stored)
+ *   call    const char *, the name of a libc call
+ */
+#pragma once
+
+#include "stack/base.h"
+
+/* X(ID, word in TCPSHIM_TRACE, what it shows) */
+#define TRACE_CLASSES(X)                                                                           \
+    X(STATE, "state", "each transition of a connection with its cause")                            \
+    X(QUEUE, "queue", "SYN queue and accept queue: entries made, moved, taken, refused")           \
+    X(SEGMENT, "segment", "each segment sent or received, decoded")                                \
+    X(BUFFER, "buffer", "bytes entering and leaving the send and receive buffers")                 \
+    X(TIMER, "timer", "timers that fire")                                                          \
+    X(CALL, "call", "socket calls of the program with their results")                              \
+    X(RULE, "rule", "why a socket goes to the user stack or to the kernel")                        \
+    X(LINK, "link", "ARP, ICMP, frames dropped and why")                                           \
+    X(CC, "cc", "congestion control and loss recovery")
+
+/* X(ID, class, name, arguments, what happened) */
+#define TRACE_EVENTS(X)                                                                            \
+    X(STATE, STATE, "state", "from:state to:state why:reason", "a connection changed its state")   \
+    X(SYN_QUEUED, QUEUE, "syn-queued", "syn_queue:u accept_queue:u backlog:u",                     \
+      "a SYN made a half-open entry in the SYN queue")                                             \
+    X(ACCEPT_QUEUED, QUEUE, "accept-queued", "syn_queue:u accept_queue:u backlog:u",               \
+      "the third ACK moved the entry from the SYN queue to the accept queue")                      \
+    X(ACCEPTED, QUEUE, "accepted", "syn_queue:u accept_queue:u backlog:u",                         \
+      "accept() took the connection off the accept queue")                                         \
+    X(REFUSED, QUEUE, "refused", "why:reason syn_queue:u accept_queue:u backlog:u",                \
+      "a SYN or a third ACK was not admitted")                                                     \
+    X(SYN_DROPPED, QUEUE, "syn-dropped", "why:reason syn_queue:u accept_queue:u",                  \
+      "a half-open entry was given up")                                                            \
+    X(COOKIE_SENT, QUEUE, "cookie-sent", "syn_queue:u", "SYN queue full: answered by a SYN cookie") \
+    X(SEGMENT_IN, SEGMENT, "rx", "flags:flags seq:seq ack:seq len:n wnd:n why:reason",             \
+      "a segment arrived")                                                                         \
+    X(SEGMENT_OUT, SEGMENT, "tx", "flags:flags seq:seq ack:seq len:n wnd:n why:reason",            \
+      "a segment was sent, and the reason for it")                                                 \
+    X(SEND_HELD, SEGMENT, "held", "why:reason unsent:n in_flight:n cwnd:n snd_wnd:n",              \
+      "data waits in the send buffer, and the reason for it")                                      \
+    X(BUFFER_IN, BUFFER, "to-sndbuf", "bytes:n queued:n limit:n", "send() put bytes into the send buffer") \
+    X(BUFFER_ACKED, BUFFER, "acked", "bytes:n queued:n", "the peer acknowledged bytes: they leave the send buffer") \
+    X(BUFFER_RX, BUFFER, "to-rcvbuf", "bytes:n ready:n ooo:n", "segment text entered the receive buffer") \
+    X(BUFFER_OUT, BUFFER, "from-rcvbuf", "bytes:n ready:n", "recv() took bytes out of the receive buffer") \
+    X(TIMER_FIRED, TIMER, "timer", "timer:timer count:u", "a timer fired")                         \
+    X(CALL, CALL, "call", "call:call fd:u result:n err:err", "a call of the program returned")     \
+    X(RULE, RULE, "rule", "call:call user:u why:str", "user stack or kernel, and why")             \
+    X(ARP_RESOLVING, LINK, "arp-ask", "addr:addr4 tries:u", "an ARP request was sent")             \
+    X(ARP_LEARNED, LINK, "arp-learned", "addr:addr4", "a neighbour's address was learned")         \
+    X(ARP_FAILED, LINK, "arp-failed", "addr:addr4", "a neighbour did not answer")                  \
+    X(ARP_CONFLICT, LINK, "arp-conflict", "addr:addr4", "another station claims our address")      \
+    X(ICMP_IN, LINK, "icmp", "type:u code:u info:u", "an ICMP message arrived")                    \
+    X(DROPPED, LINK, "dropped", "why:str len:n", "a frame was dropped")                            \
+    X(RECOVERY, CC, "recovery", "why:reason cwnd:n ssthresh:n in_flight:n",                        \
+      "loss recovery began or ended")                                                              \
+    X(CWND, CC, "cwnd", "cwnd:n ssthresh:n srtt:ns rto:ns", "the congestion window changed")
+
+#define TRACE_ARGS_MAX 8
+
+enum trace_class_bit {
+#define X(id, word, doc) TRACE_BIT_##id,
+    TRACE_CLASSES(X)
+#undef X
+        TRACE_CLASS_COUNT
+};
+
+enum trace_class {
+#define X(id, word, doc) TRACE_##id = 1u << TRACE_BIT_##id,
+    TRACE_CLASSES(X)
+#undef X
+        TRACE_ALL = (1u << TRACE_CLASS_COUNT) - 1
+};
+
+enum trace_event_id {
+#define X(id, class, name, args, doc) TRACE_EV_##id,
+    TRACE_EVENTS(X)
+#undef X
+        TRACE_EVENT_COUNT
+};
+
+struct trace_event_info {
+    enum trace_class class;
+    const char *name;
+    const char *args;
+    const char *doc;
+};
+
+extern const struct trace_event_info trace_events[TRACE_EVENT_COUNT];
+extern const char *const trace_class_words[TRACE_CLASS_COUNT];
+extern const char *const trace_class_docs[TRACE_CLASS_COUNT];
+
+struct flow;
+struct stack_cx;
+
+struct trace_record {
+    enum trace_event_id id;
+    nsec_t now;
+    const struct flow *flow; /* NULL where the event belongs to no connection */
+    unsigned argc;
+    const uint64_t *argv;
+};
+
+/* Hands a record to the sink of the context; called through TRACE() only. */
+void trace_emit(struct stack_cx *cx, const struct flow *flow, enum trace_event_id id,
+                const uint64_t *argv, unsigned argc);
+
+/* Emits event `ev` of class `cls` when the context watches that class; arguments are evaluated only then. */
+#define TRACE(cx, cls, flow, ev, ...)                                                              \
+    do {                                                                                           \
+        if (unlikely((cx)->trace & TRACE_##cls)) {                                                 \
+            const uint64_t trace_argv[] = {__VA_ARGS__};                                           \
+            trace_emit((cx), (flow), TRACE_EV_##ev, trace_argv, ARRAY_LEN(trace_argv));            \
+        }                                                                                          \
+    } while (0)
