@@ -16,11 +16,11 @@ struct span {
 
 struct arena {
     uint64_t magic;
-    uint8_t *spans;   /* the first span */
-    uint32_t nspans;  /* spans there are */
-    uint32_t fresh;   /* spans[fresh..) were never used */
-    uint32_t owned;   /* spans that pools have */
-    uint32_t peak;    /* the most that `owned` has been */
+    uint8_t *spans;    /* the first span */
+    uint32_t nspans;   /* spans there are */
+    uint32_t fresh;    /* spans[fresh..) were never used */
+    uint32_t owned;    /* spans that pools have */
+    uint32_t peak;     /* the most that `owned` has been */
     struct span *free; /* given back */
     uint64_t bad_frees;
 };
@@ -267,7 +267,8 @@ void pool_each(struct pool *p, void (*visit)(void *object, void *arg), void *arg
     const struct arena *a = p->arena;
     for (uint32_t n = 0; n < a->fresh; n++) {
         struct span *s = span_at(a, n);
-        /* the span is looked at again after each visit: the visitor may have freed its last object */
+        /* the span is looked at again after each visit: the visitor may have freed its last object
+         */
         for (uint32_t w = 0; w < words_of(p) && s->pool == p; w++) {
             for (uint64_t bits = live_word(p, s, w); bits != 0; bits &= bits - 1) {
                 const uint32_t i = w * 64 + (uint32_t)__builtin_ctzll(bits);

@@ -14,7 +14,8 @@ const char *const stack_counter_names[STACK_COUNTER_COUNT] = {
 #undef X
 };
 
-/* Rounds of sending and delivering in one flush; a full window over the loopback takes a few dozen. */
+/* Rounds of sending and delivering in one flush; a full window over the loopback takes a few dozen.
+ */
 #define FLUSH_ROUNDS_MAX 10000
 
 static size_t round_up(size_t n, size_t to)

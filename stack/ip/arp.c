@@ -38,7 +38,7 @@ static struct list *bucket_of(struct arp_table *t, uint8_t netif, uint32_t addr4
 struct arp_entry *arp_find(struct stack *st, uint8_t netif, uint32_t addr4)
 {
     struct list *bucket = bucket_of(&st->ip.arp, netif, addr4);
-    list_for_each(n, bucket) {
+    list_for_each (n, bucket) {
         struct arp_entry *e = list_entry(n, struct arp_entry, hash_link);
         if (e->addr4 == addr4 && e->netif == netif)
             return e;
@@ -242,7 +242,8 @@ void arp_update(struct stack_cx *cx, struct arp_entry *e, const uint8_t mac[6], 
     }
 }
 
-/* Tells the transport that a frame which has waited cannot be delivered, as Linux's arp_error_report. */
+/* Tells the transport that a frame which has waited cannot be delivered, as Linux's
+ * arp_error_report. */
 static void report_unreachable(struct stack_cx *cx, const struct packet_buf *b)
 {
     if (b->l4_proto != IPPROTO_TCP_)

@@ -144,7 +144,8 @@ static void conflict(struct stack_cx *cx, uint8_t netif, unsigned index)
     }
 }
 
-/* Whether the engine answers for the address: not while it is probed for, nor when the probe failed. */
+/* Whether the engine answers for the address: not while it is probed for, nor when the probe
+ * failed. */
 static bool answers_for(const struct stack *st, uint8_t netif, unsigned index)
 {
     const struct netif *nif = &st->netifs[netif];

@@ -50,7 +50,7 @@ static struct frag_datagram *find_datagram(struct stack_cx *cx, const struct ip_
 {
     struct stack *st = cx->st;
     const uint32_t src4 = ip_addr_v4(&p->src), dst4 = ip_addr_v4(&p->dst);
-    list_for_each(n, &st->ip.frag_age) {
+    list_for_each (n, &st->ip.frag_age) {
         struct frag_datagram *d = list_entry(n, struct frag_datagram, link);
         if (d->id == id && d->src4 == src4 && d->dst4 == dst4 && d->proto == proto)
             return d;
@@ -145,7 +145,7 @@ static void deliver_joined(struct stack_cx *cx, struct frag_datagram *d, const s
         free_datagram(st, d);
         return;
     }
-    list_for_each(n, &d->pieces) {
+    list_for_each (n, &d->pieces) {
         const struct packet_buf *b = list_entry(n, struct packet_buf, link);
         memcpy(whole->data + b->offset, b->data, b->len);
     }

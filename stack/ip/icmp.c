@@ -82,7 +82,8 @@ static void echo_reply(struct stack_cx *cx, const struct ip_packet *p)
     stack_count(cx->st, COUNT_ICMP_IN);
     struct ip_path path;
     ip_path_reply(p, &path);
-    const struct ip_out how = {.path = &path, .src = &p->dst, .dst = &p->src, .tos = p->tos, .ttl = 64};
+    const struct ip_out how = {
+        .path = &path, .src = &p->dst, .dst = &p->src, .tos = p->tos, .ttl = 64};
     struct frame_out frame;
     frame.l4_proto = IPPROTO_ICMP_;
     frame.l4 = FRAME_HEADROOM;
@@ -156,7 +157,8 @@ void icmp_input(struct stack_cx *cx, const struct ip_packet *p)
         good = error_input(cx, p, EPROTO, true, 0);
         break;
     default:
-        /* echo replies are for the kernel's ping; source quench (RFC 6633) and redirect are ignored */
+        /* echo replies are for the kernel's ping; source quench (RFC 6633) and redirect are ignored
+         */
         break;
     }
     if (!good)

@@ -124,7 +124,8 @@ static inline bool ip4_is_limited_broadcast(uint32_t v4)
     return v4 == UINT32_MAX;
 }
 
-/* Network 0: "this host on this network", a source only while it configures itself (RFC 1122 3.2.1.3). */
+/* Network 0: "this host on this network", a source only while it configures itself (RFC
+ * 1122 3.2.1.3). */
 static inline bool ip4_is_this_network(uint32_t v4)
 {
     uint8_t first;

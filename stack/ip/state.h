@@ -20,11 +20,13 @@
 #define FRAG_DATAGRAMS_MAX 64u
 #define FRAG_BYTES_MAX     (1u << 20)
 
-/* Two sizes of packet buffers: a full Ethernet frame with its bookkeeping, and the largest object. */
+/* Two sizes of packet buffers: a full Ethernet frame with its bookkeeping, and the largest object.
+ */
 #define PACKET_SMALL_SIZE 2048u
 #define PACKET_LARGE_SIZE ((uint32_t)ARENA_OBJECT_MAX)
 
-/* IP packet of the loopback: fifteen pages of payload with the headers of a segment with timestamps. */
+/* IP packet of the loopback: fifteen pages of payload with the headers of a segment with
+ * timestamps. */
 #define LOOPBACK_MTU         61492u
 #define LOOPBACK_PACKETS_MAX 1024u
 #define LOOPBACK_BYTES_MAX   (8u << 20)
@@ -46,11 +48,11 @@ struct arp_entry {
     struct list queue;        /* struct packet_buf: packets from the IP header on */
     uint32_t addr4;           /* network order */
     uint8_t netif;
-    uint8_t state;   /* enum arp_state */
-    uint8_t tries;   /* requests since the last confirmation */
+    uint8_t state; /* enum arp_state */
+    uint8_t tries; /* requests since the last confirmation */
     uint8_t nqueued;
     uint8_t mac[6];
-    nsec_t changed;  /* when the MAC was confirmed or set, or the neighbour given up */
+    nsec_t changed; /* when the MAC was confirmed or set, or the neighbour given up */
 };
 
 struct arp_table {
@@ -74,15 +76,15 @@ struct ip_own {
 /* A packet kept: a frame that waits for ARP, a piece of a datagram, a packet on the loopback. */
 struct packet_buf {
     struct list link;
-    uint32_t len;        /* of data */
-    uint32_t offset;     /* fragment: of its first byte in the datagram */
-    uint16_t gso_size;   /* loopback */
-    uint16_t l4;         /* ARP queue: offset of the transport header in data */
-    uint16_t head_len;   /* ARP queue: bytes of data that are headers */
+    uint32_t len;      /* of data */
+    uint32_t offset;   /* fragment: of its first byte in the datagram */
+    uint16_t gso_size; /* loopback */
+    uint16_t l4;       /* ARP queue: offset of the transport header in data */
+    uint16_t head_len; /* ARP queue: bytes of data that are headers */
     uint16_t csum_offset;
     uint8_t l4_proto;
     bool csum_partial;
-    bool large;          /* which pool it came from */
+    bool large; /* which pool it came from */
     uint8_t data[];
 };
 
@@ -98,11 +100,11 @@ struct frag_datagram {
     uint32_t src4, dst4;      /* network order */
     uint16_t id;
     uint8_t proto;
-    uint8_t tos, ttl;         /* of the piece with offset 0 */
-    bool dead;                /* overlapped: what still comes of it is swallowed */
-    uint32_t have;            /* payload bytes in pieces */
-    uint32_t total;           /* payload bytes of the whole; 0: the last piece has not come */
-    uint32_t bytes;           /* memory of its pieces */
+    uint8_t tos, ttl; /* of the piece with offset 0 */
+    bool dead;        /* overlapped: what still comes of it is swallowed */
+    uint32_t have;    /* payload bytes in pieces */
+    uint32_t total;   /* payload bytes of the whole; 0: the last piece has not come */
+    uint32_t bytes;   /* memory of its pieces */
 };
 
 struct ip_stack {
@@ -120,7 +122,7 @@ struct ip_stack {
     uint32_t loopback_packets;
     uint32_t loopback_bytes;
 
-    uint16_t next_id;      /* IP identification */
-    uint32_t icmp_tokens;  /* echo replies that may be sent now */
+    uint16_t next_id;     /* IP identification */
+    uint32_t icmp_tokens; /* echo replies that may be sent now */
     nsec_t icmp_refilled;
 };

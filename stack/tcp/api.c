@@ -201,7 +201,8 @@ static void close_sending(struct stack_cx *cx, struct tcp_conn *c, enum tcp_reas
     if (c->fin_queued)
         return;
     switch (c->state) {
-    case TCP_SYN_RECEIVED:
+    case TCP_SYN_RECEIVED: /* Linux: the FIN waits until the handshake is over */
+        break;
     case TCP_ESTABLISHED:
         tcp_set_state(cx, c, TCP_FIN_WAIT_1, why);
         break;
@@ -247,7 +248,9 @@ int tcp_shutdown(struct stack_cx *cx, struct tcp_conn *c, enum tcp_how how)
 
 static void abort_connection(struct stack_cx *cx, struct tcp_conn *c, enum tcp_reason why)
 {
-    if (tcp_synchronized(c) || c->state == TCP_SYN_RECEIVED)
+    /* RFC 9293 3.10.5, Linux's tcp_need_reset(): not where all is said and only an ACK is missing */
+    const bool said = (c->state == TCP_CLOSING || c->state == TCP_LAST_ACK) && tcp_fin_sent(c);
+    if ((tcp_synchronized(c) || c->state == TCP_SYN_RECEIVED) && !said)
         tcp_emit_rst(cx, c, why);
     tcp_done(cx, c, 0, why);
 }

@@ -250,7 +250,8 @@ static inline uint32_t tcp_unsent(const struct tcp_conn *c)
 }
 static inline bool tcp_fin_sent(const struct tcp_conn *c)
 {
-    return c->fin_queued && seq_gt(c->snd_nxt, tcp_data_end(c));
+    /* once it is acknowledged SND.UNA stands behind it and tells nothing any more */
+    return c->fin_queued && (c->state == TCP_FIN_WAIT_2 || seq_gt(c->snd_nxt, tcp_data_end(c)));
 }
 static inline uint32_t tcp_in_flight(const struct tcp_conn *c)
 {
@@ -315,8 +316,6 @@ void tcp_process_text(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_
 void tcp_schedule_ack(struct stack_cx *cx, struct tcp_conn *c, enum tcp_reason why);
 
 /* ---- input.c ---- */
-void tcp_trace_in(struct stack_cx *cx, const struct flow *f, const struct tcp_segment *s,
-                  tcp_seq irs, tcp_seq iss, enum tcp_reason why);
 /* Challenge ACK (RFC 5961), within the limits. */
 void tcp_challenge(struct stack_cx *cx, struct tcp_conn *c);
 bool tcp_challenge_allowed(struct stack_cx *cx, nsec_t *last);

@@ -113,8 +113,11 @@ int64_t tcp_emit(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_emit 
         f.nslices = sendbuf_gather(&c->sendbuf, off, e->len, f.slices, FRAME_SLICES_MAX, &len);
         if (len < e->len) /* FIN and PSH belong to the last byte, which does not go now */
             s.flags &= (uint8_t) ~(TCP_FIN | TCP_PSH);
-        if (len > c->mss)
-            f.gso_size = c->mss;
+        /* c->mss leaves room for timestamps; SACK blocks come out of the segment (RFC 6691) */
+        const uint32_t sack = tcp_options_size(&s.opt) - (c->ts_ok ? 12 : 0);
+        const uint32_t segment = c->mss > sack ? c->mss - sack : 1;
+        if (len > segment)
+            f.gso_size = (uint16_t)segment;
     }
     f.payload_len = len;
     if (unlikely(c->urgent_out)) {

@@ -27,7 +27,7 @@ static uint16_t advertised_mss(const struct stack *st, const struct tcp_conn *c)
 
 static int check_connectable(struct stack_cx *cx, struct tcp_conn *c, const struct flow_tuple *t)
 {
-    if (c->state == TCP_SYN_SENT)
+    if (c->state == TCP_SYN_SENT || c->state == TCP_SYN_RECEIVED)
         return -EALREADY;
     if (c->state != TCP_CLOSED)
         return -EISCONN;

@@ -7,13 +7,28 @@
 #include "stack/tcp/conn.h"
 #include "stack/util/checksum.h"
 
-void tcp_trace_in(struct stack_cx *cx, const struct flow *f, const struct tcp_segment *s,
-                  tcp_seq irs, tcp_seq iss, enum tcp_reason why)
+/* The window as the sender means it: scaled once both sides have agreed to scale. */
+static uint32_t meant_window(const struct flow *f, const struct tcp_segment *s)
 {
-    (void)irs;
-    (void)iss;
-    TRACE(cx, SEGMENT, f, SEGMENT_IN, s->flags, s->seq.v, s->flags & TCP_ACK ? s->ack.v : 0, s->len,
-          s->wnd, why);
+    if (!f || s->flags & TCP_SYN)
+        return s->wnd;
+    if (f->kind == FLOW_CONN) {
+        const struct tcp_conn *c = container_of(f, struct tcp_conn, flow);
+        return (uint32_t)s->wnd << (c->wscale_ok ? c->snd_wscale : 0);
+    }
+    if (f->kind == FLOW_HALF_OPEN) {
+        const struct tcp_half_open *h = container_of(f, struct tcp_half_open, flow);
+        return (uint32_t)s->wnd << (h->wscale_ok ? h->snd_wscale : 0);
+    }
+    return s->wnd;
+}
+
+static void trace_in(struct stack_cx *cx, const struct flow *f, const struct flow_tuple *t,
+                     const struct tcp_segment *s)
+{
+    const struct flow anonymous = {.tuple = *t};
+    TRACE(cx, SEGMENT, f ? f : &anonymous, SEGMENT_IN, s->flags, s->seq.v,
+          s->flags & TCP_ACK ? s->ack.v : 0, s->len, meant_window(f, s), TCP_WHY_NONE);
 }
 
 bool tcp_challenge_allowed(struct stack_cx *cx, nsec_t *last)
@@ -156,6 +171,8 @@ static bool established_by(struct stack_cx *cx, struct tcp_conn *c, const struct
     c->snd_wl1 = s->seq;
     c->snd_wl2 = s->ack;
     tcp_established(cx, c, TCP_WHY_RX_ACK_OF_SYN);
+    if (c->fin_queued) /* shutdown() came before: RFC 9293 3.10.4 */
+        tcp_set_state(cx, c, TCP_FIN_WAIT_1, TCP_WHY_CALL_SHUTDOWN);
     tcp_notify(cx, c, TCP_EV_OUT);
     return true;
 }
@@ -299,10 +316,8 @@ void tcp_input(struct stack_cx *cx, const struct ip_packet *p)
     stack_count(st, COUNT_SEGS_IN);
     const struct flow_tuple t = {p->dst, p->src, s.dst_port, s.src_port};
     struct flow *f = flow_find(&st->tcp.flows, &t);
-    if (cx->trace & TRACE_SEGMENT) {
-        const struct flow anonymous = {.tuple = t};
-        tcp_trace_in(cx, f ? f : &anonymous, &s, seq(0), seq(0), TCP_WHY_NONE);
-    }
+    if (unlikely(cx->trace & TRACE_SEGMENT))
+        trace_in(cx, f, &t, &s);
     if (unlikely(!f)) {
         stranger_arrives(cx, &s, p, &t);
         return;

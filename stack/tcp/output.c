@@ -82,12 +82,18 @@ static void note_flight(struct tcp_conn *c)
     c->max_in_flight = max_u32(c->max_in_flight, tcp_in_flight(c));
 }
 
+/* RFC 5681 4.1: cwnd says little after an idle time. True: it was changed. */
+static bool restart_after_idle(struct stack_cx *cx, struct tcp_conn *c)
+{
+    if (c->sent.total || !c->last_sent || cx->now - c->last_sent <= c->rtt.rto)
+        return false;
+    cc_ops(c->cc.id)->on_idle(&c->cc, cx->now, cx->now - c->last_sent);
+    return true;
+}
+
 /* Sends the planned frame; false when nothing could be sent. */
 static bool send_new(struct stack_cx *cx, struct tcp_conn *c, const struct plan *p)
 {
-    /* RFC 5681 4.1: cwnd says little after an idle time */
-    if (c->sent.total == 0 && c->last_sent && cx->now - c->last_sent > c->rtt.rto)
-        cc_ops(c->cc.id)->on_idle(&c->cc, cx->now, cx->now - c->last_sent);
     struct tcp_emit e = {.seq = c->snd_nxt, .len = p->len, .flags = TCP_ACK, .why = p->why};
     if (p->fin)
         e.flags |= TCP_FIN;
@@ -138,7 +144,10 @@ static void send_lost(struct stack_cx *cx, struct tcp_conn *c)
 {
     while (c->sent.lost) {
         const uint32_t pipe = tcp_in_flight(c);
-        if (pipe && c->cc.cwnd < pipe + c->mss)
+        const struct sent_record *head = sentmap_first(&c->sent);
+        /* RFC 5681 3.2 step 3, 6675 5 (4.3), 6582 3.2: the oldest goes at once, whatever cwnd is */
+        const bool at_once = head && head->lost && head->transmissions == 1;
+        if (pipe && c->cc.cwnd < pipe + c->mss && !at_once)
             return;
         const uint32_t room = max_u32(c->cc.cwnd > pipe ? c->cc.cwnd - pipe : 0, c->mss);
         const uint32_t most = min_u32(room - room % c->mss, frame_payload_max(c));
@@ -191,6 +200,8 @@ void tcp_output(struct stack_cx *cx, struct tcp_conn *c)
         send_lost(cx, c);
     if (c->syn_acked && c->sent.lost == 0) {
         struct plan p = plan_new(c);
+        if (p.len && restart_after_idle(cx, c))
+            p = plan_new(c);
         while (p.len || p.fin) {
             if (!send_new(cx, c, &p))
                 break;

@@ -65,8 +65,10 @@ void rtt_sample(struct rtt *r, nsec_t sample)
 
 void rtt_round(struct rtt *r)
 {
+    /* The first call only begins the first round. */
+    const bool begins = !r->rounds_told;
     r->rounds_told = true;
-    if (r->srtt == 0)
+    if (begins || r->srtt == 0)
         return;
     decay(r);
     set_rto(r);

@@ -118,7 +118,7 @@ static void join(struct pool *pool, struct sentmap *m, struct sent_record *r,
 {
     r->len += next->len;
     r->flags |= next->flags;
-    r->sent = max_u64(r->sent, next->sent);
+    r->sent = min_u64(r->sent, next->sent); /* a sample too long is harmless, too short is not */
     r->first_sent = min_u64(r->first_sent, next->first_sent);
     if (next->transmissions > r->transmissions)
         r->transmissions = next->transmissions;

@@ -40,7 +40,7 @@ static bool retries_exhausted(struct stack_cx *cx, struct tcp_conn *c)
     if (c->opts.user_timeout)
         return false;
     if (!c->app_held && !c->half_accepted) {
-        if (c->retries < TCP_ORPHAN_RETRIES)
+        if (c->retries == 0 || waited < retry_time(TCP_ORPHAN_RETRIES))
             return false;
         give_up(cx, c, ETIMEDOUT, TCP_WHY_TIMEOUT_ORPHAN);
         return true;

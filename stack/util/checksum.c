@@ -32,11 +32,20 @@ static uint64_t sum_even(const uint8_t *p, size_t len)
     s0 = add_carry(add_carry(s0, s1), add_carry(s2, s3));
     for (; len >= 8; len -= 8, p += 8)
         s0 = add_carry(s0, load64(p));
-    if (len > 0) {
-        uint64_t v = 0;
-        memcpy(&v, p, len);
+    if (len & 4) {
+        uint32_t v;
+        memcpy(&v, p, sizeof(v));
         s0 = add_carry(s0, v);
+        p += 4;
     }
+    if (len & 2) {
+        uint16_t v;
+        memcpy(&v, p, sizeof(v));
+        s0 = add_carry(s0, v);
+        p += 2;
+    }
+    if (len & 1)
+        s0 = add_carry(s0, *p);
     return s0;
 }
 

@@ -31,9 +31,8 @@ static inline uint64_t get_le64(const uint8_t *p)
 }
 
 /* c rounds for each word, d at the end. */
-static inline __attribute__((always_inline)) uint64_t sip(const struct siphash_key *key,
-                                                          const void *data, size_t len, unsigned c,
-                                                          unsigned d)
+static inline __attribute__((always_inline)) uint64_t
+sip(const struct siphash_key *key, const void *data, size_t len, unsigned c, unsigned d)
 {
     struct sip_state s = {
         .v0 = key->k0 ^ 0x736f6d6570736575u,

@@ -15,7 +15,7 @@
 #define TICK_LEN   ((nsec_t)1 << WHEEL_TICK_SHIFT)
 
 _Static_assert(WHEEL_SLOTS == 1 << DIGIT_BITS, "a slot for each value of a digit");
-_Static_assert(WHEEL_LEVELS * DIGIT_BITS + WHEEL_TICK_SHIFT == 64, "the levels cover nsec_t");
+_Static_assert(WHEEL_LEVELS *DIGIT_BITS + WHEEL_TICK_SHIFT == 64, "the levels cover nsec_t");
 
 void wheel_init(struct wheel *w, nsec_t now)
 {

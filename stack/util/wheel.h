@@ -16,7 +16,7 @@ struct wheel_timer {
     nsec_t deadline; /* NSEC_NEVER: not armed */
     uint8_t level;   /* where it hangs; the wheel's own business */
     uint8_t slot;
-    uint8_t kind;    /* the owner's, to tell what object holds the timer */
+    uint8_t kind; /* the owner's, to tell what object holds the timer */
 };
 
 struct wheel {
@@ -27,7 +27,8 @@ struct wheel {
 
 void wheel_init(struct wheel *w, nsec_t now);
 void wheel_timer_init(struct wheel_timer *t, uint8_t kind);
-/* Arms or moves a timer. A deadline in the past fires at the next wheel_expire(). */
+/* Arms or moves a timer. A deadline that is a tick or more past fires at the next wheel_expire().
+ */
 void wheel_arm(struct wheel *w, struct wheel_timer *t, nsec_t deadline);
 void wheel_cancel(struct wheel *w, struct wheel_timer *t);
 /* Takes off one timer that is due, or returns NULL. Call it until it returns NULL. */
