@@ -1,0 +1,149 @@
+# tcpshim: libtcpshim.so, its tests and its demonstration. Build output goes to build/ alone.
+#
+#   make             build/libtcpshim.so
+#   make demo        two hosts in network namespaces, three transfers, what happened on each
+#   make check       all test suites; ends with `N passed, N failed, N skipped`
+#   make sim         SEEDS simulated runs from seed FIRST     make fuzz    each fuzzer for FUZZ_TIME seconds
+#   make soak        long simulation and 1 GB transfers       make lint    clang-tidy and cppcheck
+#   make format      clang-format                             make clean
+#   make install-deps  every Debian package that the above need
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+BUILD ?= build
+CFLAGS ?= -O2 -g
+
+WARN := -Wall -Wextra -Werror
+BASE := -std=gnu17 -I. -fno-strict-aliasing -fvisibility=hidden
+SAN  := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -O1 -g
+
+SEEDS ?= 100000
+FIRST ?= 1
+FUZZ_TIME ?= 60
+FUZZ_CC ?= clang
+PYTHON := /usr/bin/python3
+
+STACK_SRC := $(wildcard stack/*.c stack/*/*.c)
+SHIM_SRC  := $(wildcard shim/*.c shim/*/*.c)
+TEST_SRC  := $(wildcard tests/unit/*.c tests/packet/*.c tests/sim/*.c)
+FUZZ_SRC  := $(wildcard tests/fuzz/*.c)
+HEADERS   := $(wildcard stack/*.h stack/*/*.h shim/*.h shim/*/*.h tests/*/*.h)
+
+STACK_OBJ      := $(STACK_SRC:%.c=$(BUILD)/%.o)
+SHIM_OBJ       := $(SHIM_SRC:%.c=$(BUILD)/%.o)
+ASAN_STACK_OBJ := $(STACK_SRC:%.c=$(BUILD)/asan/%.o)
+ASAN_TEST_OBJ  := $(TEST_SRC:%.c=$(BUILD)/asan/%.o)
+FUZZ_STACK_OBJ := $(STACK_SRC:%.c=$(BUILD)/fuzz/obj/%.o)
+FUZZ_BIN       := $(FUZZ_SRC:tests/fuzz/%.c=$(BUILD)/fuzz/%)
+ALL_OBJ        := $(STACK_OBJ) $(SHIM_OBJ) $(ASAN_STACK_OBJ) $(ASAN_TEST_OBJ)
+
+# The programs of the directories that have any C tests.
+TEST_BIN := $(if $(wildcard tests/unit/*.c),$(BUILD)/asan/unit $(BUILD)/asan/unit_ip) \
+	$(foreach suite,packet sim,$(if $(wildcard tests/$(suite)/*.c),$(BUILD)/asan/$(suite)))
+
+.PHONY: all tests fuzzers demo check sim soak fuzz lint tidy cppcheck format clean install-deps FORCE
+all: $(BUILD)/libtcpshim.so
+tests: $(TEST_BIN)
+fuzzers: $(FUZZ_BIN)
+
+# Objects depend on the compiler and its flags: another CC or CFLAGS in the same directory rebuilds.
+FLAGS_NOW := $(CC) $(BASE) $(WARN) $(CFLAGS) $(SAN)
+$(BUILD)/flags: FORCE
+	@mkdir -p $(@D); echo '$(FLAGS_NOW)' | cmp -s - $@ || echo '$(FLAGS_NOW)' > $@
+
+$(BUILD)/%.o: %.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(CC) $(BASE) $(WARN) $(CFLAGS) -fPIC -fexceptions -MMD -MP -c $< -o $@
+
+$(BUILD)/libstack.a: $(STACK_OBJ)
+	@rm -f $@
+	$(AR) rcs $@ $^
+
+$(BUILD)/libtcpshim.so: $(SHIM_OBJ) $(BUILD)/libstack.a shim/exports.map
+	$(CC) -shared $(CFLAGS) -Wl,--version-script=shim/exports.map -Wl,-z,now,-z,nodelete \
+		-Wl,--no-undefined -o $@ $(SHIM_OBJ) $(BUILD)/libstack.a
+
+# Tests run the engine's sources under AddressSanitizer and UBSan.
+$(BUILD)/asan/%.o: %.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(CC) $(BASE) $(WARN) $(SAN) -MMD -MP -c $< -o $@
+
+CHECK_LIBS := $(shell pkg-config --libs check 2>/dev/null || echo -lcheck -lsubunit -lm -lrt -lpthread)
+
+$(BUILD)/asan/packet: $(filter $(BUILD)/asan/tests/packet/%,$(ASAN_TEST_OBJ)) $(ASAN_STACK_OBJ)
+$(BUILD)/asan/sim: $(filter $(BUILD)/asan/tests/sim/%,$(ASAN_TEST_OBJ)) $(ASAN_STACK_OBJ)
+$(BUILD)/asan/packet $(BUILD)/asan/sim:
+	$(CC) $(SAN) -o $@ $^
+
+# tests/unit makes two programs (see its main.c): the network layer is tested over a stub of TCP.
+UNIT_IP_SUITES := $(shell sed -n '/define UNIT_IP_SUITES/,/[^\\]$$/s/.*X(\([a-z0-9_]*\)).*/\1/p' \
+	tests/unit/suites.h 2>/dev/null)
+UNIT_IP_ONLY   := $(wildcard tests/unit/stub_*.c tests/unit/ip_*.c $(UNIT_IP_SUITES:%=tests/unit/test_%.c))
+UNIT_IP_OBJ    := $(patsubst tests/unit/%.c,$(BUILD)/asan/unit_ip.o/%.o,tests/unit/main.c $(UNIT_IP_ONLY))
+UNIT_OBJ       := $(patsubst %.c,$(BUILD)/asan/%.o,$(filter-out $(UNIT_IP_ONLY),$(wildcard tests/unit/*.c)))
+
+$(BUILD)/asan/unit: $(UNIT_OBJ) $(ASAN_STACK_OBJ)
+	$(CC) $(SAN) -o $@ $^ $(CHECK_LIBS)
+
+$(BUILD)/asan/unit_ip: $(UNIT_IP_OBJ) $(filter-out $(BUILD)/asan/stack/tcp/%,$(ASAN_STACK_OBJ))
+	$(CC) $(SAN) -o $@ $^ $(CHECK_LIBS)
+
+$(BUILD)/asan/unit_ip.o/%.o: tests/unit/%.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(CC) $(BASE) $(WARN) $(SAN) -DUNIT_IP -MMD -MP -c $< -o $@
+
+$(BUILD)/fuzz/obj/%.o: %.c
+	@mkdir -p $(@D)
+	$(FUZZ_CC) $(BASE) $(WARN) $(SAN) -fsanitize=fuzzer-no-link -MMD -MP -c $< -o $@
+
+$(BUILD)/fuzz/%: tests/fuzz/%.c $(FUZZ_STACK_OBJ)
+	@mkdir -p $(@D)
+	$(FUZZ_CC) $(BASE) $(WARN) $(SAN) -fsanitize=fuzzer -o $@ $< $(FUZZ_STACK_OBJ)
+
+demo:
+	@tests/deps.sh build demo
+	@$(MAKE) --no-print-directory -s all
+	@tests/as-root.sh $(PYTHON) tests/lab/demo.py --library $(BUILD)/libtcpshim.so
+
+check:
+	@tests/deps.sh build check
+	@$(PYTHON) tests/run_all.py --build $(BUILD)
+
+sim: $(BUILD)/asan/sim
+	$(BUILD)/asan/sim --seeds $(SEEDS) --first $(FIRST)
+
+soak: all $(BUILD)/asan/sim
+	$(BUILD)/asan/sim --seeds 1000000 --first $(FIRST)
+	tests/as-root.sh $(PYTHON) tests/apps/run.py --build $(BUILD) --soak
+
+# Seeds come from tests/fuzz/corpus/NAME where there is one; what a run learns stays in build/.
+fuzz: fuzzers
+	@for fuzzer in $(FUZZ_BIN); do \
+		name=$${fuzzer##*/}; mkdir -p $(BUILD)/fuzz/corpus/$$name; seeds=tests/fuzz/corpus/$$name; \
+		[ -d $$seeds ] || seeds=; \
+		echo "fuzz $$name, $(FUZZ_TIME) s"; \
+		$$fuzzer -max_total_time=$(FUZZ_TIME) -timeout=5 -rss_limit_mb=2048 -print_final_stats=1 \
+			-artifact_prefix=$(BUILD)/fuzz/$$name- $(BUILD)/fuzz/corpus/$$name $$seeds || exit 1; \
+	done
+
+lint: tidy cppcheck
+tidy:
+	@printf '%s\n' $(strip $(STACK_SRC) $(SHIM_SRC) $(TEST_SRC) $(FUZZ_SRC)) | \
+		xargs -P $$(nproc) -n 4 sh -c \
+		'clang-tidy --quiet --warnings-as-errors="*" "$$@" -- $(BASE) -Wall -Wextra 2>&1 | \
+		grep -v "warnings\? .*generated\.$$" | { ! grep .; }' tidy
+
+cppcheck:
+	@cppcheck --quiet --error-exitcode=1 --std=c11 --language=c --inline-suppr -j $$(nproc) -I. \
+		--enable=warning,performance,portability --suppressions-list=tests/cppcheck.txt stack shim tests
+
+format:
+	clang-format -i $(STACK_SRC) $(SHIM_SRC) $(TEST_SRC) $(FUZZ_SRC) $(HEADERS)
+
+install-deps:
+	@tests/deps.sh build demo check lint
+
+clean:
+	rm -rf $(BUILD)
+
+-include $(ALL_OBJ:.o=.d) $(UNIT_IP_OBJ:.o=.d) $(FUZZ_STACK_OBJ:.o=.d)

@@ -1,0 +1,183 @@
+/*
+ * Entering and leaving. The lock is the only one of the shim; it is robust, so that a process that
+ * is killed inside leaves it to the others.
+ *
+ * Order on leaving: frames out, role of the driver settled, wake-ups taken off the list, unlock,
+ * wake-ups sent, and only then signals: a handler may do anything, also never return.
+ */
+#include "shim/core/engine.h"
+
+#include <errno.h>
+#include <time.h>
+
+#include "shim/core/config.h"
+#include "shim/core/raw.h"
+#include "shim/core/shared.h"
+#include "shim/core/thread.h"
+#include "shim/life/service.h"
+#include "shim/link/link.h"
+#include "shim/wait/epset.h"
+#include "shim/wait/sleep.h"
+#include "shim/wait/waiter.h"
+#include "shim/watch/trace_text.h"
+
+struct engine engine;
+__thread struct thread_state thread_state __attribute__((tls_model("initial-exec")));
+
+/* One drain: at most this many frames before the caller gets on with its own work. */
+#define DRAIN_BATCH   64
+#define DRAIN_BATCHES 8
+/* A few microseconds. */
+#define LOCK_LOOKS 100
+
+static int engine_transmit(struct stack_cx *cx, const struct frame_out *frame)
+{
+    struct link *l = engine.link;
+    return likely(l != NULL) ? l->ops->transmit(l, cx, frame) : -ENETDOWN;
+}
+
+static void engine_warn(struct stack_cx *cx, const char *text, const struct ip_addr *addr)
+{
+    (void)cx;
+    if (addr != NULL && ip_addr_is_v4(addr))
+        config_complain("%s (%u.%u.%u.%u)", text, addr->b[12], addr->b[13], addr->b[14],
+                        addr->b[15]);
+    else
+        config_complain("%s", text);
+}
+
+static const struct stack_ops engine_ops = {
+    .transmit = engine_transmit,
+    .notify = wait_notify,
+    .trace = trace_text,
+    .warn = engine_warn,
+};
+
+void engine_clock(struct stack_cx *cx)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    cx->now = (nsec_t)ts.tv_sec * NSEC_PER_SEC + (nsec_t)ts.tv_nsec;
+}
+
+static inline void cpu_relax(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#else
+    __asm__ volatile("yield" ::: "memory");
+#endif
+}
+
+/*
+ * The lock is held for about a microsecond; to sleep for it and be woken takes many. So a thread
+ * that finds it taken looks a while whether it becomes free.
+ */
+static void engine_lock(struct shared *sh)
+{
+    int err = pthread_mutex_trylock(&sh->lock);
+    for (unsigned i = 0; err == EBUSY && i < LOCK_LOOKS; i++) {
+        cpu_relax();
+        if (__atomic_load_n(&sh->lock.__data.__lock, __ATOMIC_RELAXED) == 0)
+            err = pthread_mutex_trylock(&sh->lock);
+    }
+    if (unlikely(err == EBUSY))
+        err = pthread_mutex_lock(&sh->lock);
+    if (likely(err == 0))
+        return;
+    if (err == EOWNERDEAD)
+        pthread_mutex_consistent(&sh->lock);
+}
+
+void engine_enter(struct stack_cx *cx)
+{
+    struct thread_state *t = &thread_state;
+    if (likely(t->inside++ == 0)) {
+        /* No function of libc that is a cancellation point may act on it while the lock is ours. */
+        pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &t->cancel_state);
+        engine_lock(engine.sh);
+    }
+    cx->st = engine.st;
+    cx->ops = &engine_ops;
+    cx->user = NULL;
+    cx->trace = config.trace;
+    engine_clock(cx);
+}
+
+void engine_leave(struct stack_cx *cx)
+{
+    struct thread_state *t = &thread_state;
+    struct shared *sh = engine.sh;
+    stack_flush(cx);
+    if (unlikely(t->inside > 1)) {
+        t->inside--;
+        return;
+    }
+    sleep_settle(cx);
+    struct wakeups out;
+    waiter_collect(sh, &out);
+    bool service = service_wanted(cx);
+    pthread_mutex_unlock(&sh->lock);
+    waiter_send(&out);
+    __atomic_store_n(&t->inside, 0, __ATOMIC_RELEASE);
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    if (unlikely(service))
+        service_start();
+    pthread_setcancelstate(t->cancel_state, NULL);
+    if (unlikely(t->deferred != 0)) {
+        /* What the trampoline held back is pending in the kernel: it is delivered in this call. */
+        uint64_t set = t->deferred;
+        t->deferred = 0;
+        raw_sigprocmask(SIG_UNBLOCK, &set, NULL);
+    }
+}
+
+bool engine_inside(void)
+{
+    return thread_state.inside != 0;
+}
+
+unsigned engine_drain(struct stack_cx *cx)
+{
+    struct shared *sh = engine.sh;
+    struct link *l = engine.link;
+    unsigned frames = 0;
+    if (likely(l != NULL)) {
+        for (unsigned batch = 0; batch < DRAIN_BATCHES; batch++) {
+            unsigned got = l->ops->receive(l, cx, DRAIN_BATCH);
+            frames += got;
+            if (got < DRAIN_BATCH)
+                break;
+            stack_flush(cx);
+            engine_clock(cx);
+        }
+    }
+    if (stack_deadline(cx->st) <= cx->now)
+        stack_run_timers(cx);
+    __atomic_store_n(&sh->drains, sh->drains + 1, __ATOMIC_RELAXED);
+    sh->drained_at = cx->now;
+    return frames;
+}
+
+void shared_init(struct stack *st)
+{
+    struct shared *sh = stack_extra(st);
+    struct arena *a = stack_arena(st);
+    pthread_mutexattr_t attr;
+    pthread_mutexattr_init(&attr);
+    pthread_mutexattr_setpshared(&attr, PTHREAD_PROCESS_SHARED);
+    pthread_mutexattr_setrobust(&attr, PTHREAD_MUTEX_ROBUST);
+    pthread_mutex_init(&sh->lock, &attr);
+    pthread_mutexattr_destroy(&attr);
+    pool_init(a, &sh->usocks, sizeof(struct usock));
+    pool_init(a, &sh->watches, sizeof(struct waiter_watch));
+    pool_init(a, &sh->epsets, sizeof(struct epset));
+    pool_init(a, &sh->epitems, sizeof(struct epitem));
+    list_init(&sh->sleepers);
+    list_init(&sh->wakeups);
+}
+
+uint32_t engine_processes(void)
+{
+    return __atomic_load_n(&engine.sh->processes_live, __ATOMIC_RELAXED);
+}

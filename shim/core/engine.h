@@ -1,0 +1,52 @@
+/*
+ * The process's door to the engine: one lock, one clock, one packet socket, shared by all processes
+ * of a family.
+ *
+ *     struct stack_cx cx;
+ *     engine_enter(&cx);          lock; signals of this thread are deferred from here on
+ *     ... tcp_send(&cx, ...) ...
+ *     engine_leave(&cx);          flush, unlock, wake whom the events concern, run deferred signals
+ *
+ * Nothing blocks, allocates with malloc or calls dlsym in between.
+ */
+#pragma once
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "stack/tcp/tcp.h"
+
+/* Behind struct stack in the arena (stack_extra()): what the shims of a family share. */
+struct shared;
+
+/* Process-local. */
+struct engine {
+    struct stack *st; /* NULL: not started */
+    struct shared *sh;
+    struct link *link; /* shim/link/link.h */
+    int start_error;   /* positive errno of a start that failed; 0: not tried or running */
+};
+extern struct engine engine;
+
+/*
+ * Starts the engine at the first TCP socket of the process (or attaches to the family's). 0, or a
+ * negative errno after one line on stderr said what is wrong and the cure. Later calls are cheap
+ * and return the same.
+ */
+int engine_start(void);
+static inline bool engine_running(void)
+{
+    return __atomic_load_n(&engine.st, __ATOMIC_ACQUIRE) != NULL;
+}
+
+void engine_enter(struct stack_cx *cx);
+void engine_leave(struct stack_cx *cx);
+/* Whether this thread is inside (between enter and leave): for the signal trampoline. */
+bool engine_inside(void);
+/* Reads the clock again (after sleeping or long work under the lock). */
+void engine_clock(struct stack_cx *cx);
+/*
+ * Entered: takes what lies in the packet socket, without waiting, and runs timers that are due.
+ * Returns the number of frames taken. Calls that find nothing do this before they give EAGAIN.
+ */
+unsigned engine_drain(struct stack_cx *cx);

@@ -1,0 +1,79 @@
+/*
+ * A user socket: what stands behind the program's descriptors, in the arena, shared by all
+ * processes of the family. Each descriptor is a real kernel TCP socket (the backing socket); this
+ * object says what the engine has for it. It is born undecided at socket(); connect() or listen()
+ * decides between the user stack and the kernel.
+ *
+ * All members are read and written under the engine lock, but for those marked (atomic).
+ */
+#pragma once
+
+#include "stack/tcp/tcp.h"
+#include "stack/util/list.h"
+
+enum usock_kind {
+    USOCK_UNDECIDED, /* neither connected nor listening; the kernel socket carries the options too */
+    USOCK_CONN,      /* the engine's connection (also before it connects: CLOSED) */
+    USOCK_LISTENER,  /* the engine's listener; the kernel socket listens as its guard */
+    USOCK_KERNEL,    /* decided for the kernel: every call passes through */
+};
+
+struct usock {
+    uint8_t kind;      /* enum usock_kind; KERNEL is final */
+    uint8_t family;    /* AF_INET or AF_INET6, as the program asked */
+    bool nonblock;     /* O_NONBLOCK of the open file description (atomic) */
+    bool v6only;
+    bool bound;        /* bind() was called, or connect() chose a local address */
+    bool bound_port;   /* by an explicit bind to a port, guarded by the backing socket */
+    bool kernel_bound; /* the backing socket holds the port in the kernel */
+    bool reuseaddr, reuseport;
+    bool connecting;   /* a connect() is in progress whose result was not yet fetched */
+    bool sigpipe_off;
+    bool guarded;       /* the backing socket stands as the guard of local.port (shim/link/guard.h) */
+    bool kernel_listen; /* the backing socket listens, non-blocking, and accepts local clients */
+    uint32_t refs;     /* descriptors, over all processes */
+    uint32_t calls;    /* threads inside a call on it: close() from another thread waits for none */
+    struct endpoint local; /* what bind() said */
+    struct tcp_conn *conn;         /* UNDECIDED, CONN */
+    struct tcp_listener *listener; /* LISTENER */
+    nsec_t rcvtimeo, sndtimeo;     /* 0: none */
+    int32_t peek_off;              /* SO_PEEK_OFF; -1: off */
+    uint32_t bound_ifindex;        /* SO_BINDTODEVICE */
+    int32_t backlog;
+    uint64_t cookie;               /* SO_COOKIE of the backing socket: identity across exec and passing; 0: not asked yet */
+    struct list watches;           /* struct watch: who wants to know (shim/wait) */
+};
+
+/* ---- life (shim/core/usock.c); all entered ---- */
+
+/* An undecided socket without descriptors (refs 0), or NULL when the arena is full. */
+struct usock *usock_new(struct stack_cx *cx, int family);
+/* Its connection, made at first need (CLOSED, default options). NULL: the arena is full. */
+struct tcp_conn *usock_conn(struct stack_cx *cx, struct usock *us);
+/*
+ * Descriptor fd of it is about to be closed or replaced in this process. The last descriptor closes
+ * the connection or listener, or leaves that to the last call in progress, as the kernel does;
+ * where flows still use the guarded port, fd is duplicated as its guard. fd < 0: no guard is kept.
+ */
+void usock_drop(struct stack_cx *cx, struct usock *us, int fd);
+/* A call ended: frees the object when neither descriptors nor calls are left. */
+void usock_settle(struct stack_cx *cx, struct usock *us);
+/* Decided for the kernel: this process's entries are cleared, later calls pass through. */
+void usock_to_kernel(struct stack_cx *cx, struct usock *us);
+/* Adds or takes away n references for every descriptor of this process that is a user socket (fork). */
+void usock_ref_all(int n);
+/* Drops every descriptor of this process (exec, exit). keep_shared: entries whose socket lives on in other processes stay, for usock_ref_all(1) if exec fails. */
+void usock_drop_all(struct stack_cx *cx, bool keep_shared);
+
+/* ---- fork, called by pthread_atfork()'s handlers (shim/life/init.c) and the hooks of fork ---- */
+
+/* Takes the engine lock and one reference for each descriptor: the child's. */
+void fds_before_fork(void);
+/* This thread's next fork is watched: its hook knows the result and will call fds_forked(). */
+void fds_watch_fork(void);
+/* In the parent, after a fork that was watched: gives the lock back, and the references if it failed. */
+void fds_forked(bool ok);
+/* Gives the lock back, unless the fork is watched. */
+void fds_after_fork_parent(void);
+/* The lock is the parent's: the child only forgets that it was taken. Before wait_after_fork_child(). */
+void fds_after_fork_child(void);

@@ -1,0 +1,139 @@
+/*
+ * accept(), accept4(). A listener has two doors: the engine's accept queue, and its kernel socket
+ * for clients on this host. A connection of the engine gets a fresh kernel socket as placeholder
+ * for its descriptor; where none can be had (EMFILE) it stays in the queue, as in the kernel.
+ */
+#define _GNU_SOURCE
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/socket.h>
+
+#include "shim/core/raw.h"
+#include "shim/core/shared.h"
+#include "shim/libc/real.h"
+#include "shim/libc/sock.h"
+#include "shim/libc/sockaddr.h"
+#include "shim/wait/wait.h"
+
+/* What Linux's accepted socket has from its listener, and which the engine's options do not hold.
+ */
+static void inherit(struct usock *child, const struct usock *listener)
+{
+    child->kind = USOCK_CONN;
+    child->refs = 1;
+    child->bound = true;
+    child->reuseaddr = listener->reuseaddr;
+    child->reuseport = listener->reuseport;
+    child->rcvtimeo = listener->rcvtimeo;
+    child->sndtimeo = listener->sndtimeo;
+    child->bound_ifindex = listener->bound_ifindex;
+}
+
+static int accept_user(struct call *c, int flags, struct endpoint *remote)
+{
+    struct usock *us = c->us;
+    if ((tcp_listener_poll(us->listener) & TCP_EV_IN) == 0)
+        return -EAGAIN;
+    struct usock *child = usock_new(&c->cx, us->family);
+    if (child == NULL)
+        return -ENOBUFS;
+    int fd = raw_socket(us->family, SOCK_STREAM | flags, IPPROTO_TCP);
+    if (fd >= 0 && (unsigned)fd >= fd_limit) {
+        raw_close(fd);
+        fd = -EMFILE;
+    }
+    child->conn = fd >= 0 ? tcp_accept(&c->cx, us->listener) : NULL;
+    if (child->conn == NULL) {
+        usock_settle(&c->cx, child);
+        if (fd < 0)
+            return fd;
+        raw_close(fd);
+        return -EAGAIN;
+    }
+    inherit(child, us);
+    child->nonblock = (flags & SOCK_NONBLOCK) != 0;
+    tcp_set_owner(child->conn, child);
+    tcp_local(child->conn, &child->local);
+    tcp_remote(child->conn, remote);
+    if (unlikely(fd_entry(fd) != 0))
+        call_purge(fd);
+    fd_set_usock(fd, child);
+    return fd;
+}
+
+static int accept_kernel(struct call *c, struct sockaddr *sa, socklen_t *len, int flags)
+{
+    if (!c->us->kernel_listen || fd_usock(c->fd) != c->us)
+        return -EAGAIN;
+    const int fd = raw_accept4(c->fd, sa, len, flags);
+    if (fd >= 0 && unlikely(fd_entry(fd) != 0))
+        call_purge(fd);
+    return fd;
+}
+
+/* Either door, without waiting. */
+static int accept_now(struct call *c, struct sockaddr *sa, socklen_t *len, int flags)
+{
+    struct endpoint remote = {.port = 0};
+    const int fd = accept_user(c, flags, &remote);
+    if (fd == -EAGAIN)
+        return accept_kernel(c, sa, len, flags);
+    if (fd >= 0 && sa != NULL)
+        sockaddr_give(c->us->family, &remote, sa, len);
+    return fd;
+}
+
+static int sock_accept(struct call *c, struct sockaddr *sa, socklen_t *len, int flags)
+{
+    struct usock *us = c->us;
+    if ((flags & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) != 0)
+        return -EINVAL;
+    if (sa != NULL && len == NULL)
+        return -EFAULT;
+    if (sa != NULL && (int)*len < 0)
+        return -EINVAL;
+    const nsec_t deadline = call_deadline(c, us->rcvtimeo);
+    const unsigned restart = us->rcvtimeo == 0 ? WAIT_RESTART : 0;
+    bool drained = false;
+    for (;;) {
+        if (us->kind != USOCK_LISTENER)
+            return -EINVAL; /* shut down while we slept */
+        int r = accept_now(c, sa, len, flags);
+        if (r != -EAGAIN)
+            return r;
+        if (us->nonblock) {
+            if (drained)
+                return -EAGAIN;
+            engine_drain(&c->cx);
+            drained = true;
+            continue;
+        }
+        struct pollfd kernel = {.fd = c->fd, .events = POLLIN};
+        const bool two_doors = us->kernel_listen && fd_usock(c->fd) == us;
+        r = call_wait(c, TCP_EV_IN, two_doors ? &kernel : NULL, deadline, restart);
+        if (r < 0)
+            return r;
+    }
+}
+
+SHIM_EXPORT int accept4(int fd, struct sockaddr *sa, socklen_t *len, int flags)
+{
+    struct call c;
+    if (unlikely(call_begin(&c, fd, "accept4", CALL_LISTENER)))
+        return (int)call_end(&c, sock_accept(&c, sa, len, flags));
+    const int new_fd = real_ready()->accept4(fd, sa, len, flags);
+    if (unlikely(new_fd >= 0 && fd_entry(new_fd) != 0))
+        call_purge(new_fd);
+    return new_fd;
+}
+
+SHIM_EXPORT int accept(int fd, struct sockaddr *sa, socklen_t *len)
+{
+    struct call c;
+    if (unlikely(call_begin(&c, fd, "accept", CALL_LISTENER)))
+        return (int)call_end(&c, sock_accept(&c, sa, len, 0));
+    const int new_fd = real_ready()->accept(fd, sa, len);
+    if (unlikely(new_fd >= 0 && fd_entry(new_fd) != 0))
+        call_purge(new_fd);
+    return new_fd;
+}

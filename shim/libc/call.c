@@ -1,0 +1,115 @@
+/* Beginning and end of hooked calls: see call.h. */
+#define _GNU_SOURCE
+#include "shim/libc/call.h"
+
+#include <pthread.h>
+#include <signal.h>
+
+#include "shim/core/raw.h"
+#include "shim/wait/wait.h"
+#include "shim/watch/trace_text.h"
+#include "stack/tcp/flow.h"
+
+bool call_begin_ours(struct call *c, int fd, const char *name, unsigned kinds)
+{
+    c->saved_errno = errno;
+    c->name = name;
+    c->fd = fd;
+    c->sigpipe = false;
+    for (;;) {
+        c->us = fd_usock(fd);
+        if (c->us == NULL)
+            return false;
+        engine_enter(&c->cx);
+        if (likely(fd_usock(fd) == c->us))
+            break;
+        engine_leave(&c->cx); /* another thread closed or replaced it meanwhile */
+    }
+    c->us->calls++;
+    if (unlikely(c->us->kind == USOCK_KERNEL)) {
+        /* Decided through a descriptor of another process. */
+        fd_clear(fd);
+        usock_drop(&c->cx, c->us, -1);
+    } else if (likely((kinds & (1u << c->us->kind)) != 0)) {
+        return true;
+    }
+    call_pass(c);
+    return false;
+}
+
+static void leave(struct call *c)
+{
+    c->us->calls--;
+    usock_settle(&c->cx, c->us);
+    engine_leave(&c->cx);
+}
+
+void call_pass(struct call *c)
+{
+    leave(c);
+    errno = c->saved_errno;
+}
+
+static void __attribute__((noinline)) leave_traced(struct call *c, int64_t result)
+{
+    /* The flow may be gone when the engine is left, and what it sent is to be shown before the
+     * result. */
+    struct flow flow;
+    const bool known = c->us->conn != NULL;
+    if (known)
+        flow = *tcp_flow(c->us->conn);
+    leave(c);
+    const uint64_t argv[] = {(uint64_t)(uintptr_t)c->name, (uint64_t)c->fd, (uint64_t)result,
+                             result < 0 ? (uint64_t)-result : 0};
+    trace_text_now(known ? &flow : NULL, TRACE_EV_CALL, argv, ARRAY_LEN(argv));
+}
+
+ssize_t call_end(struct call *c, int64_t result)
+{
+    if (unlikely((config.trace & TRACE_CALL) != 0))
+        leave_traced(c, result);
+    else
+        leave(c);
+    if (unlikely(c->sigpipe))
+        raw_syscall(SYS_tgkill, raw_getpid(), raw_syscall(SYS_gettid, 0, 0, 0, 0, 0, 0), SIGPIPE, 0,
+                    0, 0);
+    if (unlikely(result < 0)) {
+        errno = (int)-result;
+        return -1;
+    }
+    errno = c->saved_errno;
+    return (ssize_t)result;
+}
+
+static void give_up(void *arg)
+{
+    struct call *c = arg;
+    engine_enter(&c->cx);
+    leave(c);
+}
+
+int call_wait(struct call *c, uint32_t events, struct pollfd *kfd, nsec_t deadline, unsigned flags)
+{
+    int r;
+    pthread_cleanup_push(give_up, c);
+    r = wait_socket(&c->cx, c->us, events, kfd, deadline, flags);
+    pthread_cleanup_pop(0);
+    return r;
+}
+
+void call_purge(int fd)
+{
+    struct usock *us = fd_usock(fd);
+    if (us == NULL) {
+        if (fd_epset(fd) != NULL)
+            fd_clear(fd);
+        return;
+    }
+    struct stack_cx cx;
+    engine_enter(&cx);
+    if (fd_usock(fd) == us) {
+        fd_clear(fd);
+        usock_drop(&cx, us, -1);
+    }
+    engine_leave(&cx);
+}

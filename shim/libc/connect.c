@@ -1,0 +1,196 @@
+/*
+ * connect(). The state machine of Linux's inet_stream_connect(): `connecting` is its SS_CONNECTING,
+ * set by the call that sent the SYN and cleared by the call that reports the outcome. So a second
+ * connect() says EALREADY, then success once, then EISCONN; a failure is reported once, after
+ * which the socket can connect again.
+ */
+#define _GNU_SOURCE
+#include <sys/socket.h>
+
+#include "shim/core/raw.h"
+#include "shim/libc/real.h"
+#include "shim/libc/sock.h"
+#include "shim/libc/sockaddr.h"
+#include "shim/link/guard.h"
+#include "shim/link/link.h"
+#include "shim/link/route.h"
+#include "shim/wait/wait.h"
+
+/* Linux's ip_local_port_range; in own address mode no kernel has a say. */
+#define EPHEMERAL_MIN 32768
+#define EPHEMERAL_MAX 60999
+/* Ports whose 4-tuple turns out to be taken, before connect() gives up. */
+#define PORT_ATTEMPTS 16
+
+/* The program bound a port: its backing socket becomes the guard. */
+static int guard_bound_port(struct call *c)
+{
+    struct usock *us = c->us;
+    if (config.own_address || us->guarded || !us->kernel_bound)
+        return 0;
+    const int r = guard_backing(c->fd, false, false, 1);
+    if (r == 0) {
+        us->guarded = true;
+        link_filter_add_port(engine.link, us->local.port);
+        link_filter_update(engine.link);
+        return 0;
+    }
+    /* SO_REUSEADDR: another socket of ours holds the port and guards it already. */
+    return r == -EADDRINUSE && tcp_port_in_use(c->cx.st, us->local.port) ? 0 : r;
+}
+
+static int choose_port(struct call *c, const struct ip_addr *local, const struct endpoint *remote,
+                       unsigned attempt)
+{
+    if (!config.own_address)
+        return guard_ephemeral(&c->cx, local, remote);
+    const uint16_t port =
+        tcp_ephemeral_port(&c->cx, local, remote, EPHEMERAL_MIN, EPHEMERAL_MAX, attempt);
+    return port != 0 ? port : -EADDRNOTAVAIL;
+}
+
+static int open_from(struct call *c, struct tcp_conn *conn, const struct ip_addr *local,
+                     const struct endpoint *remote, const struct ip_path *path)
+{
+    struct usock *us = c->us;
+    struct endpoint from = {.addr = *local, .port = us->local.port};
+    if (us->bound_port) {
+        int r = guard_bound_port(c);
+        if (r == 0)
+            r = tcp_connect(&c->cx, conn, &from, remote, path);
+        return r == -EADDRINUSE ? -EADDRNOTAVAIL : r;
+    }
+    for (unsigned attempt = 0; attempt < PORT_ATTEMPTS; attempt++) {
+        const int port = choose_port(c, local, remote, attempt);
+        if (port < 0)
+            return port == -EADDRINUSE ? -EADDRNOTAVAIL : port;
+        from.port = (uint16_t)port;
+        const int r = tcp_connect(&c->cx, conn, &from, remote, path);
+        if (r != -EADDRINUSE)
+            return r;
+    }
+    return -EADDRNOTAVAIL;
+}
+
+/* Sends the SYN, or decides for the kernel (CALL_PASS). */
+static int64_t start_connect(struct call *c, const struct endpoint *remote)
+{
+    struct usock *us = c->us;
+    struct ip_path path = {0};
+    struct ip_addr local = {.q = {0, 0}};
+    const struct decision d = route_connect(us, remote, &path, &local);
+    if (d.verdict == VERDICT_FAIL)
+        return -d.err;
+    if (d.verdict == VERDICT_KERNEL) {
+        usock_to_kernel(&c->cx, us);
+        return CALL_PASS;
+    }
+    struct tcp_conn *conn = usock_conn(&c->cx, us);
+    if (conn == NULL)
+        return -ENOBUFS;
+    const int r = open_from(c, conn, &local, remote, &path);
+    if (r < 0)
+        return r;
+    us->kind = USOCK_CONN;
+    us->connecting = true;
+    return 0;
+}
+
+static bool in_handshake(const struct usock *us)
+{
+    const enum tcp_state state = us->conn != NULL ? tcp_state(us->conn) : TCP_CLOSED;
+    return state == TCP_SYN_SENT || state == TCP_SYN_RECEIVED;
+}
+
+/* The connection came to nothing: its error once, and the socket is as new. */
+static int report_failure(struct call *c)
+{
+    struct usock *us = c->us;
+    us->connecting = false;
+    int err = 0;
+    if (us->conn != NULL) {
+        err = tcp_take_error(us->conn);
+        tcp_disconnect(&c->cx, us->conn);
+    }
+    us->kind = USOCK_UNDECIDED;
+    return err != 0 ? -err : -ECONNABORTED;
+}
+
+/* Waits for the outcome as far as the socket blocks. pending: what to say when it does not. */
+static int finish_connect(struct call *c, int pending)
+{
+    struct usock *us = c->us;
+    const nsec_t deadline = call_deadline(c, us->sndtimeo);
+    const unsigned restart = us->sndtimeo == 0 ? WAIT_RESTART : 0;
+    while (in_handshake(us)) {
+        if (us->nonblock)
+            return pending;
+        const int r = call_wait(c, TCP_EV_OUT, NULL, deadline, restart);
+        if (r == -EAGAIN)
+            return in_handshake(us) ? pending : 0;
+        if (r < 0)
+            return r;
+    }
+    if (us->conn == NULL || tcp_state(us->conn) == TCP_CLOSED)
+        return report_failure(c);
+    us->connecting = false;
+    return 0;
+}
+
+static int disconnect(struct call *c)
+{
+    struct usock *us = c->us;
+    if (us->kind == USOCK_UNDECIDED)
+        return 0;
+    if (us->conn != NULL)
+        tcp_disconnect(&c->cx, us->conn);
+    us->kind = USOCK_UNDECIDED;
+    us->connecting = false;
+    return 0;
+}
+
+int64_t sock_connect(struct call *c, const struct sockaddr *sa, socklen_t len)
+{
+    struct usock *us = c->us;
+    if (sa == NULL)
+        return len == 0 ? -EINVAL : -EFAULT;
+    if (len < sizeof(sa_family_t))
+        return -EINVAL;
+    if (us->kind == USOCK_LISTENER)
+        return -EISCONN;
+    if (sa->sa_family == AF_UNSPEC)
+        return disconnect(c);
+    if (us->kind == USOCK_CONN && us->connecting)
+        return finish_connect(c, -EALREADY);
+    if (us->kind == USOCK_CONN)
+        return -EISCONN; /* also when it was reset: only AF_UNSPEC makes it new */
+    struct endpoint remote;
+    int64_t r = sockaddr_parse(us->family, sa, len, &remote);
+    if (r < 0)
+        return r;
+    if (!ip_addr_is_v4(&remote.addr) && !ip_addr_is_any(&remote.addr)) {
+        usock_to_kernel(&c->cx, us); /* native IPv6 */
+        return CALL_PASS;
+    }
+    if (ip_addr_is_any(&remote.addr))
+        remote.addr = ip_addr_from_v4(__builtin_bswap32(0x7f000001)); /* Linux: this host */
+    r = start_connect(c, &remote);
+    return r != 0 ? r : finish_connect(c, -EINPROGRESS);
+}
+
+SHIM_EXPORT int connect(int fd, const struct sockaddr *sa, socklen_t len)
+{
+    struct call c;
+    if (unlikely(call_begin(&c, fd, "connect", CALL_ANY))) {
+        const int64_t r = sock_connect(&c, sa, len);
+        if (r != CALL_PASS)
+            return (int)call_end(&c, r);
+        call_pass(&c);
+    } else {
+        const int refused = sock_refused(fd, sa, len);
+        if (refused != 0)
+            return (int)call_result(-refused);
+    }
+    return real_ready()->connect(fd, sa, len);
+}
+extern __typeof(connect) __connect __attribute__((alias("connect"), visibility("default")));

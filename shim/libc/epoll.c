@@ -1,0 +1,403 @@
+/*
+ * epoll. A set without user sockets is the kernel's alone and costs a look into the descriptor
+ * table; how a set with user sockets works is told in shim/wait/epset.h.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <limits.h>
+#include <pthread.h>
+#include <sys/epoll.h>
+
+#include "shim/core/fdtable.h"
+#include "shim/core/raw.h"
+#include "shim/core/shared.h"
+#include "shim/libc/real.h"
+#include "shim/wait/epset.h"
+#include "shim/wait/pollset.h"
+#include "shim/wait/sleep.h"
+#include "shim/wait/waiter.h"
+
+#ifndef EPOLL_URING_WAKE
+#define EPOLL_URING_WAKE (1u << 27)
+#endif
+/* What EPOLLEXCLUSIVE may be combined with (Linux: EPOLLEXCLUSIVE_OK_BITS). */
+#define EXCLUSIVE_OK                                                                               \
+    (EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLWAKEUP | EPOLLET | EPOLLEXCLUSIVE)
+/* While our side always has events, the kernel's is asked this often. */
+#define KERNEL_CHECK (50 * NSEC_PER_USEC)
+/* While it always has events and nobody else drives, the packet socket is looked at this often. */
+#define DRAIN_CHECK (20 * NSEC_PER_USEC)
+
+static int result_of(int r)
+{
+    if (r >= 0)
+        return r;
+    errno = -r;
+    return -1;
+}
+
+/* ---- which descriptors are epoll sets, and which of those are inside others ---- */
+
+#define KNOWN_MAX  65536
+#define NESTED_MAX 32
+
+/*
+ * Process-local. Sets that are added to sets while neither has a user socket are remembered, so
+ * that they can be linked when the inner one gets its first.
+ */
+static uint64_t known[KNOWN_MAX / 64];
+static struct nested {
+    int epfd, fd; /* -1: free */
+    struct epoll_event event;
+} nested[NESTED_MAX];
+static unsigned nested_used;
+static pthread_mutex_t nested_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static void known_set(int fd)
+{
+    if (fd >= 0 && fd < KNOWN_MAX)
+        __atomic_or_fetch(&known[fd / 64], 1ull << fd % 64, __ATOMIC_RELAXED);
+}
+
+static bool is_known(int fd)
+{
+    return fd >= 0 && fd < KNOWN_MAX &&
+           (__atomic_load_n(&known[fd / 64], __ATOMIC_RELAXED) >> fd % 64 & 1) != 0;
+}
+
+static void nested_remember(int op, int epfd, int fd, const struct epoll_event *event)
+{
+    pthread_mutex_lock(&nested_lock);
+    struct nested *slot = NULL;
+    for (unsigned i = 0; i < nested_used; i++)
+        if (nested[i].epfd == epfd && nested[i].fd == fd)
+            slot = &nested[i];
+    for (unsigned i = 0; i < nested_used && slot == NULL; i++)
+        if (nested[i].epfd < 0)
+            slot = &nested[i];
+    if (slot == NULL && nested_used < NESTED_MAX && op != EPOLL_CTL_DEL)
+        slot = &nested[nested_used++];
+    if (slot != NULL)
+        *slot = op == EPOLL_CTL_DEL ? (struct nested){.epfd = -1, .fd = -1}
+                                    : (struct nested){epfd, fd, *event};
+    pthread_mutex_unlock(&nested_lock);
+}
+
+/* Whether the kernel's set has members: one "tfd:" line for each (proc(5)). When in doubt, yes. */
+static bool has_kernel_members(int epfd)
+{
+    char path[48] = "/proc/self/fdinfo/";
+    char text[512];
+    char digits[12];
+    unsigned n = 0, at = sizeof("/proc/self/fdinfo/") - 1;
+    do {
+        digits[n++] = (char)('0' + epfd % 10);
+        epfd /= 10;
+    } while (epfd != 0);
+    while (n != 0)
+        path[at++] = digits[--n];
+    const int fd = raw_open(path, O_RDONLY | O_CLOEXEC, 0);
+    if (fd < 0)
+        return true;
+    const ssize_t got = raw_read(fd, text, sizeof(text));
+    raw_close(fd);
+    return got <= 0 || memmem(text, (size_t)got, "tfd:", 4) != NULL;
+}
+
+/* Entered. The set of an epoll descriptor, made when it has none. NULL: the arena is full. */
+static struct epset *attach(struct stack_cx *cx, int epfd, unsigned depth)
+{
+    struct epset *ep = fd_epset(epfd);
+    if (ep != NULL)
+        return ep;
+    ep = epset_new(has_kernel_members(epfd));
+    if (ep == NULL)
+        return NULL;
+    fd_set_epset(epfd, ep);
+    for (unsigned i = 0; i < nested_used && depth < 5; i++) {
+        const struct nested n = nested[i];
+        if (n.fd != epfd || n.epfd < 0)
+            continue;
+        struct epoll_event event = n.event;
+        if (raw_syscall(SYS_epoll_ctl, n.epfd, EPOLL_CTL_MOD, epfd, (long)&event, 0, 0) < 0)
+            continue; /* one of them was closed meanwhile */
+        struct epset *outer = attach(cx, n.epfd, depth + 1);
+        if (outer != NULL)
+            epset_adopt(cx, outer, n.epfd, ep, epfd, &n.event);
+    }
+    return ep;
+}
+
+SHIM_EXPORT int epoll_create(int size)
+{
+    const int fd = real_ready()->epoll_create(size);
+    known_set(fd);
+    return fd;
+}
+
+SHIM_EXPORT int epoll_create1(int flags)
+{
+    const int fd = real_ready()->epoll_create1(flags);
+    known_set(fd);
+    return fd;
+}
+
+/* ---- descriptors come and go (wait.h) ---- */
+
+
+void wait_epoll_close(int fd)
+{
+    if (fd_epset(fd) == NULL)
+        return;
+    struct stack_cx cx;
+    engine_enter(&cx);
+    struct epset *ep = fd_epset(fd);
+    if (ep != NULL) {
+        fd_clear(fd);
+        epset_unref(&cx, ep);
+    }
+    engine_leave(&cx);
+}
+
+void wait_epoll_dup(int oldfd, int newfd)
+{
+    if (is_known(oldfd))
+        known_set(newfd);
+    if (fd_epset(oldfd) == NULL)
+        return;
+    struct stack_cx cx;
+    engine_enter(&cx);
+    struct epset *ep = fd_epset(oldfd);
+    if (ep != NULL) {
+        epset_ref(ep);
+        fd_set_epset(newfd, ep);
+    }
+    engine_leave(&cx);
+}
+
+/* ---- epoll_ctl ---- */
+
+static int ctl_kernel(int epfd, int op, int fd, struct epoll_event *event)
+{
+    const int r = real_ready()->epoll_ctl(epfd, op, fd, event);
+    if (r < 0)
+        return r;
+    struct epset *ep = fd_epset(epfd);
+    if (unlikely(ep != NULL && op == EPOLL_CTL_ADD &&
+                 !__atomic_load_n(&ep->kernel_members, __ATOMIC_RELAXED))) {
+        struct stack_cx cx;
+        engine_enter(&cx);
+        if (fd_epset(epfd) == ep)
+            epset_has_kernel_members(ep);
+        engine_leave(&cx);
+    }
+    if (unlikely(is_known(fd)))
+        nested_remember(op, epfd, fd, event);
+    return r;
+}
+
+/* As the kernel's checks, in its order. */
+static int ctl_check(int epfd, int op, int fd, const struct epoll_event *event, bool inner)
+{
+    if (op != EPOLL_CTL_DEL && event == NULL)
+        return -EFAULT;
+    if (fd_epset(epfd) == NULL) {
+        /* ENOENT: an epoll descriptor without this member, as it must be. */
+        struct epoll_event unused = {0};
+        const int r = (int)raw_syscall(SYS_epoll_ctl, epfd, EPOLL_CTL_DEL, fd, (long)&unused, 0, 0);
+        if (r < 0 && r != -ENOENT)
+            return r;
+    }
+    if (epfd == fd || (fd_epset(fd) != NULL && fd_epset(fd) == fd_epset(epfd)))
+        return -EINVAL;
+    if (op != EPOLL_CTL_DEL && (event->events & EPOLLEXCLUSIVE) != 0) {
+        if (op == EPOLL_CTL_MOD)
+            return -EINVAL;
+        if (op == EPOLL_CTL_ADD && (inner || (event->events & ~(uint32_t)EXCLUSIVE_OK) != 0))
+            return -EINVAL;
+    }
+    return op == EPOLL_CTL_ADD || op == EPOLL_CTL_MOD || op == EPOLL_CTL_DEL ? 0 : -EINVAL;
+}
+
+/* Entered. */
+static int ctl_member(struct stack_cx *cx, int epfd, int op, struct epmember member, int fd,
+                      const struct epoll_event *event)
+{
+    struct epset *ep = fd_epset(epfd);
+    if (op == EPOLL_CTL_ADD) {
+        ep = attach(cx, epfd, 0);
+        return ep != NULL ? epset_add(cx, ep, epfd, member, fd, event) : -ENOMEM;
+    }
+    if (ep == NULL)
+        return -ENOENT;
+    return op == EPOLL_CTL_MOD ? epset_mod(cx, ep, member, fd, event)
+                               : epset_del(cx, ep, member, fd);
+}
+
+#define CTL_PASS 1
+static int ctl_ours(int epfd, int op, int fd, const struct epoll_event *event)
+{
+    const int err = ctl_check(epfd, op, fd, event, fd_epset(fd) != NULL);
+    if (err < 0)
+        return err;
+    struct stack_cx cx;
+    engine_enter(&cx);
+    const struct epmember member = {.us = fd_usock(fd), .inner = fd_epset(fd)};
+    const bool pass = (member.us == NULL && member.inner == NULL) ||
+                      (member.us != NULL && member.us->kind == USOCK_KERNEL);
+    const int r = pass ? CTL_PASS : ctl_member(&cx, epfd, op, member, fd, event);
+    engine_leave(&cx);
+    return r;
+}
+
+SHIM_EXPORT int epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
+{
+    if (fd_usock(fd) == NULL && fd_epset(fd) == NULL)
+        return ctl_kernel(epfd, op, fd, event);
+    const int r = ctl_ours(epfd, op, fd, event);
+    return r == CTL_PASS ? ctl_kernel(epfd, op, fd, event) : result_of(r);
+}
+
+/* ---- epoll_wait ---- */
+
+struct wait_call {
+    struct stack_cx cx;
+    int epfd;
+    struct epoll_event *events;
+    int max;
+    struct epset *ep;
+    bool kernel_ready; /* the kernel's set was seen ready */
+};
+
+/* Entered, and again when it returns: events of the kernel's set into the front of the array. */
+static int take_kernel(struct wait_call *c)
+{
+    /* One place is left for our side, so that neither starves the other. */
+    const int room = c->max > 1 && !list_empty(&c->ep->ready) ? c->max - 1 : c->max;
+    engine_leave(&c->cx);
+    const int saved = errno;
+    int n = real.epoll_wait(c->epfd, c->events, room, 0);
+    const int err = errno;
+    errno = saved;
+    engine_enter(&c->cx);
+    c->kernel_ready = false;
+    c->ep = fd_epset(c->epfd);
+    if (n < 0)
+        return err == EINTR ? 0 : -err;
+    if (c->ep == NULL)
+        return n;
+    c->ep->kernel_checked = c->cx.now;
+    return c->ep->twins != 0 ? (int)epset_translate(c->ep, c->events, (unsigned)n) : n;
+}
+
+/* Entered, and again when it returns: what is there now. */
+static int take(struct wait_call *c, bool last)
+{
+    struct epset *ep = c->ep;
+    int n = 0;
+    if (ep->kernel_members &&
+        (c->kernel_ready || last ||
+         (!list_empty(&ep->ready) && c->cx.now - ep->kernel_checked > KERNEL_CHECK)))
+        n = take_kernel(c);
+    ep = c->ep;
+    if (n < 0 || ep == NULL)
+        return n;
+    n += (int)epset_collect(ep, c->events + n, (unsigned)(c->max - n));
+    if (n > 0)
+        epset_pass_on(ep);
+    return n;
+}
+
+/* Programs that always find something never sleep: the packet socket is looked at meanwhile. */
+static void drain_now_and_then(struct wait_call *c, bool last)
+{
+    const struct shared *sh = engine.sh;
+    if (!last && (list_empty(&c->ep->ready) || sh->driver != 0 ||
+                  c->cx.now - sh->drained_at < DRAIN_CHECK))
+        return;
+    engine_drain(&c->cx);
+}
+
+/* Entered. One sleep; a negative errno, or 0. */
+static int sleep_on_set(struct wait_call *c, nsec_t deadline, const sigset_t *mask)
+{
+    struct pollfd fds[1 + SLEEP_FDS];
+    unsigned n = 0;
+    if (c->ep->kernel_members)
+        fds[n++] = (struct pollfd){.fd = c->epfd, .events = POLLIN};
+    struct waiter *w = waiter_begin();
+    if (w != NULL)
+        waiter_watch(w, &c->ep->watches, TCP_EV_IN, true);
+    const int r = wait_sleep(&c->cx, w, fds, n, deadline, mask);
+    c->kernel_ready = r > 0;
+    return r < 0 ? r : 0;
+}
+
+static int wait_ours(struct wait_call *c, nsec_t timeout, const sigset_t *mask)
+{
+    const struct sleep_signals since = sleep_signals_now();
+    engine_enter(&c->cx);
+    const nsec_t deadline =
+        timeout < NSEC_NEVER - c->cx.now ? c->cx.now + timeout : NSEC_NEVER;
+    int r = 0;
+    for (;;) {
+        /* The set may have gone while this thread slept: its descriptor was closed. */
+        c->ep = fd_epset(c->epfd);
+        const bool last = c->cx.now >= deadline;
+        if (c->ep == NULL) {
+            r = -EBADF;
+            break;
+        }
+        drain_now_and_then(c, last);
+        r = take(c, last);
+        if (r != 0 || last)
+            break;
+        if (c->ep == NULL)
+            continue;
+        r = sleep_interrupted(&since, false);
+        if (r < 0)
+            break;
+        r = sleep_on_set(c, deadline, mask);
+        if (r < 0)
+            break;
+    }
+    engine_leave(&c->cx);
+    return r;
+}
+
+static int wait_set(int epfd, struct epoll_event *events, int max, nsec_t timeout,
+                    const sigset_t *mask)
+{
+    if (max <= 0 || max > (int)(INT_MAX / sizeof(struct epoll_event)))
+        return result_of(-EINVAL);
+    if (events == NULL)
+        return result_of(-EFAULT);
+    struct wait_call c = {.epfd = epfd, .events = events, .max = max};
+    return result_of(wait_ours(&c, timeout, mask));
+}
+
+SHIM_EXPORT int epoll_wait(int epfd, struct epoll_event *events, int max, int timeout)
+{
+    if (likely(fd_epset(epfd) == NULL))
+        return real_ready()->epoll_wait(epfd, events, max, timeout);
+    return wait_set(epfd, events, max, pollset_millis(timeout), NULL);
+}
+
+SHIM_EXPORT int epoll_pwait(int epfd, struct epoll_event *events, int max, int timeout,
+                            const sigset_t *mask)
+{
+    if (likely(fd_epset(epfd) == NULL))
+        return real_ready()->epoll_pwait(epfd, events, max, timeout, mask);
+    return wait_set(epfd, events, max, pollset_millis(timeout), mask);
+}
+
+SHIM_EXPORT int epoll_pwait2(int epfd, struct epoll_event *events, int max,
+                             const struct timespec *timeout, const sigset_t *mask)
+{
+    if (likely(fd_epset(epfd) == NULL))
+        return real_ready()->epoll_pwait2(epfd, events, max, timeout, mask);
+    nsec_t span;
+    if (!pollset_timespec(timeout, &span))
+        return result_of(-EINVAL);
+    return wait_set(epfd, events, max, span, mask);
+}

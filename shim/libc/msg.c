@@ -1,0 +1,104 @@
+/* recvmsg(), sendmsg() and their plural forms. A TCP socket has neither names nor control messages.
+ */
+#define _GNU_SOURCE
+#include <limits.h>
+#include <sys/socket.h>
+
+#include "shim/core/raw.h"
+#include "shim/libc/real.h"
+#include "shim/libc/sock.h"
+
+static int64_t check_msg(const struct msghdr *msg, bool null_ok)
+{
+    if (msg == NULL)
+        return -EFAULT;
+    if (msg->msg_iovlen > IOV_MAX)
+        return -EMSGSIZE;
+    return sock_check_iov(msg->msg_iov, msg->msg_iovlen, null_ok);
+}
+
+SHIM_EXPORT ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
+{
+    struct call c;
+    if (likely(!call_begin(&c, fd, "recvmsg", CALL_CONN)))
+        return real_ready()->recvmsg(fd, msg, flags);
+    int64_t r = check_msg(msg, (flags & MSG_TRUNC) != 0);
+    if (r >= 0)
+        r = sock_recv(&c, (const struct slice *)msg->msg_iov, (unsigned)msg->msg_iovlen, flags);
+    if (r >= 0) {
+        msg->msg_flags = (flags & MSG_OOB) != 0 && r > 0 ? MSG_OOB : 0;
+        msg->msg_namelen = 0;
+        msg->msg_controllen = 0;
+    }
+    return call_end(&c, r);
+}
+
+SHIM_EXPORT ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
+{
+    struct call c;
+    if (unlikely((flags & MSG_FASTOPEN) != 0 && msg != NULL && msg->msg_name != NULL &&
+                 fd_usock(fd) != NULL) &&
+        msg->msg_iovlen > 0) {
+        /* Connects as sendto() does; the whole vector follows below. */
+        const ssize_t r = sendto(fd, "", 0, flags, msg->msg_name, msg->msg_namelen);
+        if (r < 0)
+            return r;
+    }
+    if (likely(!call_begin(&c, fd, "sendmsg", CALL_CONN)))
+        return real_ready()->sendmsg(fd, msg, flags);
+    int64_t r = check_msg(msg, false);
+    if (r >= 0)
+        r = sock_send(&c, (const struct slice *)msg->msg_iov, (unsigned)msg->msg_iovlen, flags);
+    return call_end(&c, r);
+}
+
+/* Whether the time of a recvmmsg() is over: Linux looks only between messages. */
+static bool over(const struct timespec *end)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec > end->tv_sec || (now.tv_sec == end->tv_sec && now.tv_nsec >= end->tv_nsec);
+}
+
+SHIM_EXPORT int recvmmsg(int fd, struct mmsghdr *msgs, unsigned n, int flags,
+                         struct timespec *timeout)
+{
+    if (likely(fd_usock(fd) == NULL))
+        return real_ready()->recvmmsg(fd, msgs, n, flags, timeout);
+    struct timespec end = {0};
+    if (timeout != NULL) {
+        clock_gettime(CLOCK_MONOTONIC, &end);
+        end.tv_sec += timeout->tv_sec;
+        end.tv_nsec += timeout->tv_nsec;
+        if (end.tv_nsec >= 1000000000) {
+            end.tv_sec++;
+            end.tv_nsec -= 1000000000;
+        }
+    }
+    unsigned done = 0;
+    while (done < n) {
+        const ssize_t r = recvmsg(fd, &msgs[done].msg_hdr, flags & ~MSG_WAITFORONE);
+        if (r < 0)
+            return done > 0 ? (int)done : -1;
+        msgs[done++].msg_len = (unsigned)r;
+        if ((flags & MSG_WAITFORONE) != 0)
+            flags |= MSG_DONTWAIT;
+        if (r == 0 || (timeout != NULL && over(&end)))
+            break;
+    }
+    return (int)done;
+}
+
+SHIM_EXPORT int sendmmsg(int fd, struct mmsghdr *msgs, unsigned n, int flags)
+{
+    if (likely(fd_usock(fd) == NULL))
+        return real_ready()->sendmmsg(fd, msgs, n, flags);
+    unsigned done = 0;
+    while (done < n && done < IOV_MAX) {
+        const ssize_t r = sendmsg(fd, &msgs[done].msg_hdr, flags);
+        if (r < 0)
+            return done > 0 ? (int)done : -1;
+        msgs[done++].msg_len = (unsigned)r;
+    }
+    return (int)done;
+}

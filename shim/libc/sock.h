@@ -1,0 +1,48 @@
+/* What the hooks of several files do with a user socket. All entered; results: counts or -errno. */
+#pragma once
+
+#include <fcntl.h>
+#include <sys/uio.h>
+
+#include "shim/libc/call.h"
+
+_Static_assert(sizeof(struct slice) == sizeof(struct iovec) &&
+                   offsetof(struct slice, base) == offsetof(struct iovec, iov_base) &&
+                   offsetof(struct slice, len) == offsetof(struct iovec, iov_len),
+               "struct slice is laid out as struct iovec");
+
+/* As the kernel cuts every transfer (MAX_RW_COUNT). */
+#define TRANSFER_MAX ((size_t)0x7ffff000)
+
+/*
+ * Checks a program's vector: -EINVAL for lengths beyond SSIZE_MAX, -EFAULT for NULL with a length.
+ * Otherwise the sum. null_ok: NULL bases are never touched (MSG_TRUNC).
+ */
+int64_t sock_check_iov(const struct iovec *iov, size_t n, bool null_ok);
+static inline int64_t sock_check_buf(const void *buf, size_t len)
+{
+    if (unlikely(buf == NULL && len != 0))
+        return -EFAULT;
+    return 0;
+}
+/* recv(2) and send(2) with their flags, blocking as the socket and MSG_DONTWAIT say. n <= IOV_MAX.
+ */
+int64_t sock_recv(struct call *c, const struct slice *to, unsigned n, int flags);
+int64_t sock_send(struct call *c, const struct slice *from, unsigned n, int flags);
+/* connect(2): may give CALL_PASS after it decided for the kernel. */
+int64_t sock_connect(struct call *c, const struct sockaddr *sa, socklen_t len);
+/*
+ * For a TCP descriptor that has no user socket: the errno with which connect() or listen() must
+ * fail because the engine could not start and TCPSHIM_FALLBACK does not allow the kernel. 0: go on.
+ */
+int sock_refused(int fd, const struct sockaddr *sa, socklen_t len);
+/* A descriptor that the kernel has just made is from now on a duplicate of us. Entered. */
+void sock_add_fd(struct call *c, int fd);
+/* Whether the backing descriptor's O_NONBLOCK is ours (it listens): F_SETFL must keep it. */
+static inline bool sock_keeps_nonblock(const struct usock *us)
+{
+    return us->kernel_listen;
+}
+/* Not entered. Descriptor fd is about to be closed or replaced in this process. 0, or -EBADF:
+ * internal, leave it alone. */
+int sock_forget_fd(int fd, const char *name, bool linger);

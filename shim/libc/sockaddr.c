@@ -1,0 +1,60 @@
+#include "shim/libc/sockaddr.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+
+/* RFC 2133's sockaddr_in6 had no scope: the least that Linux takes. */
+#define SIN6_LEN_MIN 24
+
+int sockaddr_parse(int family, const struct sockaddr *sa, socklen_t len, struct endpoint *out)
+{
+    if (sa == NULL)
+        return len == 0 ? -EINVAL : -EFAULT;
+    if (len < (family == AF_INET6 ? SIN6_LEN_MIN : sizeof(struct sockaddr_in)))
+        return -EINVAL;
+    if (sa->sa_family != family)
+        return -EAFNOSUPPORT;
+    if (family == AF_INET) {
+        const struct sockaddr_in *in = (const void *)sa;
+        out->addr = ip_addr_from_v4(in->sin_addr.s_addr);
+        out->port = get_be16(&in->sin_port);
+    } else {
+        const struct sockaddr_in6 *in6 = (const void *)sa;
+        memcpy(out->addr.b, &in6->sin6_addr, sizeof(out->addr.b));
+        out->port = get_be16(&in6->sin6_port);
+    }
+    return 0;
+}
+
+socklen_t sockaddr_make(int family, const struct endpoint *ep, union sockaddr_any *out)
+{
+    memset(out, 0, sizeof(*out));
+    if (family == AF_INET) {
+        struct sockaddr_in *in = (void *)out;
+        in->sin_family = AF_INET;
+        put_be16(&in->sin_port, ep->port);
+        in->sin_addr.s_addr = ip_addr_v4(&ep->addr);
+        return sizeof(*in);
+    }
+    struct sockaddr_in6 *in6 = (void *)out;
+    in6->sin6_family = AF_INET6;
+    put_be16(&in6->sin6_port, ep->port);
+    memcpy(&in6->sin6_addr, ep->addr.b, sizeof(ep->addr.b));
+    return sizeof(*in6);
+}
+
+int sockaddr_give(int family, const struct endpoint *ep, struct sockaddr *sa, socklen_t *len)
+{
+    if (len == NULL)
+        return -EFAULT;
+    if ((int)*len < 0)
+        return -EINVAL;
+    if (sa == NULL && *len > 0)
+        return -EFAULT;
+    union sockaddr_any full;
+    const socklen_t full_len = sockaddr_make(family, ep, &full);
+    if (*len > 0)
+        memcpy(sa, &full, *len < full_len ? *len : full_len);
+    *len = full_len;
+    return 0;
+}

@@ -1,0 +1,358 @@
+/*
+ * socket, bind, listen, shutdown. A TCP socket is born undecided: options and bind() go to its
+ * kernel socket, which stays behind the descriptor for good; listen() and connect() decide.
+ */
+#define _GNU_SOURCE
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include "shim/core/raw.h"
+#include "shim/core/shared.h"
+#include "shim/libc/real.h"
+#include "shim/libc/sock.h"
+#include "shim/libc/sockaddr.h"
+#include "shim/link/guard.h"
+#include "shim/link/link.h"
+#include "shim/link/route.h"
+#include "shim/wait/wait.h"
+
+static bool concerns_us(int domain, int type, int protocol)
+{
+    return (domain == AF_INET || domain == AF_INET6) &&
+           (type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) == SOCK_STREAM &&
+           (protocol == 0 || protocol == IPPROTO_TCP) && !config.off;
+}
+
+SHIM_EXPORT int socket(int domain, int type, int protocol)
+{
+    const int saved = errno;
+    const int fd = real_ready()->socket(domain, type, protocol);
+    if (fd < 0)
+        return fd;
+    if (unlikely(fd_entry(fd) != 0))
+        call_purge(fd);
+    if (!concerns_us(domain, type, protocol) || engine_start() < 0 || fd_table_init() < 0 ||
+        (unsigned)fd >= fd_limit) {
+        errno = saved;
+        return fd; /* an engine that did not start is told by connect() and listen() */
+    }
+    struct stack_cx cx;
+    engine_enter(&cx);
+    struct usock *us = usock_new(&cx, domain);
+    if (us != NULL) {
+        us->nonblock = (type & SOCK_NONBLOCK) != 0;
+        us->refs = 1;
+        fd_set_usock(fd, us);
+    }
+    engine_leave(&cx);
+    if (us == NULL) {
+        raw_close(fd);
+        errno = ENOBUFS;
+        return -1;
+    }
+    errno = saved;
+    return fd;
+}
+
+int sock_refused(int fd, const struct sockaddr *sa, socklen_t len)
+{
+    if (likely(engine.start_error == 0) || config.off || config.fallback_kernel)
+        return 0;
+    int protocol = 0, domain = 0;
+    socklen_t size = sizeof(int);
+    if (raw_getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &size) < 0 ||
+        protocol != IPPROTO_TCP || raw_getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) < 0)
+        return 0;
+    struct endpoint to;
+    if (sa != NULL && (sockaddr_parse(domain, sa, len, &to) < 0 || !ip_addr_is_v4(&to.addr) ||
+                       to.addr.b[12] == 127))
+        return 0; /* the kernel's affair in any case */
+    return engine.start_error;
+}
+
+/* What the kernel made of bind(): a port for 0, an address for a name. */
+static int bound_by_kernel(struct call *c)
+{
+    struct usock *us = c->us;
+    union sockaddr_any name;
+    socklen_t len = sizeof(name);
+    int r = raw_getsockname(c->fd, &name, &len);
+    if (r == 0)
+        r = sockaddr_parse(us->family, &name.sa, len, &us->local);
+    if (r < 0)
+        return r;
+    us->bound = true;
+    us->bound_port = us->local.port != 0;
+    us->kernel_bound = true;
+    return 0;
+}
+
+static bool foreign_v6(const struct endpoint *ep)
+{
+    return !ip_addr_is_v4(&ep->addr) && !ip_addr_is_any(&ep->addr);
+}
+
+/* A bind() that is judged here, and whether some socket of the stack is in its way. */
+struct bind_check {
+    const struct usock *us;
+    const struct endpoint *want;
+    bool conflict;
+};
+
+/* Linux's inet_csk_bind_conflict() */
+static void check_conflict(void *object, void *arg)
+{
+    struct bind_check *check = arg;
+    const struct usock *us = check->us, *other = object;
+    if (other == us || other->kind == USOCK_KERNEL || other->local.port != check->want->port)
+        return;
+    if (!ip_addr_is_any(&other->local.addr) && !ip_addr_is_any(&check->want->addr) &&
+        !ip_addr_eq(&other->local.addr, &check->want->addr))
+        return;
+    if ((us->reuseport && other->reuseport) ||
+        (us->reuseaddr && other->reuseaddr && other->kind != USOCK_LISTENER))
+        return;
+    check->conflict = true;
+}
+
+static bool in_the_way(const struct call *c, const struct endpoint *want)
+{
+    if (want->port == 0)
+        return false;
+    struct bind_check check = {.us = c->us, .want = want};
+    pool_each(&engine.sh->usocks, check_conflict, &check);
+    /* Flows without a socket: orphans, TIME_WAIT. */
+    return check.conflict ||
+           (!c->us->reuseaddr && !c->us->reuseport && tcp_port_in_use(c->cx.st, want->port));
+}
+
+/*
+ * Own address mode: the kernel does not have the address. A wildcard is bound in the kernel too,
+ * for local clients, but the kernel's refusal counts only if this stack uses the port as well.
+ */
+static int bind_own_address(struct call *c, const struct sockaddr *sa, socklen_t len)
+{
+    struct usock *us = c->us;
+    struct endpoint want;
+    int r = sockaddr_parse(us->family, sa, len, &want);
+    if (r < 0)
+        return r;
+    if (us->bound)
+        return -EINVAL;
+    const bool any = ip_addr_is_any(&want.addr), own = ip_addr_eq(&want.addr, &config.addr);
+    if (!any && !own) {
+        r = raw_bind(c->fd, sa, len);
+        return r < 0 ? r : bound_by_kernel(c);
+    }
+    if (in_the_way(c, &want))
+        return -EADDRINUSE;
+    if (any) {
+        r = raw_bind(c->fd, sa, len);
+        if (r == 0)
+            return bound_by_kernel(c);
+        if (r != -EADDRINUSE || want.port == 0)
+            return r;
+    } else if (want.port == 0) {
+        const struct endpoint nobody = {.addr = want.addr};
+        want.port = tcp_ephemeral_port(&c->cx, &want.addr, &nobody, 32768, 60999, 0);
+        if (want.port == 0)
+            return -EADDRINUSE;
+    }
+    us->local = want;
+    us->bound = us->bound_port = true;
+    return 0;
+}
+
+static int sock_bind(struct call *c, const struct sockaddr *sa, socklen_t len)
+{
+    struct usock *us = c->us;
+    if (us->kind != USOCK_UNDECIDED)
+        return -EINVAL;
+    int r;
+    if (config.own_address) {
+        r = bind_own_address(c, sa, len);
+    } else {
+        r = guard_bind(c->fd, sa, len, us->reuseaddr);
+        if (r == 0)
+            r = bound_by_kernel(c);
+    }
+    if (r == 0 && foreign_v6(&us->local))
+        usock_to_kernel(&c->cx, us); /* native IPv6 is the kernel's */
+    return r;
+}
+
+SHIM_EXPORT int bind(int fd, const struct sockaddr *sa, socklen_t len)
+{
+    struct call c;
+    if (likely(!call_begin(&c, fd, "bind", CALL_ANY)))
+        return real_ready()->bind(fd, sa, len);
+    return (int)call_end(&c, sock_bind(&c, sa, len));
+}
+
+/*
+ * bindresvport(3): any free port that needs privileges to bind. libc's own calls bind() inside libc.
+ */
+SHIM_EXPORT int bindresvport(int fd, struct sockaddr_in *sin)
+{
+    enum { FIRST = 600, LAST = 1023 };
+    static unsigned next;
+    struct sockaddr_in any = {.sin_family = AF_INET};
+    if (sin == NULL)
+        sin = &any;
+    if (sin->sin_family != AF_INET)
+        return (int)call_result(-EAFNOSUPPORT);
+    for (unsigned i = FIRST; i <= LAST; i++) {
+        const unsigned turn = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED) + (unsigned)raw_getpid();
+        put_be16(&sin->sin_port, (uint16_t)(FIRST + turn % (LAST - FIRST + 1)));
+        if (bind(fd, (const struct sockaddr *)sin, sizeof(*sin)) == 0)
+            return 0;
+        if (errno != EADDRINUSE)
+            break;
+    }
+    return -1;
+}
+
+/* listen() on a socket that was never bound: the kernel chooses the port. */
+static int autobind(struct call *c)
+{
+    struct usock *us = c->us;
+    if (us->bound && us->local.port != 0)
+        return 0;
+    const struct endpoint any = {.addr = us->bound               ? us->local.addr
+                                         : us->family == AF_INET ? ip_addr_from_v4(0)
+                                                                 : (struct ip_addr){.q = {0, 0}}};
+    union sockaddr_any name;
+    const socklen_t len = sockaddr_make(us->family, &any, &name);
+    if (us->kernel_bound)
+        return 0; /* IP_BIND_ADDRESS_NO_PORT: listen() itself will choose */
+    const int r = raw_bind(c->fd, &name, len);
+    return r < 0 ? r : bound_by_kernel(c);
+}
+
+/* The kernel's side of a listener: guard of the port, and door for clients on this host. */
+static int listen_in_kernel(struct call *c, int backlog)
+{
+    struct usock *us = c->us;
+    if (config.own_address) {
+        if (!us->kernel_bound)
+            return 0;
+        const int r = raw_listen(c->fd, backlog);
+        us->kernel_listen = r == 0;
+        if (r < 0)
+            return r;
+    } else {
+        const int r = guard_backing(c->fd, true, us->family == AF_INET6 && !us->v6only, backlog);
+        if (r < 0)
+            return r;
+        us->guarded = us->kernel_listen = true;
+    }
+    raw_fcntl(c->fd, F_SETFL, raw_fcntl(c->fd, F_GETFL, 0) | O_NONBLOCK);
+    return us->local.port != 0 ? 0 : bound_by_kernel(c);
+}
+
+static int listen_in_engine(struct call *c, int backlog)
+{
+    struct usock *us = c->us;
+    struct tcp_opts defaults;
+    tcp_opts_init(&defaults, c->cx.st);
+    const struct tcp_listen_args args = {
+        .local = us->local,
+        .backlog = backlog,
+        .reuseport = us->reuseport,
+        .opts = us->conn != NULL ? tcp_opts(us->conn) : &defaults,
+        .owner = us,
+    };
+    link_filter_add_port(engine.link, us->local.port);
+    link_filter_update(engine.link);
+    const int r = tcp_listen(&c->cx, &args, &us->listener);
+    if (r < 0)
+        return r;
+    us->kind = USOCK_LISTENER;
+    us->backlog = backlog;
+    if (us->conn != NULL) {
+        tcp_set_owner(us->conn, NULL);
+        tcp_close(&c->cx, us->conn);
+        us->conn = NULL;
+    }
+    if (us->kernel_listen)
+        wait_listens(&c->cx, us);
+    return 0;
+}
+
+static int64_t sock_listen(struct call *c, int backlog)
+{
+    struct usock *us = c->us;
+    if (us->kind == USOCK_CONN)
+        return -EINVAL;
+    if (us->kind == USOCK_LISTENER) {
+        tcp_listener_set_backlog(us->listener, backlog);
+        us->backlog = backlog;
+        return us->kernel_listen ? raw_listen(c->fd, backlog) : 0;
+    }
+    int r = autobind(c);
+    if (r < 0)
+        return r;
+    const struct decision d = route_listen(us, &us->local);
+    if (d.verdict == VERDICT_FAIL)
+        return -d.err;
+    if (d.verdict == VERDICT_KERNEL) {
+        usock_to_kernel(&c->cx, us);
+        return CALL_PASS;
+    }
+    r = listen_in_kernel(c, backlog);
+    return r < 0 ? r : listen_in_engine(c, backlog);
+}
+
+SHIM_EXPORT int listen(int fd, int backlog)
+{
+    struct call c;
+    if (unlikely(call_begin(&c, fd, "listen", CALL_ANY))) {
+        const int64_t r = sock_listen(&c, backlog);
+        if (r != CALL_PASS)
+            return (int)call_end(&c, r);
+        call_pass(&c);
+    } else {
+        const int refused = sock_refused(fd, NULL, 0);
+        if (refused != 0)
+            return (int)call_result(-refused);
+    }
+    return real_ready()->listen(fd, backlog);
+}
+
+/* shutdown() of the reading side ends a listener: accept() fails from then on, connect() may
+ * follow. */
+static int shutdown_listener(struct call *c, int how)
+{
+    struct usock *us = c->us;
+    if (how == SHUT_WR)
+        return 0;
+    tcp_listener_close(&c->cx, us->listener);
+    us->listener = NULL;
+    us->kind = USOCK_UNDECIDED;
+    us->kernel_listen = false;
+    raw_syscall(SYS_shutdown, c->fd, SHUT_RD, 0, 0, 0, 0);
+    us->guarded = false;
+    raw_fcntl(c->fd, F_SETFL,
+              (raw_fcntl(c->fd, F_GETFL, 0) & ~O_NONBLOCK) | (us->nonblock ? O_NONBLOCK : 0));
+    wait_wake_all(&c->cx, us);
+    return 0;
+}
+
+static int sock_shutdown(struct call *c, int how)
+{
+    if (how < SHUT_RD || how > SHUT_RDWR)
+        return -EINVAL;
+    if (c->us->kind == USOCK_LISTENER)
+        return shutdown_listener(c, how);
+    const int r = tcp_shutdown(&c->cx, c->us->conn, (enum tcp_how)how);
+    wait_wake_all(&c->cx, c->us);
+    return r;
+}
+
+SHIM_EXPORT int shutdown(int fd, int how)
+{
+    struct call c;
+    if (likely(!call_begin(&c, fd, "shutdown", CALL_CONN | CALL_LISTENER)))
+        return real_ready()->shutdown(fd, how);
+    return (int)call_end(&c, sock_shutdown(&c, how));
+}

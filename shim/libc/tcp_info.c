@@ -1,0 +1,89 @@
+/* TCP_INFO: the engine's view in Linux's layout and units (microseconds, segments). */
+#define _GNU_SOURCE
+#include <linux/tcp.h>
+
+#include "shim/libc/sockopt.h"
+
+static uint32_t usec(nsec_t t)
+{
+    return (uint32_t)min_u64(t / NSEC_PER_USEC, UINT32_MAX);
+}
+
+static uint32_t msec(nsec_t t)
+{
+    return (uint32_t)min_u64(t / NSEC_PER_MSEC, UINT32_MAX);
+}
+
+static void fill(const struct tcp_view *v, struct tcp_info *i)
+{
+    const uint32_t mss = max_u32(v->snd_mss, 1);
+    i->tcpi_state = (uint8_t)v->state;
+    i->tcpi_ca_state = v->ca_state;
+    i->tcpi_retransmits = v->retransmits;
+    i->tcpi_probes = v->probes;
+    i->tcpi_backoff = v->backoff;
+    i->tcpi_options = (uint8_t)((v->ts ? TCPI_OPT_TIMESTAMPS : 0) | (v->sack ? TCPI_OPT_SACK : 0) |
+                                (v->wscale ? TCPI_OPT_WSCALE : 0) | (v->ecn ? TCPI_OPT_ECN : 0));
+    i->tcpi_snd_wscale = v->snd_wscale & 0xf;
+    i->tcpi_rcv_wscale = v->rcv_wscale & 0xf;
+    i->tcpi_rto = usec(v->rto);
+    i->tcpi_ato = usec(v->ato);
+    i->tcpi_snd_mss = v->snd_mss;
+    i->tcpi_rcv_mss = v->rcv_mss;
+    i->tcpi_unacked = v->unacked_segs;
+    i->tcpi_sacked = v->sacked_segs;
+    i->tcpi_lost = v->lost_segs;
+    i->tcpi_retrans = v->retrans_segs;
+    i->tcpi_last_data_sent = msec(v->last_data_sent);
+    i->tcpi_last_data_recv = msec(v->last_data_recv);
+    i->tcpi_last_ack_recv = msec(v->last_ack_recv);
+    i->tcpi_pmtu = v->pmtu;
+    i->tcpi_rcv_ssthresh = v->rcv_ssthresh;
+    i->tcpi_rtt = usec(v->srtt);
+    i->tcpi_rttvar = usec(v->rttvar);
+    i->tcpi_snd_ssthresh = v->ssthresh >= 0x7fffffff ? 0x7fffffff : v->ssthresh / mss;
+    i->tcpi_snd_cwnd = v->cwnd / mss;
+    i->tcpi_advmss = v->advmss;
+    i->tcpi_reordering = 3;
+    i->tcpi_rcv_rtt = usec(v->rcv_rtt);
+    i->tcpi_rcv_space = v->rcv_space;
+    i->tcpi_total_retrans = v->total_retrans;
+    i->tcpi_pacing_rate = ~0ull;
+    i->tcpi_max_pacing_rate = ~0ull;
+    i->tcpi_bytes_acked = v->bytes_acked;
+    i->tcpi_bytes_received = v->bytes_received;
+    i->tcpi_segs_out = v->segs_out;
+    i->tcpi_segs_in = v->segs_in;
+    i->tcpi_notsent_bytes = v->notsent;
+    i->tcpi_min_rtt = usec(v->min_rtt);
+    i->tcpi_data_segs_in = v->data_segs_in;
+    i->tcpi_data_segs_out = v->data_segs_out;
+    i->tcpi_delivery_rate = 0;
+    i->tcpi_delivered = (uint32_t)(v->delivered / mss);
+    i->tcpi_bytes_sent = v->bytes_sent;
+    i->tcpi_bytes_retrans = v->bytes_retrans;
+    i->tcpi_dsack_dups = v->dsack_dups;
+    i->tcpi_reord_seen = v->reord_seen;
+    i->tcpi_snd_wnd = v->snd_wnd;
+}
+
+int64_t option_get_tcp_info(struct call *c, void *val, socklen_t *len)
+{
+    struct tcp_info info;
+    memset(&info, 0, sizeof(info));
+    if (c->us->kind == USOCK_CONN) {
+        struct tcp_view view;
+        tcp_view(&c->cx, c->us->conn, &view);
+        fill(&view, &info);
+    } else if (c->us->kind == USOCK_LISTENER) {
+        /* Linux reports the queue of a listener in these two. */
+        uint32_t syn_queue, accept_queue, backlog;
+        tcp_listener_queues(c->us->listener, &syn_queue, &accept_queue, &backlog);
+        info.tcpi_state = TCP_LISTEN;
+        info.tcpi_unacked = accept_queue;
+        info.tcpi_sacked = backlog;
+    } else {
+        return CALL_PASS;
+    }
+    return option_give(val, len, &info, sizeof(info));
+}

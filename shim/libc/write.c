@@ -1,0 +1,157 @@
+/* send() and its relatives. The loop is Linux's tcp_sendmsg() as a program sees it. */
+#define _GNU_SOURCE
+#include <limits.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+#include "shim/libc/cursor.h"
+#include "shim/libc/real.h"
+#include "shim/libc/sock.h"
+#include "shim/wait/wait.h"
+
+/* One step failed for good, or for now where the call may not wait. Bytes already taken come first.
+ */
+static int64_t ended(struct call *c, int64_t err, size_t copied, int flags)
+{
+    if (copied > 0)
+        return (int64_t)copied;
+    if (err == -EPIPE && (flags & MSG_NOSIGNAL) == 0)
+        c->sigpipe = true;
+    return err;
+}
+
+int64_t sock_send(struct call *c, const struct slice *from, unsigned n, int flags)
+{
+    struct usock *us = c->us;
+    const bool nonblock = us->nonblock || (flags & MSG_DONTWAIT) != 0;
+    const uint32_t how =
+        ((flags & MSG_MORE) != 0 ? TCP_SEND_MORE : 0) | ((flags & MSG_OOB) != 0 ? TCP_SEND_OOB : 0);
+    size_t total = 0;
+    for (unsigned i = 0; i < n; i++)
+        total += from[i].len;
+    const nsec_t deadline = call_deadline(c, us->sndtimeo);
+    size_t copied = 0;
+    bool drained = false;
+    struct cursor k;
+    cursor_init(&k, from, n);
+    for (;;) {
+        /* After a part was taken, an error is the next call's: not asked for, it stays pending. */
+        if (copied > 0 && (tcp_peek_error(us->conn) != 0 || tcp_writing_shut(us->conn)))
+            return (int64_t)copied;
+        const struct slice *window;
+        const unsigned slices = cursor_window(&k, &window);
+        const uint32_t more =
+            slices < k.n ? TCP_SEND_MORE : 0; /* the rest of the vector follows at once */
+        int64_t r = tcp_send(&c->cx, us->conn, window, slices, how | more);
+        if (r >= 0) {
+            copied += (size_t)r;
+            if (copied >= total)
+                return (int64_t)copied;
+            cursor_advance(&k, (size_t)r);
+            if (r > 0)
+                continue;
+            r = -EAGAIN;
+        }
+        if (r != -EAGAIN)
+            return ended(c, r, copied, flags);
+        if (nonblock) {
+            if (drained || copied > 0)
+                return ended(c, -EAGAIN, copied, flags);
+            engine_drain(&c->cx); /* an ACK may lie in the packet socket */
+            drained = true;
+            continue;
+        }
+        r = call_wait(c, TCP_EV_OUT, NULL, deadline,
+                      us->sndtimeo == 0 && copied == 0 ? WAIT_RESTART : 0);
+        if (r < 0)
+            return ended(c, r, copied, flags);
+    }
+}
+
+static ssize_t send_buffer(struct call *c, const void *buf, size_t len, int flags)
+{
+    int64_t r = sock_check_buf(buf, len);
+    if (likely(r == 0)) {
+        const struct slice from = {.base = (void *)buf, .len = min_u64(len, TRANSFER_MAX)};
+        r = sock_send(c, &from, 1, flags);
+    }
+    return call_end(c, r);
+}
+
+SHIM_EXPORT ssize_t send(int fd, const void *buf, size_t len, int flags)
+{
+    struct call c;
+    if (likely(!call_begin(&c, fd, "send", CALL_CONN)))
+        return real_ready()->send(fd, buf, len, flags);
+    return send_buffer(&c, buf, len, flags);
+}
+extern __typeof(send) __send __attribute__((alias("send"), visibility("default")));
+
+SHIM_EXPORT ssize_t write(int fd, const void *buf, size_t len)
+{
+    struct call c;
+    if (likely(!call_begin(&c, fd, "write", CALL_CONN)))
+        return real_ready()->write(fd, buf, len);
+    return send_buffer(&c, buf, len, 0);
+}
+extern __typeof(write) __write __attribute__((alias("write"), visibility("default")));
+
+/*
+ * TCP Fast Open as a program asks for it: connect and send in one call. Without a cookie for the
+ * peer Linux connects first, and so does this.
+ */
+static bool fast_open(int fd, const struct sockaddr *sa, socklen_t sa_len, int flags, int *result)
+{
+    struct call c;
+    if ((flags & MSG_FASTOPEN) == 0 || sa == NULL || !call_begin(&c, fd, "connect", CALL_UNDECIDED))
+        return false;
+    const int64_t r = sock_connect(&c, sa, sa_len);
+    if (r == CALL_PASS) {
+        call_pass(&c);
+        return false;
+    }
+    *result = (int)call_end(&c, r);
+    return true;
+}
+
+SHIM_EXPORT ssize_t sendto(int fd, const void *buf, size_t len, int flags,
+                           const struct sockaddr *sa, socklen_t sa_len)
+{
+    struct call c;
+    int r;
+    if (unlikely(fast_open(fd, sa, sa_len, flags, &r)) && r < 0)
+        return r;
+    if (likely(!call_begin(&c, fd, "sendto", CALL_CONN)))
+        return real_ready()->sendto(fd, buf, len, flags, sa, sa_len);
+    return send_buffer(&c, buf, len, flags); /* a connected stream ignores the address */
+}
+
+static ssize_t write_vector(struct call *c, const struct iovec *iov, int n, int flags)
+{
+    if (n < 0 || n > IOV_MAX)
+        return call_end(c, -EINVAL);
+    int64_t r = sock_check_iov(iov, (size_t)n, false);
+    if (r >= 0)
+        r = sock_send(c, (const struct slice *)iov, (unsigned)n, flags);
+    return call_end(c, r);
+}
+
+SHIM_EXPORT ssize_t writev(int fd, const struct iovec *iov, int n)
+{
+    struct call c;
+    if (likely(!call_begin(&c, fd, "writev", CALL_CONN)))
+        return real_ready()->writev(fd, iov, n);
+    return write_vector(&c, iov, n, 0);
+}
+
+/* As preadv2(): offset -1 means writev(). */
+SHIM_EXPORT ssize_t pwritev2(int fd, const struct iovec *iov, int n, off_t offset, int flags)
+{
+    struct call c;
+    if (unlikely(offset == -1 && call_begin(&c, fd, "pwritev2", CALL_CONN)))
+        return write_vector(&c, iov, n, (flags & RWF_NOWAIT) != 0 ? MSG_DONTWAIT : 0);
+    if (real_ready()->pwritev2 == NULL)
+        return call_result(-ENOSYS);
+    return real.pwritev2(fd, iov, n, offset, flags);
+}
+extern __typeof(pwritev2) pwritev64v2 __attribute__((alias("pwritev2"), visibility("default")));

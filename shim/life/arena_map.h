@@ -1,0 +1,12 @@
+/* The mapping that holds the arena. */
+#pragma once
+
+#include <stddef.h>
+
+/*
+ * Maps size zeroed bytes, shared with the processes that fork from this one, at one of a few fixed
+ * high addresses that a later image can map again. No memory is used before it is touched. 0 or
+ * negative errno.
+ */
+int arena_map(size_t size, void **base);
+void arena_unmap(void *base, size_t size);

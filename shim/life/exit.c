@@ -1,0 +1,105 @@
+/*
+ * Exit delivers. In the kernel, data that send() accepted and the FIN reach the peer although the
+ * process is gone; here the last process of the family waits for that before it goes.
+ */
+#define _GNU_SOURCE
+#include "shim/life/exit.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "shim/core/engine.h"
+#include "shim/core/fdtable.h"
+#include "shim/core/raw.h"
+#include "shim/core/shared.h"
+#include "shim/libc/real.h"
+#include "shim/libc/streams.h"
+#include "shim/link/link.h"
+
+#define DELIVER_MAX (60 * NSEC_PER_SEC)
+/*
+ * Everything is acknowledged but a peer's FIN is still to come: answered for this long, so that the
+ * usual exchange of FINs ends in order and not with the kernel's RST.
+ */
+#define FAREWELL_MAX (100 * NSEC_PER_MSEC)
+#define STEP_MAX     (50 * NSEC_PER_MSEC)
+
+static void sleep_on_link(nsec_t span)
+{
+    struct pollfd p = {.fd = engine.link != NULL ? engine.link->fd : -1, .events = POLLIN};
+    span = span < STEP_MAX ? span : STEP_MAX;
+    struct timespec ts = {.tv_sec = 0, .tv_nsec = (long)span};
+    raw_ppoll(&p, 1, &ts);
+}
+
+static void deliver(void)
+{
+    struct stack_cx cx;
+    nsec_t end = 0, farewell = 0;
+    for (;;) {
+        engine_enter(&cx);
+        engine_drain(&cx);
+        stack_flush(&cx);
+        const uint32_t unsent = tcp_orphans_unsent(cx.st), orphans = tcp_orphans(cx.st);
+        const nsec_t deadline = stack_deadline(cx.st);
+        const nsec_t now = cx.now;
+        engine_leave(&cx);
+        if (end == 0)
+            end = now + DELIVER_MAX;
+        if (unsent == 0 && farewell == 0)
+            farewell = now + FAREWELL_MAX;
+        if (orphans == 0 || now >= end || (unsent == 0 && now >= farewell))
+            return;
+        sleep_on_link(deadline > now ? deadline - now : 0);
+    }
+}
+
+void exit_release(bool keep_shared)
+{
+    if (!engine_running() || engine_inside())
+        return;
+    struct stack_cx cx;
+    engine_enter(&cx);
+    usock_drop_all(&cx, keep_shared);
+    engine_leave(&cx);
+    if (engine_processes() <= 1)
+        deliver();
+}
+
+/* Once for a process: exit() comes by the destructor and may then meet _exit(). */
+static void leave_process(void)
+{
+    static bool left;
+    if (!engine_running() || __atomic_exchange_n(&left, true, __ATOMIC_ACQ_REL))
+        return;
+    exit_release(false);
+    engine_detach();
+}
+
+/* exit(): after the program's atexit() functions. libc's streams would be flushed too late. */
+__attribute__((destructor)) static void at_exit(void)
+{
+    if (!engine_running())
+        return;
+    streams_flush();
+    leave_process();
+}
+
+SHIM_EXPORT _Noreturn void _exit(int status)
+{
+    leave_process();
+    for (;;)
+        raw_syscall(SYS_exit_group, status, 0, 0, 0, 0, 0);
+}
+
+SHIM_EXPORT _Noreturn void _Exit(int status)
+{
+    _exit(status);
+}
+
+SHIM_EXPORT _Noreturn void quick_exit(int status)
+{
+    leave_process();
+    real_ready()->quick_exit(status);
+    _exit(status);
+}

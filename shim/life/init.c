@@ -1,0 +1,201 @@
+/*
+ * The beginning: the constructor, which costs next to nothing, and the start of the engine at the
+ * first TCP socket. Nothing is printed before a program uses TCP.
+ */
+#define _GNU_SOURCE
+#include "shim/life/init.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <unistd.h>
+
+#include "shim/core/config.h"
+#include "shim/core/fdtable.h"
+#include "shim/core/raw.h"
+#include "shim/core/shared.h"
+#include "shim/libc/real.h"
+#include "shim/life/arena_map.h"
+#include "shim/life/own_address.h"
+#include "shim/link/guard.h"
+#include "shim/link/link.h"
+#include "shim/wait/wait.h"
+#include "shim/watch/trace_text.h"
+
+#define START_TEXT_MAX 300
+
+/* Held while the engine starts, and across fork; the engine's own lock comes after it. */
+static pthread_mutex_t start_lock = PTHREAD_MUTEX_INITIALIZER;
+static char start_text[START_TEXT_MAX]; /* why the start failed and the cure */
+static bool start_tried, start_told;
+
+static void before_fork(void)
+{
+    pthread_mutex_lock(&start_lock);
+    fds_before_fork();
+}
+
+static void after_fork_parent(void)
+{
+    fds_after_fork_parent();
+    pthread_mutex_unlock(&start_lock);
+}
+
+static void after_fork_child(void)
+{
+    fds_after_fork_child();
+    wait_after_fork_child();
+    guard_after_fork_child();
+    pthread_mutex_unlock(&start_lock);
+}
+
+void shim_init(void)
+{
+    static bool done;
+    if (__atomic_exchange_n(&done, true, __ATOMIC_ACQ_REL))
+        return;
+    real_bind();
+    config_read(environ);
+    if (config.off)
+        return;
+    pthread_atfork(before_fork, after_fork_parent, after_fork_child);
+    trace_text_open();
+}
+
+__attribute__((constructor)) static void construct(void)
+{
+    int saved = errno;
+    shim_init();
+    errno = saved;
+}
+
+static nsec_t monotonic(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (nsec_t)ts.tv_sec * NSEC_PER_SEC + (nsec_t)ts.tv_nsec;
+}
+
+/* An arena with a stack in it. */
+static int make_stack(void **base, struct stack **st)
+{
+    struct stack_config sc = {.own_address = config.own_address,
+                              .loopback = config.loopback_user || config.own_address,
+                              .cc = config.cc};
+    int err = arena_map(config.mem, base);
+    if (err < 0) {
+        snprintf(start_text, sizeof(start_text),
+                 "TCPSHIM_MEM: %llu MB of address space cannot be mapped (%s); give less, or raise "
+                 "ulimit -v",
+                 (unsigned long long)(config.mem >> 20), strerror(-err));
+        return err;
+    }
+    if (raw_getrandom(sc.seed, sizeof(sc.seed)) != sizeof(sc.seed))
+        memcpy(sc.seed, &(nsec_t){monotonic()},
+               sizeof(nsec_t)); /* before the kernel's pool is up */
+    guard_port_range(&sc.port_min, &sc.port_max);
+    /* the probe of an own address begins in the past (own_address.c) */
+    *st = stack_init(*base, config.mem, shared_size(), &sc, monotonic() - 2 * NSEC_PER_SEC);
+    if (*st)
+        return 0;
+    snprintf(start_text, sizeof(start_text), "TCPSHIM_MEM: %llu MB is too little; give 16M or more",
+             (unsigned long long)(config.mem >> 20));
+    arena_unmap(*base, config.mem);
+    return -ENOMEM;
+}
+
+/* The link, and the own address where there is one. */
+static int make_link(struct stack *st, struct link **l)
+{
+    const char *cure = "the packet socket cannot be opened";
+    int err = config.own_address ? own_address_lock(&config, start_text, sizeof(start_text)) : 0;
+    if (err < 0)
+        return err;
+    err = link_af_packet_open(st, &config, l, &cure);
+    if (err < 0) {
+        snprintf(start_text, sizeof(start_text), "%s (%s)", cure, strerror(-err));
+    } else if (config.own_address) {
+        err = own_address_probe(&config, st, *l, start_text, sizeof(start_text));
+        if (err < 0)
+            fd_release_internal((*l)->fd);
+    }
+    if (err < 0)
+        own_address_unlock();
+    return err;
+}
+
+static int start(void)
+{
+    struct stack *st;
+    struct link *l;
+    void *base;
+    if (config.error[0]) {
+        snprintf(start_text, sizeof(start_text), "%s", config.error);
+        return -EINVAL;
+    }
+    int err = fd_table_init();
+    if (err < 0) {
+        snprintf(start_text, sizeof(start_text), "no memory for the table of descriptors");
+        return err;
+    }
+    err = make_stack(&base, &st);
+    if (err < 0)
+        return err;
+    shared_init(st);
+    err = make_link(st, &l);
+    if (err < 0) {
+        arena_unmap(base, config.mem);
+        return err;
+    }
+    engine.sh = stack_extra(st);
+    engine.link = l;
+    __atomic_store_n(&engine.st, st, __ATOMIC_RELEASE);
+    engine_attach();
+    return 0;
+}
+
+/* Once, at the first use of TCP. */
+static void tell(void)
+{
+    if (start_told)
+        return;
+    start_told = true;
+    if (config.warning[0])
+        config_complain("%s", config.warning);
+    if (engine.start_error)
+        config_complain("%s%s", start_text,
+                        config.fallback_kernel ? "; TCP uses the kernel (TCPSHIM_FALLBACK)" : "");
+}
+
+static int start_once(bool quietly)
+{
+    const uint64_t all = UINT64_MAX;
+    uint64_t before;
+    int saved = errno;
+    shim_init();
+    /* a handler that makes a socket meanwhile would wait for its own thread */
+    raw_sigprocmask(SIG_SETMASK, &all, &before);
+    pthread_mutex_lock(&start_lock);
+    if (!start_tried) {
+        start_tried = true;
+        engine.start_error = -start();
+    }
+    if (!quietly)
+        tell();
+    int err = -engine.start_error;
+    pthread_mutex_unlock(&start_lock);
+    raw_sigprocmask(SIG_SETMASK, &before, NULL);
+    errno = saved;
+    return err;
+}
+
+int engine_start(void)
+{
+    if (likely(engine_running() && __atomic_load_n(&start_told, __ATOMIC_RELAXED)))
+        return 0;
+    return start_once(false);
+}
+
+int engine_start_quietly(void)
+{
+    return engine_running() ? 0 : start_once(true);
+}

@@ -1,0 +1,11 @@
+/* The beginning of the library in a process. */
+#pragma once
+
+/*
+ * What the constructor does: binds libc's functions, reads the variables, registers the handlers of
+ * fork. Idempotent: a hook that another library's constructor calls before ours may call it first.
+ */
+void shim_init(void);
+/* As engine_start(), but what is wrong is said only when TCP is used (before privileges are
+ * dropped). */
+int engine_start_quietly(void);

@@ -1,0 +1,272 @@
+/*
+ * A program that computes, or sleeps in a call that is not ours, must still acknowledge, retransmit
+ * and answer SYNs. That is the service thread's work, and it must not be felt otherwise: a wake-up
+ * of it costs a switch, and may take the processor from the program's own thread.
+ *
+ *   DEEP   a caller drives and sleeps: nothing to do. A futex without time-out. Whoever gives up
+ *          the role with nobody to take it rings (sleep_settle()).
+ *   TICK   looks every 5 ms whether callers still drive (shared.drains moves), without the lock.
+ *          A driver that sleeps through four ticks: DEEP. Nobody for a whole tick: DRIVE.
+ *   DRIVE  has the role: sleeps on the packet socket and the engine's timers like any driver. As
+ *          soon as callers drain again or take the role: TICK.
+ *
+ * So an idle process makes no wake-ups, and a busy one is looked at every 5 ms.
+ */
+#define _GNU_SOURCE
+#include "shim/life/service.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <sys/prctl.h>
+
+#include "shim/core/raw.h"
+#include "shim/core/shared.h"
+#include "shim/link/link.h"
+#include "shim/wait/sleep.h"
+#include "shim/wait/waiter.h"
+
+#define TICK         (5 * NSEC_PER_MSEC)
+#define QUIET_TICKS  4
+/* Two wake-ups by packets in DRIVE are at least this far apart: frames gather. */
+#define DRIVE_PACE   (200 * NSEC_PER_USEC)
+/* In DRIVE nobody of another process can wake this thread: it looks by itself. */
+#define DRIVE_LOOK   (50 * NSEC_PER_MSEC)
+/* The driver is another process: whether it still lives. */
+#define FOREIGN_LOOK NSEC_PER_SEC
+#define RETRY        NSEC_PER_SEC
+#define STACK_BYTES  (128 * 1024)
+
+static struct {
+    bool started; /* (atomic) */
+    nsec_t retry_at;
+    uint32_t slot;
+} service;
+
+bool service_wanted(struct stack_cx *cx)
+{
+    if (likely(__atomic_load_n(&service.started, __ATOMIC_RELAXED)))
+        return false;
+    if (cx->now < service.retry_at || process_self() == NULL)
+        return false;
+    return engine.sh->listened || stack_deadline(cx->st) != NSEC_NEVER;
+}
+
+static nsec_t now(void)
+{
+    struct stack_cx cx;
+    engine_clock(&cx);
+    return cx.now;
+}
+
+/* Until the bell rings (its value is no longer `seen`) or the time is over. */
+static void bell_wait(struct process *self, uint32_t seen, nsec_t span)
+{
+    struct timespec ts = {.tv_sec = (time_t)(span / NSEC_PER_SEC),
+                          .tv_nsec = (long)(span % NSEC_PER_SEC)};
+    raw_syscall(SYS_futex, (long)&self->doorbell, FUTEX_WAIT, seen,
+                (long)(span == NSEC_NEVER ? NULL : &ts), 0, 0);
+}
+
+static uint32_t bell(const struct process *self)
+{
+    return __atomic_load_n(&self->doorbell, __ATOMIC_ACQUIRE);
+}
+
+static uint64_t drains(void)
+{
+    return __atomic_load_n(&engine.sh->drains, __ATOMIC_RELAXED);
+}
+
+static uint32_t driver(void)
+{
+    return __atomic_load_n(&engine.sh->driver, __ATOMIC_RELAXED);
+}
+
+/* ---- the three modes; each returns the next ---- */
+
+static enum service_mode deep(struct process *self)
+{
+    struct shared *sh = engine.sh;
+    struct stack_cx cx;
+    const uint32_t seen = bell(self);
+    nsec_t span = NSEC_NEVER;
+    engine_enter(&cx);
+    sleep_check_driver(sh);
+    const bool driven = sh->driver != 0 && sh->driver != service.slot;
+    const bool quiet = driven && list_empty(&self->relay);
+    if (driven && &sh->processes[waiter_at(sh, sh->driver)->process - 1] != self)
+        span = FOREIGN_LOOK;
+    self->service = quiet ? SERVICE_DEEP : SERVICE_TICK;
+    engine_leave(&cx);
+    if (!quiet)
+        return SERVICE_TICK;
+    bell_wait(self, seen, span);
+    waiter_relay();
+    /* Rung for a relay only, or not at all: still somebody drives. */
+    return __atomic_load_n(&self->service, __ATOMIC_RELAXED);
+}
+
+static enum service_mode tick(struct process *self)
+{
+    unsigned quiet = 0;
+    for (;;) {
+        const uint64_t before = drains();
+        const uint32_t seen = bell(self);
+        waiter_relay();
+        const nsec_t start = now();
+        bell_wait(self, seen, TICK);
+        waiter_relay();
+        if (drains() != before) {
+            quiet = 0;
+        } else if (driver() == 0) {
+            if (now() - start >= TICK)
+                return SERVICE_DRIVE;
+        } else if (++quiet >= QUIET_TICKS) {
+            return SERVICE_DEEP;
+        }
+    }
+}
+
+/* Entered: takes the role if it is free. */
+static bool drive_begin(struct process *self, struct waiter *w)
+{
+    struct shared *sh = engine.sh;
+    if ((sh->driver != 0 && sh->driver != service.slot) || !list_empty(&sh->sleepers))
+        return false;
+    sh->driver = service.slot;
+    w->asleep = true; /* engine_leave() leaves the role with it, and may wake it */
+    self->service = SERVICE_DRIVE;
+    return true;
+}
+
+static int drive_sleep(nsec_t until, nsec_t at)
+{
+    if (engine_processes() > 1)
+        until = min_u64(until, at + DRIVE_LOOK);
+    const nsec_t span = until > at ? until - at : 0;
+    struct timespec ts = {.tv_sec = (time_t)(span / NSEC_PER_SEC),
+                          .tv_nsec = (long)(span % NSEC_PER_SEC)};
+    struct pollfd fds[2] = {
+        {.fd = waiter_fd(service.slot) > 0 ? waiter_fd(service.slot) : -1, .events = POLLIN},
+        {.fd = engine.link != NULL ? engine.link->fd : -1, .events = POLLIN},
+    };
+    const int r = raw_ppoll(fds, 2, until == NSEC_NEVER ? NULL : &ts);
+    if (fds[0].revents != 0) {
+        uint64_t count;
+        raw_read(fds[0].fd, &count, sizeof(count));
+    }
+    return r;
+}
+
+static enum service_mode drive(struct process *self)
+{
+    struct shared *sh = engine.sh;
+    struct waiter *w = waiter_at(sh, service.slot);
+    struct stack_cx cx;
+    engine_enter(&cx);
+    bool mine = drive_begin(self, w);
+    uint64_t seen = drains();
+    while (mine) {
+        w->asleep = true;
+        stack_flush(&cx);
+        const nsec_t until = sh->driver_until = stack_deadline(cx.st);
+        const nsec_t slept_at = cx.now;
+        engine_leave(&cx);
+        const int r = drive_sleep(until, slept_at);
+        if (r > 0 && now() - slept_at < DRIVE_PACE)
+            bell_wait(self, bell(self), DRIVE_PACE);
+        engine_enter(&cx);
+        w->asleep = false;
+        mine = sh->driver == service.slot && drains() == seen;
+        if (!mine)
+            break;
+        engine_drain(&cx);
+        seen = drains();
+    }
+    if (sh->driver == service.slot)
+        sh->driver = 0;
+    self->service = SERVICE_TICK;
+    engine_leave(&cx);
+    waiter_relay();
+    return SERVICE_TICK;
+}
+
+static void *service_main(void *arg)
+{
+    struct process *self = arg;
+    enum service_mode mode = SERVICE_TICK;
+    prctl(PR_SET_NAME, "tcpshim");
+    while (__atomic_load_n(&self->pid, __ATOMIC_RELAXED) > 0) { /* until engine_detach() */
+        switch (mode) {
+        case SERVICE_DEEP:
+            mode = deep(self);
+            break;
+        case SERVICE_DRIVE:
+            mode = drive(self);
+            break;
+        default:
+            mode = tick(self);
+            break;
+        }
+    }
+    for (;;)
+        bell_wait(self, bell(self), NSEC_NEVER);
+    return NULL;
+}
+
+/* ---- starting ---- */
+
+/* All signals are blocked but for the two that libc keeps to itself (cancellation, setuid). */
+static const uint64_t all_signals = ~(1ull << 31 | 1ull << 32);
+
+static bool thread_start(struct process *self)
+{
+    pthread_attr_t attr;
+    pthread_t thread;
+    uint64_t mask;
+    if (pthread_attr_init(&attr) != 0)
+        return false;
+    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+    pthread_attr_setstacksize(&attr, STACK_BYTES);
+    raw_sigprocmask(SIG_BLOCK, &all_signals, &mask);
+    int err = pthread_create(&thread, &attr, service_main, self);
+    if (err == EINVAL) { /* thread-local storage of the program is larger than that */
+        pthread_attr_setstacksize(&attr, (size_t)8 << 20);
+        err = pthread_create(&thread, &attr, service_main, self);
+    }
+    raw_sigprocmask(SIG_SETMASK, &mask, NULL);
+    pthread_attr_destroy(&attr);
+    return err == 0;
+}
+
+void service_start(void)
+{
+    if (__atomic_exchange_n(&service.started, true, __ATOMIC_ACQ_REL))
+        return;
+    struct stack_cx cx;
+    const int saved = errno;
+    struct process *self = process_self();
+    engine_enter(&cx);
+    if (self != NULL && service.slot == 0)
+        service.slot = waiter_claim();
+    if (self != NULL && service.slot != 0) {
+        struct waiter *w = waiter_at(engine.sh, service.slot);
+        w->service = true;
+        self->service = SERVICE_TICK;
+    }
+    engine_leave(&cx);
+    if (self == NULL || service.slot == 0 || !thread_start(self)) {
+        if (self != NULL)
+            self->service = SERVICE_NONE;
+        service.retry_at = cx.now + RETRY;
+        __atomic_store_n(&service.started, false, __ATOMIC_RELEASE);
+    }
+    errno = saved;
+}
+
+void service_after_fork_child(void)
+{
+    service.started = false;
+    service.slot = 0;
+    service.retry_at = 0;
+}

@@ -1,0 +1,14 @@
+/*
+ * The service thread: drives the engine while no caller does, and passes on wake-ups that other
+ * processes send to sleepers of this one. Theory of operation in service.c.
+ */
+#pragma once
+
+#include "shim/core/engine.h"
+
+/* Entered, by engine_leave(): whether there is work and no service thread yet. */
+bool service_wanted(struct stack_cx *cx);
+/* Not entered. Starts it; errno unchanged. When it cannot be, the next try is a while later. */
+void service_start(void);
+/* In fork's child: the thread is not there. */
+void service_after_fork_child(void);

@@ -1,0 +1,388 @@
+/*
+ * The AF_PACKET link (packet(7)). One socket for all interfaces in shared address mode, bound to
+ * one interface in own address mode. Opened with protocol 0, so that nothing arrives before the
+ * options and the filter are set. Each frame carries a virtio-net header: frames of up to 64 KB and
+ * partial checksums pass both ways. sendmsg and recvmsg beat the rings here (docs/architecture.md).
+ */
+#include <errno.h>
+#include <linux/if_ether.h>
+#include <linux/if_packet.h>
+#include <linux/virtio_net.h>
+#include <sys/uio.h>
+
+#include "shim/core/fdtable.h"
+#include "shim/core/raw.h"
+#include "shim/core/shared.h"
+#include "shim/link/filter.h"
+#include "shim/link/interfaces.h"
+#include "shim/link/link.h"
+#include "shim/link/ports.h"
+
+#define RX_BYTES_MAX 131072
+#define RCVBUF_BYTES (16 << 20)
+#define SNDBUF_BYTES (4 << 20)
+/* The IP header of an Ethernet frame is aligned when the frame begins here. */
+#define RX_ALIGN 2
+
+struct af_packet {
+    struct link link;
+    bool vnet; /* virtio-net headers are on */
+    bool own_address;
+    uint32_t own_addr;      /* network order */
+    uint32_t loopback;      /* ifindex of lo */
+    struct port_set *ports; /* in the arena */
+    bool stale;             /* the filter is older than `ports` */
+    nsec_t refreshed;       /* when an unknown interface last made us look */
+    uint64_t dropped;       /* frames that were truncated or malformed */
+};
+
+static struct af_packet packet;
+static uint8_t rx_buffer[RX_BYTES_MAX + RX_ALIGN] __attribute__((aligned(64)));
+static struct sock_filter program[FILTER_MAX];
+
+static struct af_packet *self(struct link *l)
+{
+    return container_of(l, struct af_packet, link);
+}
+
+/* The virtio-net header (virtio 1.2, 5.1.6) that says what the kernel has to complete. */
+static void describe(const struct frame_out *f, struct virtio_net_hdr *h)
+{
+    *h = (struct virtio_net_hdr){.gso_type = VIRTIO_NET_HDR_GSO_NONE};
+    if (!f->csum_partial)
+        return;
+    h->flags = VIRTIO_NET_HDR_F_NEEDS_CSUM;
+    h->csum_start = (uint16_t)(f->l4 - f->head_start);
+    h->csum_offset = f->csum_offset;
+    if (f->gso_size > 0 && f->payload_len > f->gso_size) {
+        h->gso_type = VIRTIO_NET_HDR_GSO_TCPV4;
+        h->gso_size = f->gso_size;
+        h->hdr_len = (uint16_t)(f->head_end - f->head_start);
+    }
+}
+
+static uint16_t ethertype(const struct netif *nif, const struct frame_out *f)
+{
+    const uint8_t *p = f->head + f->head_start;
+    if (nif->kind == NETIF_ETHERNET)
+        return get_be16(p + 12);
+    return *p >> 4 == 6 ? ETH_P_IPV6 : ETH_P_IP;
+}
+
+static int packet_transmit(struct link *l, struct stack_cx *cx, const struct frame_out *f)
+{
+    struct af_packet *a = self(l);
+    const struct netif *nif = stack_netif(cx->st, f->netif);
+    const size_t head = (size_t)f->head_end - f->head_start;
+    struct virtio_net_hdr vnet;
+    struct iovec iov[2 + FRAME_SLICES_MAX];
+    unsigned n = 0;
+    if (!nif || !nif->up || nif->ifindex == 0)
+        return -ENETDOWN;
+    if (head + f->payload_len > FRAME_BYTES_MAX)
+        return -EMSGSIZE;
+    if (a->vnet) {
+        describe(f, &vnet);
+        iov[n++] = (struct iovec){&vnet, sizeof(vnet)};
+    }
+    iov[n++] = (struct iovec){(void *)(uintptr_t)(f->head + f->head_start), head};
+    for (unsigned i = 0; i < f->nslices; i++)
+        iov[n++] = (struct iovec){f->slices[i].base, f->slices[i].len};
+    struct sockaddr_ll to = {.sll_family = AF_PACKET,
+                             .sll_protocol = htobe16(ethertype(nif, f)),
+                             .sll_ifindex = (int)nif->ifindex,
+                             .sll_halen = 6};
+    struct msghdr m = {.msg_name = &to, .msg_namelen = sizeof(to), .msg_iov = iov, .msg_iovlen = n};
+    ssize_t sent;
+    do
+        sent = raw_sendmsg(l->fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
+    while (sent == -EINTR);
+    return sent < 0 ? (int)sent : 0;
+}
+
+/* What the virtio-net header of an arrived frame says. False: nothing that TCP could carry. */
+static bool decode(const struct virtio_net_hdr *h, struct frame_in *f)
+{
+    f->csum_trusted = (h->flags & (VIRTIO_NET_HDR_F_NEEDS_CSUM | VIRTIO_NET_HDR_F_DATA_VALID)) != 0;
+    switch (h->gso_type & ~VIRTIO_NET_HDR_GSO_ECN) {
+    case VIRTIO_NET_HDR_GSO_NONE:
+        return true;
+    case VIRTIO_NET_HDR_GSO_TCPV4:
+    case VIRTIO_NET_HDR_GSO_TCPV6:
+        f->gso_size = h->gso_size;
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* The stack's interface for a frame; unknown ones make us look at the machine again, once a second.
+ */
+static int incoming_netif(struct af_packet *a, struct stack_cx *cx, uint32_t ifindex)
+{
+    int at = stack_netif_by_ifindex(cx->st, ifindex);
+    if (at > 0 || a->own_address || cx->now < a->refreshed + NSEC_PER_SEC)
+        return at;
+    link_refresh(&a->link, cx->st, 0);
+    a->refreshed = cx->now;
+    return stack_netif_by_ifindex(cx->st, ifindex);
+}
+
+static void take(struct af_packet *a, struct stack_cx *cx, const struct sockaddr_ll *from,
+                 const struct virtio_net_hdr *vnet, size_t len)
+{
+    struct frame_in f = {.data = rx_buffer + RX_ALIGN, .len = (uint32_t)len};
+    if (from->sll_pkttype == PACKET_OUTGOING || from->sll_pkttype == PACKET_LOOPBACK ||
+        (uint32_t)from->sll_ifindex == a->loopback)
+        return;
+    if (a->vnet && !decode(vnet, &f)) {
+        a->dropped++;
+        return;
+    }
+    int netif = incoming_netif(a, cx, (uint32_t)from->sll_ifindex);
+    if (netif <= 0)
+        return;
+    f.netif = (uint8_t)netif;
+    stack_input(cx, &f);
+}
+
+static unsigned packet_receive(struct link *l, struct stack_cx *cx, unsigned max)
+{
+    struct af_packet *a = self(l);
+    unsigned taken = 0;
+    /* a frame that cannot be had counts too: no stream of bad frames keeps us here */
+    for (unsigned tries = 0; tries < max; tries++) {
+        struct virtio_net_hdr vnet;
+        struct sockaddr_ll from;
+        struct iovec iov[2] = {{&vnet, sizeof(vnet)}, {rx_buffer + RX_ALIGN, RX_BYTES_MAX}};
+        struct msghdr m = {.msg_name = &from,
+                           .msg_namelen = sizeof(from),
+                           .msg_iov = a->vnet ? iov : iov + 1,
+                           .msg_iovlen = a->vnet ? 2 : 1};
+        ssize_t n = raw_recvmsg(l->fd, &m, MSG_DONTWAIT | MSG_TRUNC);
+        if (n == -EAGAIN)
+            break;
+        size_t extra = a->vnet ? sizeof(vnet) : 0;
+        if (n < (ssize_t)extra || m.msg_flags & MSG_TRUNC) {
+            /* EINVAL: of a kind that the header cannot say; ENETDOWN: an interface went down */
+            a->dropped += n != -EINTR;
+            continue;
+        }
+        take(a, cx, &from, &vnet, (size_t)n - extra);
+        taken++;
+    }
+    return taken;
+}
+
+static const struct link_ops packet_ops = {
+    .name = "af_packet",
+    .transmit = packet_transmit,
+    .receive = packet_receive,
+};
+
+int link_filter_update(struct link *l)
+{
+    struct af_packet *a = self(l);
+    if (!a->stale)
+        return 0;
+    struct filter_spec spec = {.own_address = a->own_address,
+                               .own_addr = a->own_addr,
+                               .loopback = a->loopback,
+                               .ports = a->ports};
+    struct sock_fprog prog = {.len = (uint16_t)filter_build(&spec, program), .filter = program};
+    int err = raw_setsockopt(l->fd, SOL_SOCKET, SO_ATTACH_FILTER, &prog, sizeof(prog));
+    if (err == -ENOMEM && !spec.own_address) {
+        /* beyond net.core.optmem_max: a short program that passes more */
+        spec.all_ports = true;
+        prog.len = (uint16_t)filter_build(&spec, program);
+        err = raw_setsockopt(l->fd, SOL_SOCKET, SO_ATTACH_FILTER, &prog, sizeof(prog));
+    }
+    a->stale = err < 0;
+    return err;
+}
+
+/* The set changed: in own address mode no filter depends on it. */
+static int ports_changed(struct af_packet *a, bool changed)
+{
+    a->stale = a->stale || (changed && !a->own_address);
+    return link_filter_update(&a->link);
+}
+
+void link_filter_add_port(struct link *l, uint16_t port)
+{
+    struct af_packet *a = self(l);
+    (void)ports_changed(a, ports_add(a->ports, port));
+}
+
+void link_filter_remove_port(struct link *l, uint16_t port)
+{
+    if (ports_has(self(l)->ports, port) && !tcp_port_in_use(engine.st, port))
+        link_filter_sweep(l);
+}
+
+int link_filter_add_block(struct link *l, uint16_t low, uint16_t high)
+{
+    struct af_packet *a = self(l);
+    if (!ports_add_block(a->ports, (struct port_range){low, high}))
+        return -ENOSPC;
+    return ports_changed(a, true);
+}
+
+void link_filter_sweep(struct link *l)
+{
+    struct af_packet *a = self(l);
+    (void)ports_changed(a, ports_sweep(a->ports, engine.st));
+}
+
+void link_refresh(struct link *l, struct stack *st, uint32_t wanted)
+{
+    struct af_packet *a = self(l);
+    if (!a->own_address && ifaces_read() == 0)
+        ifaces_sync(st, &config, a->vnet, wanted);
+}
+
+static int set_int(int fd, int level, int name, int value)
+{
+    return raw_setsockopt(fd, level, name, &value, sizeof(value));
+}
+
+/* Buffers beyond rmem_max need CAP_NET_ADMIN; without it as much as is allowed. */
+static void set_buffers(int fd)
+{
+    if (set_int(fd, SOL_SOCKET, SO_RCVBUFFORCE, RCVBUF_BYTES) < 0)
+        (void)set_int(fd, SOL_SOCKET, SO_RCVBUF, RCVBUF_BYTES);
+    if (set_int(fd, SOL_SOCKET, SO_SNDBUFFORCE, SNDBUF_BYTES) < 0)
+        (void)set_int(fd, SOL_SOCKET, SO_SNDBUF, SNDBUF_BYTES);
+}
+
+/* Socket and options; nothing arrives yet. */
+static int open_socket(struct af_packet *a, const char **cure)
+{
+    int fd = raw_socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0);
+    if (fd == -EPERM || fd == -EACCES) {
+        *cure = "the packet socket needs CAP_NET_RAW: run as root, or with it as an ambient "
+                "capability (setpriv --inh-caps +net_raw --ambient-caps +net_raw; file "
+                "capabilities would switch LD_PRELOAD off); TCPSHIM_FALLBACK=kernel does without";
+        return fd;
+    }
+    if (fd < 0) {
+        *cure = "this kernel or sandbox has no AF_PACKET sockets; TCPSHIM_FALLBACK=kernel uses the "
+                "kernel's TCP";
+        return fd;
+    }
+    if (set_int(fd, SOL_PACKET, PACKET_IGNORE_OUTGOING, 1) < 0) {
+        *cure = "PACKET_IGNORE_OUTGOING is missing: Linux 4.20 or newer is needed";
+        raw_close(fd);
+        return -EOPNOTSUPP;
+    }
+    a->vnet = set_int(fd, SOL_PACKET, PACKET_VNET_HDR, 1) == 0;
+    set_buffers(fd);
+    int moved = fd_make_internal(fd);
+    a->link.fd = moved >= 0 ? moved : fd;
+    return 0;
+}
+
+/* Filter first, then bind: nothing arrives that is not wanted. */
+static int attach_and_bind(struct af_packet *a, uint32_t ifindex, const char **cure)
+{
+    struct sockaddr_ll at = {
+        .sll_family = AF_PACKET, .sll_protocol = htobe16(ETH_P_ALL), .sll_ifindex = (int)ifindex};
+    int err = link_filter_update(&a->link);
+    if (err < 0) {
+        *cure = "the packet socket takes no filter (SO_ATTACH_FILTER): is net.core.optmem_max low?";
+        return err;
+    }
+    err = raw_bind(a->link.fd, &at, sizeof(at));
+    if (err < 0)
+        *cure = "the packet socket cannot be bound: is the interface gone?";
+    return err;
+}
+
+static bool forwards(const char *ifname)
+{
+    char path[64], value = '0';
+    snprintf(path, sizeof(path), "/proc/sys/net/ipv4/conf/%s/forwarding", ifname);
+    int fd = raw_open(path, O_RDONLY | O_CLOEXEC, 0);
+    if (fd < 0)
+        return false;
+    (void)!raw_read(fd, &value, 1);
+    raw_close(fd);
+    return value == '1';
+}
+
+/*
+ * A kernel that forwards would route frames for our address and tell their senders that it is
+ * unreachable. There the stack takes a MAC address of its own, whose frames the kernel ignores.
+ */
+static void take_own_mac(struct af_packet *a, const struct config *cfg, struct netif *nif)
+{
+    struct packet_mreq join = {
+        .mr_ifindex = (int)nif->ifindex, .mr_type = PACKET_MR_UNICAST, .mr_alen = 6};
+    uint8_t mac[6] = {0x02, nif->mac[5]}; /* locally administered (IEEE 802) */
+    memcpy(&mac[2], &cfg->addr.b[12], 4);
+    memcpy(join.mr_address, mac, sizeof(mac));
+    if (raw_setsockopt(a->link.fd, SOL_PACKET, PACKET_ADD_MEMBERSHIP, &join, sizeof(join)) == 0)
+        memcpy(nif->mac, mac, sizeof(mac));
+}
+
+static int open_own(struct af_packet *a, struct stack *st, const struct config *cfg,
+                    const char **cure)
+{
+    static char text[200];
+    struct netif nif;
+    int err = 0;
+    const struct iface *i = iface_choose(cfg, text, sizeof(text), &err);
+    if (!i) {
+        *cure = text;
+        return -err;
+    }
+    a->own_addr = ip_addr_v4(&cfg->addr);
+    iface_to_netif(i, a->vnet, &nif);
+    nif.answers_arp = true;
+    nif.gateway = cfg->gateway;
+    nif.naddrs = 1;
+    nif.addrs[0].addr = cfg->addr;
+    nif.addrs[0].prefix = cfg->prefix;
+    if (nif.kind == NETIF_ETHERNET && forwards(i->name))
+        take_own_mac(a, cfg, &nif);
+    int at = stack_add_netif(st, &nif);
+    return at < 0 ? at : attach_and_bind(a, nif.ifindex, cure);
+}
+
+static int open_shared(struct af_packet *a, struct stack *st, const struct config *cfg,
+                       const char **cure)
+{
+    static char text[200];
+    int err = 0;
+    if (cfg->ifname[0] && !iface_choose(cfg, text, sizeof(text), &err)) {
+        *cure = text;
+        return -err;
+    }
+    ifaces_sync(st, cfg, a->vnet, 0);
+    return attach_and_bind(a, 0, cure);
+}
+
+int link_af_packet_open(struct stack *st, const struct config *cfg, struct link **out,
+                        const char **cure)
+{
+    struct af_packet *a = &packet;
+    *a = (struct af_packet){
+        .link = {.ops = &packet_ops, .fd = -1}, .own_address = cfg->own_address, .stale = true};
+    int err = ifaces_read();
+    if (err < 0) {
+        *cure = "the machine's interfaces cannot be read over rtnetlink";
+        return err;
+    }
+    a->loopback = iface_loopback();
+    a->ports = &((struct shared *)stack_extra(st))->ports;
+    err = open_socket(a, cure);
+    if (err < 0)
+        return err;
+    err = cfg->own_address ? open_own(a, st, cfg, cure) : open_shared(a, st, cfg, cure);
+    if (err < 0) {
+        fd_release_internal(a->link.fd);
+        return err;
+    }
+    *out = &a->link;
+    return 0;
+}

@@ -1,0 +1,44 @@
+/*
+ * Guards of the shared address mode: each local port that the stack uses is held by a kernel TCP
+ * socket that listens behind a filter, so that the kernel neither answers for the port nor gives
+ * it to another program. Process-local descriptors; freed by the kernel when the process ends.
+ */
+#pragma once
+
+#include <sys/socket.h>
+
+#include "shim/core/usock.h"
+
+/*
+ * Turns the program's bound backing socket into the guard of its port: filter first, then listen.
+ * local_clients: connections that come in over the loopback interface are still accepted by it (a
+ * listener); otherwise nothing is. v6_kernel: native IPv6 passes to the kernel socket.
+ * 0 or negative errno (EADDRINUSE as listen(2)).
+ */
+int guard_backing(int fd, bool local_clients, bool v6_kernel, int backlog);
+/*
+ * A guarded ephemeral port for a connection: from the pool of standing guards when one fits, else a
+ * new one, and its block of ports is let through the link's filter. Returns the port (host order)
+ * or negative errno (EADDRNOTAVAIL). A guard stands for as long as the process: nothing to release.
+ */
+int guard_ephemeral(struct stack_cx *cx, const struct ip_addr *local,
+                    const struct endpoint *remote);
+/*
+ * The program closed the backing socket of a guarded port that connections still use: keeps a
+ * duplicate that admits nobody until the last flow of the port is gone.
+ */
+void guard_keep(int fd, uint16_t port);
+/* bind() to a port that only a kept guard holds: the guard makes way. True when one did. */
+bool guard_make_way(uint16_t port);
+/*
+ * bind(2) of a program's socket to sa. Where only kept guards hold the port and the program said
+ * SO_REUSEADDR (reuseaddr), bind succeeds without a gap in the guard: prefer this to bind() and
+ * guard_make_way(). 0 or negative errno.
+ */
+int guard_bind(int fd, const struct sockaddr *sa, socklen_t len, bool reuseaddr);
+/* Lets go of guards whose ports no flow uses any more; cheap, called now and then under the lock.
+ */
+void guard_sweep(struct stack_cx *cx);
+void guard_after_fork_child(void);
+/* The kernel's range of ephemeral ports (net.ipv4.ip_local_port_range), inclusive. */
+void guard_port_range(uint16_t *min, uint16_t *max);

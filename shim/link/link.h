@@ -1,0 +1,49 @@
+/*
+ * The link: frames between the engine and the world. A table of functions, so that links can be
+ * stacked (capture, impairment) and replaced (memory, for tests).
+ */
+#pragma once
+
+#include "shim/core/config.h"
+#include "shim/core/engine.h"
+
+struct link {
+    const struct link_ops *ops;
+    int fd;             /* readable when frames wait: what the driver polls; -1: none */
+    struct link *lower; /* for links that wrap another */
+};
+
+struct link_ops {
+    const char *name;
+    /* As stack_ops.transmit. */
+    int (*transmit)(struct link *l, struct stack_cx *cx, const struct frame_out *frame);
+    /* Takes up to max frames that wait and hands each to stack_input(). Returns how many; 0: none.
+     * Never blocks. */
+    unsigned (*receive)(struct link *l, struct stack_cx *cx, unsigned max);
+};
+
+/*
+ * AF_PACKET. Opens the packet socket with protocol 0, options, filter, then binds it, and tells the
+ * stack its interfaces. Needs CAP_NET_RAW. 0 or negative errno; *cure points at one sentence then.
+ */
+int link_af_packet_open(struct stack *st, const struct config *cfg, struct link **out,
+                        const char **cure);
+/*
+ * Shared address mode: the local ports that frames are wanted for. Entered (engine_enter). In own
+ * address mode they do nothing. A port is added before its guard stands, so that nothing is missed.
+ */
+void link_filter_add_port(struct link *l, uint16_t port);
+/* A holder of the port is gone: its frames pass until no listener and no flow uses it. */
+void link_filter_remove_port(struct link *l, uint16_t port);
+/* A block of ephemeral ports, host order, inclusive. 0 or -ENOSPC. */
+int link_filter_add_block(struct link *l, uint16_t low, uint16_t high);
+/* Drops ports that no listener and no flow uses. guard_sweep() calls it. */
+void link_filter_sweep(struct link *l);
+/* Replaces the socket's program, atomically, if ports changed it since; the calls above do. 0 or
+ * negative errno. */
+int link_filter_update(struct link *l);
+/*
+ * Shared address mode: reads the machine's interfaces again. wanted: an interface to take in
+ * although it has no address; 0: none.
+ */
+void link_refresh(struct link *l, struct stack *st, uint32_t wanted);

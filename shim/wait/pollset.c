@@ -1,0 +1,230 @@
+#include "shim/wait/pollset.h"
+
+#include <errno.h>
+#include <pthread.h>
+
+#include "shim/core/fdtable.h"
+#include "shim/core/raw.h"
+#include "shim/core/shared.h"
+#include "shim/libc/real.h"
+#include "shim/wait/epset.h"
+#include "shim/wait/ready.h"
+#include "shim/wait/sleep.h"
+#include "shim/wait/waiter.h"
+
+/* Larger sets are polled in a mapping of their own. */
+#define LOCAL_FDS 64
+/* When not everything can be waited for, look again after this. */
+#define LOOK_AGAIN (10 * NSEC_PER_MSEC)
+
+/* One call. `kernel` has the descriptors that the kernel is asked for at the same places, -1 elsewhere. */
+struct pollset {
+    struct stack_cx cx;
+    struct pollfd *fds, *kernel;
+    unsigned n;
+    unsigned flags;
+    unsigned user_ready;
+    bool any_kernel;
+    /* Something could not be registered, or was left out: sleep for a short while only. */
+    bool partial, left_out;
+};
+
+bool pollset_ours(const struct pollfd *fds, nfds_t n)
+{
+    for (nfds_t i = 0; i < n; i++)
+        if (unlikely(fd_usock(fds[i].fd) != NULL || fd_epset(fds[i].fd) != NULL))
+            return true;
+    return false;
+}
+
+static uint32_t accepted(const struct pollset *p, short events)
+{
+    uint32_t want = (uint16_t)events;
+    if ((p->flags & POLLSET_SELECT) == 0)
+        return want | POLLERR | POLLHUP | POLLNVAL;
+    if ((want & POLLIN) != 0)
+        want |= POLLHUP | POLLERR;
+    if ((want & POLLOUT) != 0)
+        want |= POLLERR;
+    return want | POLLNVAL;
+}
+
+/*
+ * Entered: what is ready on the user stack; and, when anew, who has to be asked in the kernel (else
+ * what the kernel said stays).
+ */
+static void look(struct pollset *p, bool anew)
+{
+    p->user_ready = 0;
+    p->any_kernel = false;
+    for (unsigned i = 0; i < p->n; i++) {
+        struct pollfd *f = &p->fds[i];
+        struct pollfd *k = &p->kernel[i];
+        if (anew)
+            *k = (struct pollfd){.fd = f->fd, .events = f->events};
+        f->revents = 0;
+        const struct usock *us = fd_usock(f->fd);
+        struct epset *ep = fd_epset(f->fd);
+        uint32_t ready = 0;
+        if (us != NULL && us->kind != USOCK_KERNEL) {
+            ready = ready_bits(ready_now(us));
+            if (us->kind != USOCK_LISTENER || !us->kernel_listen)
+                k->fd = -1;
+        } else if (ep != NULL) {
+            ready = epset_ready(ep, 0) ? POLLIN | POLLRDNORM : 0;
+            if (!ep->kernel_members)
+                k->fd = -1;
+        }
+        f->revents = (short)(ready & accepted(p, f->events));
+        p->user_ready += f->revents != 0;
+        p->any_kernel |= k->fd >= 0;
+    }
+}
+
+/* Adds what the kernel said; returns how many descriptors have anything. */
+static int combine(struct pollset *p)
+{
+    int ready = 0;
+    for (unsigned i = 0; i < p->n; i++) {
+        struct pollfd *f = &p->fds[i];
+        if (p->kernel[i].fd >= 0)
+            f->revents |= (short)((uint16_t)p->kernel[i].revents & accepted(p, f->events));
+        ready += f->revents != 0;
+    }
+    return ready;
+}
+
+/* Entered, leaves: the result that is there now. */
+static int finish(struct pollset *p)
+{
+    engine_leave(&p->cx);
+    if (p->any_kernel) {
+        const struct timespec none = {0};
+        const int saved = errno;
+        if (real.ppoll(p->kernel, p->n, &none, NULL) < 0) {
+            const int err = errno;
+            errno = saved;
+            if (err != EINTR)
+                return -err;
+            for (unsigned i = 0; i < p->n; i++)
+                p->kernel[i].revents = 0;
+        }
+    }
+    return combine(p);
+}
+
+static void watch_all(struct pollset *p, struct waiter *w)
+{
+    p->partial = false;
+    if (w == NULL)
+        return;
+    for (unsigned i = 0; i < p->n; i++) {
+        struct usock *us = fd_usock(p->fds[i].fd);
+        struct epset *ep = fd_epset(p->fds[i].fd);
+        struct list *head = us != NULL ? &us->watches : ep != NULL ? &ep->watches : NULL;
+        if (head == NULL)
+            continue;
+        const uint32_t events = ready_interest(accepted(p, p->fds[i].events));
+        if (!waiter_watch(w, head, events, false)) {
+            p->partial = true;
+            break;
+        }
+    }
+}
+
+/*
+ * select() does not care for every event that poll() always tells (HUP of a descriptor that is only
+ * watched for writing): such descriptors would end each sleep at once and are left out of it.
+ */
+static void leave_out(struct pollset *p)
+{
+    p->left_out = true;
+    for (unsigned i = 0; i < p->n; i++) {
+        struct pollfd *k = &p->kernel[i];
+        if (k->revents != 0)
+            k->fd = -1;
+    }
+}
+
+static int wait_for(struct pollset *p, nsec_t timeout, const sigset_t *mask)
+{
+    const struct sleep_signals since = sleep_signals_now();
+    engine_enter(&p->cx);
+    const nsec_t deadline =
+        timeout < NSEC_NEVER - p->cx.now ? p->cx.now + timeout : NSEC_NEVER;
+    look(p, true);
+    if (timeout == 0 && p->user_ready == 0) {
+        engine_drain(&p->cx);
+        look(p, true);
+    }
+    while (p->user_ready == 0 && p->cx.now < deadline) {
+        struct waiter *w = waiter_begin();
+        watch_all(p, w);
+        const bool brief = p->partial || p->left_out;
+        const nsec_t until = brief ? min_u64(deadline, p->cx.now + LOOK_AGAIN) : deadline;
+        const int r = wait_sleep(&p->cx, w, p->kernel, p->n, until, mask);
+        if (r < 0) {
+            engine_leave(&p->cx);
+            return r;
+        }
+        look(p, r == 0);
+        p->left_out = false;
+        if (r > 0) {
+            const int ready = combine(p);
+            if (ready > 0) {
+                engine_leave(&p->cx);
+                return ready;
+            }
+            leave_out(p);
+        }
+        if (p->user_ready == 0 && sleep_interrupted(&since, false) != 0) {
+            engine_leave(&p->cx);
+            return -EINTR;
+        }
+    }
+    return finish(p);
+}
+
+struct mapping {
+    void *base;
+    size_t size;
+};
+
+static void unmap(void *arg)
+{
+    const struct mapping *m = arg;
+    raw_munmap(m->base, m->size);
+}
+
+/* Apart, so that small sets do not pay for a cleanup handler. */
+static int __attribute__((noinline))
+wait_mapped(struct pollset *p, nsec_t timeout, const sigset_t *mask)
+{
+    struct mapping m = {.size = ((size_t)p->n + SLEEP_FDS) * sizeof(struct pollfd)};
+    m.base = raw_mmap(NULL, m.size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (raw_is_error(m.base))
+        return -ENOMEM;
+    p->kernel = m.base;
+    int r;
+    pthread_cleanup_push(unmap, &m);
+    r = wait_for(p, timeout, mask);
+    pthread_cleanup_pop(1);
+    return r;
+}
+
+static int __attribute__((noinline))
+wait_local(struct pollset *p, nsec_t timeout, const sigset_t *mask)
+{
+    struct pollfd kernel[LOCAL_FDS + SLEEP_FDS];
+    p->kernel = kernel;
+    return wait_for(p, timeout, mask);
+}
+
+int pollset_wait(struct pollfd *fds, nfds_t n, nsec_t timeout, const sigset_t *mask,
+                 unsigned flags)
+{
+    if (n > INT32_MAX / sizeof(struct pollfd))
+        return -EINVAL;
+    struct pollset p = {.fds = fds, .n = (unsigned)n, .flags = flags};
+    return n <= LOCAL_FDS ? wait_local(&p, timeout, mask) : wait_mapped(&p, timeout, mask);
+}

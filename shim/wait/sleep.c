@@ -1,0 +1,331 @@
+/*
+ * How threads sleep, and who drives the engine meanwhile.
+ *
+ * A thread that finds nothing to return registers with what it waits for (waiter.h), still under
+ * the lock, and goes into one ppoll() over the kernel descriptors of its call and its own eventfd.
+ * If nobody drives yet, it adds the packet socket and the engine's next timer: it is the driver
+ * then, and runs the engine on what arrives. What that does to others' sockets marks them woken;
+ * their eventfds are written when the lock is gone. So a single-threaded program receives without
+ * any hand-over.
+ *
+ * The driver keeps the role between two sleeps of one call. When it returns to the program it
+ * gives it up, in sleep_settle(): another sleeper is woken and takes it ("heir"), or, when nobody
+ * sleeps, the service thread looks after the engine (shim/life/service.c). A thread that wants to
+ * sleep while the service thread drives takes the role from it.
+ *
+ * Nothing is lost in between: conditions are checked and watches registered under one hold of the
+ * lock, `asleep` is set under it, eventfds are level-triggered, and a signal handler that runs
+ * between the check and the ppoll() makes the eventfd readable.
+ */
+#include "shim/wait/sleep.h"
+
+#include <errno.h>
+#include <time.h>
+
+#include "shim/core/config.h"
+#include "shim/core/raw.h"
+#include "shim/core/thread.h"
+#include "shim/libc/real.h"
+#include "shim/life/service.h"
+#include "shim/link/link.h"
+#include "shim/wait/waiter.h"
+
+/* A timer may be late by this before the driver is woken for it. */
+#define TIMER_SLACK NSEC_PER_MSEC
+/* How long an heir may take to come up before another is asked. */
+#define HEIR_PATIENCE (20 * NSEC_PER_MSEC)
+/* Without an eventfd nobody can wake us: look again after this. */
+#define BLIND_SLEEP (5 * NSEC_PER_MSEC)
+/* The driver is another process: look after this whether it still lives. */
+#define FOREIGN_DRIVER_CHECK NSEC_PER_SEC
+/* A sleep that ends within this found its packet waiting: the next one looks before it sleeps. */
+#define SLEPT_NOT (3 * NSEC_PER_USEC)
+
+/* ---- the role ---- */
+
+static bool driver_is_other_caller(struct shared *sh, const struct waiter *w)
+{
+    return sh->driver != 0 && sh->driver != waiter_slot(sh, w) &&
+           !waiter_at(sh, sh->driver)->service;
+}
+
+void sleep_check_driver(struct shared *sh)
+{
+    if (sh->driver == 0)
+        return;
+    struct waiter *w = waiter_at(sh, sh->driver);
+    if (w->process == 0 || &sh->processes[w->process - 1] == process_self())
+        return;
+    int32_t pid = sh->processes[w->process - 1].pid;
+    if (pid <= 0 || raw_syscall(SYS_kill, pid, 0, 0, 0, 0, 0) == -ESRCH)
+        sleep_forget(w);
+}
+
+static bool driver_take(struct shared *sh, struct waiter *w)
+{
+    uint32_t slot = waiter_slot(sh, w);
+    if (driver_is_other_caller(sh, w))
+        return false;
+    if (sh->driver != 0 && sh->driver != slot) {
+        /* From a service thread: it notices when it wakes. In its mode it cannot relay, so it must. */
+        struct waiter *service = waiter_at(sh, sh->driver);
+        if (engine_processes() > 1)
+            waiter_wake(service);
+    }
+    sh->driver = slot;
+    if (sh->heir == slot)
+        sh->heir = 0;
+    return true;
+}
+
+/* Some other sleeper is woken to take the role; one of this process for preference. */
+static bool driver_bequeath(struct shared *sh, nsec_t now)
+{
+    if (sh->heir != 0 && now - sh->heir_since < HEIR_PATIENCE)
+        return true;
+    struct waiter *heir = NULL;
+    unsigned looked = 0;
+    list_for_each(n, &sh->sleepers) {
+        struct waiter *w = list_entry(n, struct waiter, on_sleepers);
+        bool ours = w->process != 0 && &sh->processes[w->process - 1] == process_self();
+        if (heir == NULL || ours)
+            heir = w;
+        if (ours || ++looked == 16)
+            break;
+    }
+    if (heir == NULL)
+        return false;
+    sh->heir = waiter_slot(sh, heir);
+    sh->heir_since = now;
+    list_remove(&heir->on_sleepers);
+    if (!list_linked(&heir->on_queue))
+        list_push_back(&sh->wakeups, &heir->on_queue);
+    return true;
+}
+
+void sleep_settle(struct stack_cx *cx)
+{
+    struct shared *sh = engine.sh;
+    if (sh->driver != 0) {
+        struct waiter *d = waiter_at(sh, sh->driver);
+        if (likely(!d->asleep)) {
+            sh->driver = 0; /* back to the program (or killed under the lock) */
+        } else {
+            /* A timer was set that ends before the driver's sleep does. */
+            nsec_t deadline = stack_deadline(cx->st);
+            if (unlikely(deadline < sh->driver_until &&
+                         sh->driver_until - deadline > TIMER_SLACK) &&
+                !list_linked(&d->on_queue)) {
+                sh->driver_until = deadline;
+                list_push_back(&sh->wakeups, &d->on_queue);
+            }
+            return;
+        }
+    }
+    if (!list_empty(&sh->sleepers) && driver_bequeath(sh, cx->now))
+        return;
+    struct process *self = process_self();
+    if (self != NULL && self->service == SERVICE_DEEP)
+        waiter_ring(sh, self);
+}
+
+void sleep_hand_over_to_others(struct shared *sh)
+{
+    if (sh->driver != 0 || !list_empty(&sh->sleepers))
+        return; /* engine_leave() bequeaths */
+    for (uint32_t i = 0; i < PROCESSES_MAX; i++) {
+        struct process *p = &sh->processes[i];
+        if (p->pid > 0 && p->service == SERVICE_DEEP) {
+            waiter_ring(sh, p);
+            return;
+        }
+    }
+}
+
+void sleep_forget(struct waiter *w)
+{
+    struct shared *sh = engine.sh;
+    uint32_t slot = waiter_slot(sh, w);
+    waiter_unwatch(w, true);
+    list_remove(&w->on_sleepers);
+    w->asleep = false;
+    if (sh->driver == slot)
+        sh->driver = 0;
+    if (sh->heir == slot)
+        sh->heir = 0;
+}
+
+/* ---- signals ---- */
+
+struct sleep_signals sleep_signals_now(void)
+{
+    const struct thread_state *t = &thread_state;
+    return (struct sleep_signals){t->handlers, t->handlers_end};
+}
+
+int sleep_interrupted(const struct sleep_signals *since, bool restart)
+{
+    const struct thread_state *t = &thread_state;
+    if (likely(t->handlers == since->handlers))
+        return 0;
+    return restart && t->handlers_end == since->handlers_end ? 1 : -EINTR;
+}
+
+bool sleep_abandon(void)
+{
+    struct thread_state *t = &thread_state;
+    if (!t->asleep)
+        return false;
+    struct stack_cx cx;
+    engine_enter(&cx);
+    t->asleep = false;
+    if (t->slot != 0)
+        sleep_forget(waiter_at(engine.sh, t->slot));
+    engine_leave(&cx);
+    return true;
+}
+
+void sleep_end_now(void)
+{
+    const uint64_t one = 1;
+    if (thread_state.wake_fd > 0)
+        raw_write(thread_state.wake_fd, &one, sizeof(one));
+}
+
+/* ---- sleeping ---- */
+
+static void sleep_cancelled(void *unused)
+{
+    (void)unused;
+    sleep_abandon();
+}
+
+static int ppoll_for(struct pollfd *fds, unsigned n, nsec_t span, const sigset_t *mask)
+{
+    struct timespec ts = {.tv_sec = (time_t)(span / NSEC_PER_SEC),
+                          .tv_nsec = (long)(span % NSEC_PER_SEC)};
+    int result;
+    pthread_cleanup_push(sleep_cancelled, NULL);
+    int saved = errno;
+    result = real.ppoll(fds, n, span == NSEC_NEVER ? NULL : &ts, mask);
+    if (result < 0) {
+        result = -errno;
+        errno = saved;
+    }
+    pthread_cleanup_pop(0);
+    return result;
+}
+
+/* TCPSHIM_SPIN: looks again and again before it sleeps. */
+static int ppoll_spin(struct pollfd *fds, unsigned n, nsec_t span, nsec_t now)
+{
+    struct stack_cx clock = {.now = now};
+    nsec_t spin = min_u64(span, config.spin_usec * NSEC_PER_USEC);
+    int r = 0;
+    while (r == 0 && clock.now - now < spin) {
+        r = ppoll_for(fds, n, 0, NULL);
+        engine_clock(&clock);
+    }
+    return r;
+}
+
+static bool drain_first; /* process-local: packets tend to be there already */
+
+/* The part of wait_sleep() without the lock. */
+static int sleep_outside(struct stack_cx *cx, struct pollfd *fds, unsigned n, nsec_t until,
+                         const sigset_t *mask)
+{
+    nsec_t before = cx->now;
+    nsec_t span = until == NSEC_NEVER ? NSEC_NEVER : until > before ? until - before : 0;
+    waiter_thread_hook();
+    int r = 0;
+    if (config.spin_usec != 0 && mask == NULL)
+        r = ppoll_spin(fds, n, span, before);
+    if (r == 0)
+        r = ppoll_for(fds, n, span, mask);
+    if (unlikely(r == -EINVAL)) {
+        /* RLIMIT_NOFILE allows the caller's descriptors, not ours on top (sandboxes set it to 1). */
+        r = ppoll_for(fds, n - SLEEP_FDS, min_u64(span, BLIND_SLEEP), mask);
+        fds[n - 1].revents = POLLIN;
+        return r < 0 ? r : r + 1;
+    }
+    if (r > 0 && fds[n - SLEEP_FDS].revents != 0) {
+        uint64_t count;
+        raw_read(fds[n - SLEEP_FDS].fd, &count, sizeof(count));
+    }
+    return r;
+}
+
+/* No slot is free: a short sleep that nobody can end. */
+static int sleep_blind(struct stack_cx *cx, struct pollfd *fds, unsigned n, nsec_t deadline,
+                       const sigset_t *mask)
+{
+    nsec_t span = deadline > cx->now ? min_u64(deadline - cx->now, BLIND_SLEEP) : 0;
+    engine_leave(cx);
+    int r = ppoll_for(fds, n, span, mask);
+    engine_enter(cx);
+    engine_drain(cx);
+    return r == -EINTR ? 0 : r;
+}
+
+int wait_sleep(struct stack_cx *cx, struct waiter *w, struct pollfd *fds, unsigned n,
+               nsec_t deadline, const sigset_t *mask)
+{
+    struct shared *sh = engine.sh;
+    struct thread_state *t = &thread_state;
+    for (unsigned i = 0; i < n; i++)
+        fds[i].revents = 0;
+    if (unlikely(w == NULL))
+        return sleep_blind(cx, fds, n, deadline, mask);
+
+    bool drives = driver_take(sh, w);
+    if (drives && drain_first)
+        drain_first = engine_drain(cx) != 0;
+    stack_flush(cx); /* may set timers, and on the loopback change anything */
+    if (w->woken) {
+        waiter_unwatch(w, false);
+        return 0;
+    }
+    nsec_t until = deadline;
+    if (drives)
+        until = sh->driver_until = min_u64(deadline, stack_deadline(cx->st));
+    else if (waiter_at(sh, sh->driver)->process != w->process)
+        until = min_u64(deadline, cx->now + FOREIGN_DRIVER_CHECK);
+    if (unlikely(t->wake_fd <= 0))
+        until = min_u64(until, cx->now + BLIND_SLEEP);
+    fds[n] = (struct pollfd){.fd = t->wake_fd > 0 ? t->wake_fd : -1, .events = POLLIN};
+    bool packets = drives && engine.link != NULL;
+    fds[n + 1] = (struct pollfd){.fd = packets ? engine.link->fd : -1, .events = POLLIN};
+    w->asleep = true;
+    if (!drives)
+        list_push_front(&sh->sleepers, &w->on_sleepers);
+    t->asleep = true;
+    nsec_t before = cx->now;
+    engine_leave(cx);
+    int r = sleep_outside(cx, fds, n + SLEEP_FDS, until, mask);
+    engine_enter(cx);
+    if (r < 0)
+        for (unsigned i = 0; i < n + SLEEP_FDS; i++)
+            fds[i].revents = 0;
+    if (likely(t->asleep)) {
+        t->asleep = false;
+        w->asleep = false;
+        list_remove(&w->on_sleepers);
+        if (sh->heir == waiter_slot(sh, w))
+            sh->heir = 0;
+    }
+    if (sh->driver == waiter_slot(sh, w)) {
+        if (fds[n + 1].revents != 0) {
+            engine_drain(cx);
+            drain_first |= cx->now - before < SLEPT_NOT;
+        } else if (stack_deadline(cx->st) <= cx->now) {
+            stack_run_timers(cx);
+        }
+    } else if (r == 0) {
+        sleep_check_driver(sh);
+    }
+    waiter_unwatch(w, false);
+    if (r < 0)
+        return r == -EINTR ? 0 : r;
+    return r - (fds[n].revents != 0) - (fds[n + 1].revents != 0);
+}

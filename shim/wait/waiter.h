@@ -1,0 +1,62 @@
+/*
+ * Waiter slots: who sleeps, on what, and how to wake it. All entered (engine_enter) but for
+ * waiter_send() and waiter_thread_hook().
+ *
+ * A thread claims a slot at its first wait and keeps it. The slot's eventfd belongs to the slot and
+ * stays open for the life of the process, also when the thread ends: a wake-up that was decided
+ * under the lock is sent after it, and must never hit a descriptor that the program got meanwhile.
+ */
+#pragma once
+
+#include "shim/core/shared.h"
+
+/* The calling thread's slot with `woken` cleared; NULL when there are no slots left. */
+struct waiter *waiter_begin(void);
+/*
+ * Registers the waiter on a list of watches (usock.watches, epset.watches) for TCP_EV_* events;
+ * ERR and HUP always count. False: no memory; the caller then sleeps for a short while only.
+ */
+bool waiter_watch(struct waiter *w, struct list *head, uint32_t events, bool exclusive);
+/* Takes all its watches back; an exclusive wake-up that it did not use goes to the next (pass_on). */
+void waiter_unwatch(struct waiter *w, bool pass_on);
+/* Marks it woken and, if it sleeps, queues the wake-up for engine_leave(). */
+void waiter_wake(struct waiter *w);
+/* Every watch on the list is cut off, its waiter woken: the list's owner goes away. */
+void waiter_cut(struct list *head);
+/*
+ * Something happened to the owner of this list: sleepers are marked, epoll members become ready.
+ * Whether a sleeper was found. depth: of epoll sets inside epoll sets, 0 for a socket's list.
+ */
+bool watches_notify(struct list *head, uint32_t events, unsigned depth);
+
+/* What engine_leave() sends when the lock is gone. */
+#define WAKEUPS_BATCH 24
+struct wakeups {
+    unsigned fds, bells;
+    int fd[WAKEUPS_BATCH];
+    uint32_t *bell[4];
+};
+void waiter_collect(struct shared *sh, struct wakeups *out);
+void waiter_send(const struct wakeups *w);
+/* The service thread's part: sends what other processes queued for sleepers of this one. Not entered. */
+void waiter_relay(void);
+/* Rings a process's service thread from under the lock. */
+void waiter_ring(struct shared *sh, struct process *p);
+
+/* Not entered, before a sleep: makes sure that the slot comes back when the thread ends. */
+void waiter_thread_hook(void);
+/* This process's entry; NULL before engine_attach(). */
+struct process *process_self(void);
+/* Claims a slot that no thread owns (service thread). 0: none left. */
+uint32_t waiter_claim(void);
+int waiter_fd(uint32_t slot);
+static inline struct waiter *waiter_at(struct shared *sh, uint32_t slot)
+{
+    return &sh->waiters[slot - 1];
+}
+static inline uint32_t waiter_slot(const struct shared *sh, const struct waiter *w)
+{
+    return (uint32_t)(w - sh->waiters) + 1;
+}
+/* fork's child: forgets the parent's slots and closes their eventfds. */
+void waiter_after_fork_child(void);
