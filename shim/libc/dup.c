@@ -31,7 +31,7 @@ SHIM_EXPORT int dup(int fd)
     new_fd = real_ready()->dup(fd);
     if (unlikely(new_fd >= 0 && fd_entry(new_fd) != 0))
         call_purge(new_fd);
-    if (unlikely(new_fd >= 0 && fd_epset(fd) != NULL))
+    if (unlikely(new_fd >= 0 && wait_is_epoll(fd)))
         wait_epoll_dup(fd, new_fd);
     return new_fd;
 }
@@ -56,7 +56,7 @@ static int replace(int fd, int newfd, int flags, const char *name)
         return (int)call_end(&c, r);
     }
     r = (int)raw_syscall(SYS_dup3, fd, newfd, flags, 0, 0, 0);
-    if (r >= 0 && fd_epset(fd) != NULL)
+    if (r >= 0 && wait_is_epoll(fd))
         wait_epoll_dup(fd, newfd);
     return (int)call_result(r);
 }

@@ -5,6 +5,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <limits.h>
+#include <linux/kcmp.h>
 #include <pthread.h>
 #include <sys/epoll.h>
 
@@ -104,6 +105,23 @@ static bool has_kernel_members(int epfd)
     return got <= 0 || memmem(text, (size_t)got, "tfd:", 4) != NULL;
 }
 
+/* Duplicates of the descriptor that were made before it had a set share it. */
+static void share_with_duplicates(int epfd, struct epset *ep)
+{
+    const long pid = raw_getpid();
+    for (int fd = 0; fd < KNOWN_MAX; fd++) {
+        if (known[fd / 64] == 0) {
+            fd |= 63;
+            continue;
+        }
+        if (fd == epfd || !is_known(fd) || fd_entry(fd) != 0 ||
+            raw_syscall(SYS_kcmp, pid, pid, KCMP_FILE, epfd, fd, 0) != 0)
+            continue;
+        epset_ref(ep);
+        fd_set_epset(fd, ep);
+    }
+}
+
 /* Entered. The set of an epoll descriptor, made when it has none. NULL: the arena is full. */
 static struct epset *attach(struct stack_cx *cx, int epfd, unsigned depth)
 {
@@ -114,16 +132,18 @@ static struct epset *attach(struct stack_cx *cx, int epfd, unsigned depth)
     if (ep == NULL)
         return NULL;
     fd_set_epset(epfd, ep);
+    known_set(epfd);
+    share_with_duplicates(epfd, ep);
     for (unsigned i = 0; i < nested_used && depth < 5; i++) {
         const struct nested n = nested[i];
-        if (n.fd != epfd || n.epfd < 0)
+        if (n.epfd < 0 || fd_epset(n.fd) != ep)
             continue;
         struct epoll_event event = n.event;
-        if (raw_syscall(SYS_epoll_ctl, n.epfd, EPOLL_CTL_MOD, epfd, (long)&event, 0, 0) < 0)
+        if (raw_syscall(SYS_epoll_ctl, n.epfd, EPOLL_CTL_MOD, n.fd, (long)&event, 0, 0) < 0)
             continue; /* one of them was closed meanwhile */
         struct epset *outer = attach(cx, n.epfd, depth + 1);
         if (outer != NULL)
-            epset_adopt(cx, outer, n.epfd, ep, epfd, &n.event);
+            epset_adopt(cx, outer, n.epfd, ep, n.fd, &n.event);
     }
     return ep;
 }
@@ -144,6 +164,11 @@ SHIM_EXPORT int epoll_create1(int flags)
 
 /* ---- descriptors come and go (wait.h) ---- */
 
+
+bool wait_is_epoll(int fd)
+{
+    return is_known(fd);
+}
 
 void wait_epoll_close(int fd)
 {

@@ -49,7 +49,7 @@ SHIM_EXPORT int fcntl(int fd, int cmd, ...)
     if (unlikely(r >= 0 && (cmd == F_DUPFD || cmd == F_DUPFD_CLOEXEC))) {
         if (fd_entry(r) != 0)
             call_purge(r);
-        if (fd_epset(fd) != NULL)
+        if (wait_is_epoll(fd))
             wait_epoll_dup(fd, r);
     }
     return r;

@@ -69,6 +69,15 @@ static uint16_t ethertype(const struct netif *nif, const struct frame_out *f)
     return *p >> 4 == 6 ? ETH_P_IPV6 : ETH_P_IP;
 }
 
+/* The machine's interfaces changed: they are read again, at most once a second. */
+static void look_again(struct af_packet *a, const struct stack_cx *cx)
+{
+    if (a->own_address || cx->now < a->refreshed + NSEC_PER_SEC)
+        return;
+    a->refreshed = cx->now;
+    link_refresh(&a->link, cx->st, 0);
+}
+
 static int packet_transmit(struct link *l, struct stack_cx *cx, const struct frame_out *f)
 {
     struct af_packet *a = self(l);
@@ -97,6 +106,8 @@ static int packet_transmit(struct link *l, struct stack_cx *cx, const struct fra
     do
         sent = raw_sendmsg(l->fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
     while (sent == -EINTR);
+    if (unlikely(sent == -EMSGSIZE || sent == -ENETDOWN || sent == -ENXIO))
+        look_again(a, cx); /* its MTU changed, or it is down or gone */
     return sent < 0 ? (int)sent : 0;
 }
 
@@ -116,15 +127,13 @@ static bool decode(const struct virtio_net_hdr *h, struct frame_in *f)
     }
 }
 
-/* The stack's interface for a frame; unknown ones make us look at the machine again, once a second.
- */
+/* The stack's interface for a frame. */
 static int incoming_netif(struct af_packet *a, struct stack_cx *cx, uint32_t ifindex)
 {
     int at = stack_netif_by_ifindex(cx->st, ifindex);
-    if (at > 0 || a->own_address || cx->now < a->refreshed + NSEC_PER_SEC)
+    if (likely(at > 0))
         return at;
-    link_refresh(&a->link, cx->st, 0);
-    a->refreshed = cx->now;
+    look_again(a, cx);
     return stack_netif_by_ifindex(cx->st, ifindex);
 }
 
@@ -152,8 +161,8 @@ static unsigned packet_receive(struct link *l, struct stack_cx *cx, unsigned max
     unsigned taken = 0;
     /* a frame that cannot be had counts too: no stream of bad frames keeps us here */
     for (unsigned tries = 0; tries < max; tries++) {
-        struct virtio_net_hdr vnet;
-        struct sockaddr_ll from;
+        struct virtio_net_hdr vnet = {.flags = 0};
+        struct sockaddr_ll from = {.sll_ifindex = 0};
         struct iovec iov[2] = {{&vnet, sizeof(vnet)}, {rx_buffer + RX_ALIGN, RX_BYTES_MAX}};
         struct msghdr m = {.msg_name = &from,
                            .msg_namelen = sizeof(from),

@@ -104,8 +104,15 @@ static uint16_t port_of(int fd)
     return get_be16(&sa.sin6_port);
 }
 
+/*
+ * Processes that forked from this one may still have the descriptor: the socket stops listening,
+ * and gives the port to whoever says SO_REUSEADDR, whether they ever come to close it or not.
+ */
 static void drop_kept(unsigned i)
 {
+    const int on = 1;
+    raw_setsockopt(kept[i].fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+    raw_syscall(SYS_shutdown, kept[i].fd, SHUT_RDWR, 0, 0, 0, 0);
     fd_release_internal(kept[i].fd);
     kept[i] = kept[--nkept];
 }

@@ -144,6 +144,8 @@ int route_lookup(const struct ip_addr *dst, const struct ip_addr *src, uint32_t 
         c->err = ask_route(dst, src, oif, &c->answer);
         if (c->err == 0 && !c->answer.local)
             ask_neigh(&c->answer);
+        if (c->err < 0)
+            c->until = 0; /* the next attempt may find what was missing */
     }
     *out = c->answer;
     return c->err;

@@ -50,6 +50,8 @@ void wait_after_fork_child(void);
  * set with the same descriptor, sleepers look again. The object lives until its descriptors are gone.
  */
 void wait_to_kernel(struct stack_cx *cx, struct usock *us);
+/* Whether fd was (at least when it was last seen) an epoll descriptor: then the following are due. */
+bool wait_is_epoll(int fd);
 /* Not entered: descriptor fd of an epoll set is about to be closed or replaced; clears its entry. */
 void wait_epoll_close(int fd);
 /* Not entered: newfd is a new duplicate of epoll descriptor oldfd; sets its entry. */

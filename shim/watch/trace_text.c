@@ -106,13 +106,17 @@ static void put_v4(struct line *l, uint32_t addr4)
 static void put_endpoint(struct line *l, const struct ip_addr *addr, uint16_t port)
 {
     bool v6 = !ip_addr_is_v4(addr);
+    if (port == 0 && ip_addr_is_any(addr)) {
+        put_char(l, '*'); /* nothing is chosen yet */
+        return;
+    }
     put(l, v6 ? "[" : "");
     put_addr(l, addr);
     put(l, v6 ? "]:" : ":");
     if (port != 0)
         put_u64(l, port);
     else
-        put_char(l, '*'); /* not chosen yet */
+        put_char(l, '*');
 }
 
 static void put_flags(struct line *l, uint64_t flags)

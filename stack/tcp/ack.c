@@ -105,8 +105,8 @@ bool tcp_process_ack(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_s
                            c->snd_wnd == window_before && !(s->flags & TCP_SYN);
     const bool round_start = seq_geq(s->ack, c->round_end);
     struct sent_ack a;
-    sentmap_ack(&cx->st->tcp.records, &c->sent, c->snd_una, seq_max(s->ack, c->snd_una), c->snd_nxt,
-                &s->opt, cx->now, &a);
+    sentmap_ack(&cx->st->tcp.records, &c->sent, c->snd_una, s->ack, c->snd_nxt, &s->opt, cx->now,
+                &a);
     if (forward)
         advance_una(cx, c, s->ack);
     if (forward || a.newly_sacked)
@@ -114,6 +114,7 @@ bool tcp_process_ack(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_s
     tcp_recovery_on_ack(cx, c, s, &a, prior_in_flight, duplicate);
     grow_cwnd(cx, c, &a, prior_in_flight, round_start);
     if (round_start) {
+        rtt_round(&c->rtt);
         c->round_end = c->snd_nxt;
         c->cwnd_limited = false;
         c->max_in_flight = tcp_in_flight(c);

@@ -248,7 +248,8 @@ int tcp_shutdown(struct stack_cx *cx, struct tcp_conn *c, enum tcp_how how)
 
 static void abort_connection(struct stack_cx *cx, struct tcp_conn *c, enum tcp_reason why)
 {
-    /* RFC 9293 3.10.5, Linux's tcp_need_reset(): not where all is said and only an ACK is missing */
+    /* RFC 9293 3.10.5, Linux's tcp_need_reset(): not where all is said and only an ACK is missing
+     */
     const bool said = (c->state == TCP_CLOSING || c->state == TCP_LAST_ACK) && tcp_fin_sent(c);
     if ((tcp_synchronized(c) || c->state == TCP_SYN_RECEIVED) && !said)
         tcp_emit_rst(cx, c, why);

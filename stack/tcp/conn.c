@@ -51,12 +51,11 @@ struct tcp_conn *tcp_conn_new(struct stack_cx *cx)
     c->flow.number = st->tcp.next_number++;
     c->state = TCP_CLOSED;
     list_init(&c->pending_link);
-    list_init(&c->orphan_link);
-    list_init(&c->accept_link);
+    list_init(&c->holder_link);
     tcp_opts_init(&c->opts, st);
     sentmap_init(&c->sent);
     rtt_init(&c->rtt);
-    for (unsigned i = 0; i < TCP_TIMER_COUNT; i++)
+    for (unsigned i = 0; i < TCP_CONN_TIMERS; i++)
         c->deadline[i] = NSEC_NEVER;
     wheel_timer_init(&c->timer, STACK_TIMER_CONN);
     c->mss = TCP_MSS_DEFAULT;
@@ -106,7 +105,7 @@ void tcp_want_output(struct stack_cx *cx, struct tcp_conn *c)
 static nsec_t earliest_deadline(const struct tcp_conn *c)
 {
     nsec_t first = NSEC_NEVER;
-    for (unsigned i = 0; i < TCP_TIMER_COUNT; i++)
+    for (unsigned i = 0; i < TCP_CONN_TIMERS; i++)
         first = min_u64(first, c->deadline[i]);
     return first;
 }
@@ -158,7 +157,7 @@ void tcp_done(struct stack_cx *cx, struct tcp_conn *c, int err, enum tcp_reason 
         flow_remove(&cx->st->tcp.flows, &c->flow);
         c->in_table = false;
     }
-    for (unsigned i = 0; i < TCP_TIMER_COUNT; i++)
+    for (unsigned i = 0; i < TCP_CONN_TIMERS; i++)
         tcp_timer_stop(c, i);
     wheel_cancel(&cx->st->wheel, &c->timer);
     list_remove(&c->pending_link);
@@ -180,11 +179,11 @@ void tcp_done(struct stack_cx *cx, struct tcp_conn *c, int err, enum tcp_reason 
 
 void tcp_orphan(struct stack_cx *cx, struct tcp_conn *c)
 {
-    if (list_linked(&c->orphan_link))
+    if (list_linked(&c->holder_link))
         return;
     c->app_held = false;
     c->owner = NULL;
-    list_push_back(&cx->st->tcp.orphans, &c->orphan_link);
+    list_push_back(&cx->st->tcp.orphans, &c->holder_link);
     cx->st->tcp.norphans++;
 }
 
@@ -197,8 +196,8 @@ bool tcp_reap(struct stack_cx *cx, struct tcp_conn *c)
         flow_remove(&t->flows, &c->flow);
     wheel_cancel(&cx->st->wheel, &c->timer);
     list_remove(&c->pending_link);
-    if (list_linked(&c->orphan_link)) {
-        list_remove(&c->orphan_link);
+    if (list_linked(&c->holder_link)) {
+        list_remove(&c->holder_link);
         t->norphans--;
     }
     drop_buffers(cx, c, true);

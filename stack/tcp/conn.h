@@ -56,8 +56,7 @@ struct tcp_conn {
     bool half_accepted; /* on the accept queue of `listener` */
     struct tcp_listener *listener;
     struct list pending_link; /* output_pending */
-    struct list orphan_link;
-    struct list accept_link;
+    struct list holder_link;  /* the accept queue of `listener`, or the stack's orphans */
 
     uint8_t state; /* enum tcp_state; changed by tcp_set_state() alone */
     bool rcv_shut; /* no more to read: FIN arrived, or shutdown(RD) */
@@ -139,14 +138,16 @@ struct tcp_conn {
     uint32_t max_in_flight;
     nsec_t retrans_start; /* when what is being retried was first sent; 0: no time-out yet */
 
-    /* deadlines; the wheel holds the earliest */
-    nsec_t deadline[TCP_TIMER_COUNT];
+    /* by enum tcp_timer; the wheel holds the earliest */
+    nsec_t deadline[TCP_CONN_TIMERS];
     struct wheel_timer timer;
 
     nsec_t created, last_sent, last_recv, last_ack, last_challenge;
     uint64_t bytes_acked, bytes_received, bytes_sent, bytes_retrans;
     uint32_t segs_in, segs_out, data_segs_in, data_segs_out, total_retrans;
 };
+
+_Static_assert(sizeof(struct tcp_conn) <= 1024, "an idle connection costs at most 1 KiB");
 
 /* A connection between SYN and third ACK. Small: a flood of them is cheap. */
 struct tcp_half_open {

@@ -131,7 +131,7 @@ static struct tcp_conn *accept_queue_pop(struct tcp_listener *l)
     struct list *n = list_pop_front(&l->accept_queue);
     if (!n)
         return NULL;
-    struct tcp_conn *c = list_entry(n, struct tcp_conn, accept_link);
+    struct tcp_conn *c = list_entry(n, struct tcp_conn, holder_link);
     l->accept_queue_len--;
     c->half_accepted = false;
     c->listener = NULL;
@@ -401,7 +401,7 @@ static struct tcp_conn *make_child(struct stack_cx *cx, struct tcp_listener *l,
     c->listener = l;
     c->half_accepted = true;
     tcp_established(cx, c, k->why);
-    list_push_back(&l->accept_queue, &c->accept_link);
+    list_push_back(&l->accept_queue, &c->holder_link);
     l->accept_queue_len++;
     return c;
 }

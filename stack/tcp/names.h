@@ -32,14 +32,10 @@ enum tcp_state {
     X(PERSIST, "persist", "probes a zero window (RFC 9293 3.8.6.1)")                               \
     X(DELAYED_ACK, "delayed-ack", "sends an ACK that waited for company (RFC 9293 3.8.6.3)")       \
     X(KEEPALIVE, "keepalive", "asks a silent peer for a sign of life (RFC 9293 3.8.4)")            \
-    X(FIN_WAIT_2, "fin-wait-2", "ends an orphan whose peer never closes")                          \
-    X(TIME_WAIT, "time-wait", "ends TIME_WAIT after 2 MSL")                                        \
-    X(SYN_ACK, "syn-ack", "sends the SYN-ACK of a half-open connection again")                     \
-    X(USER, "user-timeout",                                                                        \
-      "ends a connection whose data stays unacknowledged (TCP_USER_TIMEOUT)")                      \
-    X(PACE, "pace", "releases a segment held for pacing")                                          \
     X(CORK, "cork", "sends what a cork held for 200 ms, as Linux does")                            \
-    X(LINGER, "linger", "ends the wait of close() (SO_LINGER)")
+    X(FIN_WAIT_2, "fin-wait-2", "ends an orphan whose peer never closes")                          \
+    X(SYN_ACK, "syn-ack", "sends the SYN-ACK of a half-open connection again")                     \
+    X(TIME_WAIT, "time-wait", "ends TIME_WAIT after 2 MSL")
 
 enum tcp_timer {
 #define X(id, word, doc) TCP_TIMER_##id,
@@ -47,6 +43,8 @@ enum tcp_timer {
 #undef X
         TCP_TIMER_COUNT
 };
+/* Those before this one are a connection's own; half-open and TIME_WAIT records have one each. */
+#define TCP_CONN_TIMERS TCP_TIMER_SYN_ACK
 
 /* X(ID, words): causes of transitions, of segments sent, of segments dropped, of silences. */
 #define TCP_REASONS(X)                                                                             \

@@ -117,12 +117,19 @@ static bool send_new(struct stack_cx *cx, struct tcp_conn *c, const struct plan 
     return true;
 }
 
-static void send_again(struct stack_cx *cx, struct tcp_conn *c, struct sent_record *r)
+/* Normally r is no longer than most; when memory was short it could not be split: then its head
+ * goes. */
+static void send_again(struct stack_cx *cx, struct tcp_conn *c, struct sent_record *r,
+                       uint32_t most)
 {
     const uint32_t controls = ((r->flags & TCP_SYN) != 0) + ((r->flags & TCP_FIN) != 0);
     const bool syn = r->flags & TCP_SYN;
     struct tcp_emit e = {
         .seq = r->seq, .len = r->len - controls, .flags = r->flags & (TCP_SYN | TCP_FIN)};
+    if (unlikely(e.len > most)) {
+        e.len = most;
+        e.flags &= (uint8_t)~TCP_FIN;
+    }
     if (c->state != TCP_SYN_SENT)
         e.flags |= TCP_ACK;
     if (e.len && seq_eq(seq_add(r->seq, e.len), tcp_data_end(c)))
@@ -154,7 +161,7 @@ static void send_lost(struct stack_cx *cx, struct tcp_conn *c)
         struct sent_record *r = sentmap_next_lost(&cx->st->tcp.records, &c->sent, most);
         if (!r)
             return;
-        send_again(cx, c, r);
+        send_again(cx, c, r, most);
     }
 }
 

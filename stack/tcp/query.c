@@ -199,7 +199,7 @@ uint32_t tcp_orphans_unsent(const struct stack *st)
 {
     uint32_t n = 0;
     list_for_each (l, &st->tcp.orphans)
-        n += !tcp_sent_all(list_entry(l, struct tcp_conn, orphan_link));
+        n += !tcp_sent_all(list_entry(l, struct tcp_conn, holder_link));
     return n;
 }
 

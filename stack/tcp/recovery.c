@@ -94,10 +94,12 @@ void tcp_recovery_on_timeout(struct stack_cx *cx, struct tcp_conn *c)
 {
     stack_count(cx->st, COUNT_RTOS);
     /* RFC 5681 3.1: ssthresh falls once for each loss event, not for each retry */
-    if (c->cc.mss && (c->ca_state != TCP_CA_LOSS || seq_geq(c->snd_una, c->high_seq))) {
+    const bool in_episode = c->ca_state == TCP_CA_RECOVERY || c->ca_state == TCP_CA_LOSS;
+    if (c->cc.mss && (!in_episode || seq_geq(c->snd_una, c->high_seq))) {
         c->cc.ssthresh = cc_ops(c->cc.id)->on_loss(&c->cc, tcp_in_flight(c), cx->now);
-        cc_ops(c->cc.id)->on_timeout(&c->cc, cx->now);
     }
+    if (c->cc.mss && c->ca_state != TCP_CA_LOSS)
+        cc_ops(c->cc.id)->on_timeout(&c->cc, cx->now);
     c->cc.cwnd = c->mss;
     c->ca_state = TCP_CA_LOSS;
     c->high_seq = c->snd_nxt;

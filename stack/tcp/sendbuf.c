@@ -7,7 +7,7 @@
 /* A new, empty tail; NULL when the arena is full. */
 static struct chunk *grow(struct pool *chunks, struct sendbuf *sb)
 {
-    struct chunk *c = pool_alloc(chunks);
+    struct chunk *c = pool_alloc_raw(chunks);
     if (c == NULL)
         return NULL;
     c->next = NULL;

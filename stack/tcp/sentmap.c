@@ -77,7 +77,7 @@ static void free_record(struct pool *pool, struct sentmap *m, struct sent_record
 static struct sent_record *append(struct pool *pool, struct sentmap *m, tcp_seq start, uint32_t len,
                                   uint8_t flags, nsec_t now)
 {
-    struct sent_record *r = pool_alloc(pool);
+    struct sent_record *r = pool_alloc_raw(pool);
     if (r == NULL)
         return NULL;
     *r = (struct sent_record){
@@ -98,7 +98,7 @@ static struct sent_record *append(struct pool *pool, struct sentmap *m, tcp_seq 
 /* The tail of r from offset `at` on becomes a record of its own, with the same marks. */
 static bool split(struct pool *pool, struct sentmap *m, struct sent_record *r, uint32_t at)
 {
-    struct sent_record *tail = pool_alloc(pool);
+    struct sent_record *tail = pool_alloc_raw(pool);
     if (tail == NULL)
         return false;
     *tail = *r;
@@ -456,7 +456,7 @@ uint32_t sentmap_mark_all_lost(struct sentmap *m, bool forget_sack)
 
 struct sent_record *sentmap_next_lost(struct pool *pool, struct sentmap *m, uint32_t max)
 {
-    if (m->lost == 0)
+    if (m->lost == 0 || max == 0)
         return NULL;
     if (unlikely(m->owed > 0))
         settle(pool, m, 0);

@@ -223,7 +223,7 @@ static void fire(struct stack_cx *cx, struct tcp_conn *c, enum tcp_timer which)
 
 void tcp_conn_timer(struct stack_cx *cx, struct tcp_conn *c)
 {
-    for (unsigned i = 0; i < TCP_TIMER_COUNT && c->state != TCP_CLOSED; i++) {
+    for (unsigned i = 0; i < TCP_CONN_TIMERS && c->state != TCP_CLOSED; i++) {
         if (c->deadline[i] > cx->now)
             continue;
         c->deadline[i] = NSEC_NEVER;

@@ -1,0 +1,161 @@
+#include "tests/fuzz/world.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#define ARENA ((size_t)8 << 20)
+
+struct fuzz_world F;
+const uint8_t fuzz_host_mac[6] = {2, 0, 0, 0, 0, 1};
+const uint8_t fuzz_peer_mac[6] = {2, 0, 0, 0, 0, 2};
+
+static void broken(const char *what, uint64_t n)
+{
+    fprintf(stderr, "fuzz: %s (%llu)\n", what, (unsigned long long)n);
+    abort();
+}
+
+static void learn(const uint8_t *frame, uint32_t len)
+{
+    struct wire_seg s;
+    if (wire_parse_tcp(frame, len, false, &s))
+        return;
+    for (unsigned i = 0; i < F.nflows; i++) {
+        struct fuzz_flow *f = &F.flows[i];
+        if (f->hport != s.sport || f->pport != s.dport || s.flags & TCP_RST)
+            continue;
+        uint32_t end = s.seq + s.len + !!(s.flags & TCP_SYN) + !!(s.flags & TCP_FIN);
+        if (s.flags & TCP_SYN) {
+            f->host_una = s.seq;
+            f->host_nxt = end;
+        } else if ((int32_t)(end - f->host_nxt) > 0) {
+            f->host_nxt = end;
+        }
+        if (s.flags & TCP_ACK)
+            f->peer_nxt = s.ack;
+        struct wire_opts o;
+        const char *wrong = wire_parse_opts(&s, &o);
+        if (wrong)
+            broken(wrong, s.optlen);
+        if (o.has_ts)
+            f->ts = o.ts_val;
+    }
+}
+
+static int on_transmit(struct stack_cx *cx, const struct frame_out *f)
+{
+    (void)cx;
+    static uint8_t frame[FRAME_MAX];
+    uint32_t len = f->head_end - f->head_start;
+    memcpy(frame, f->head + f->head_start, len);
+    for (unsigned i = 0; i < f->nslices; i++) {
+        if (len + f->slices[i].len > FRAME_BYTES_MAX)
+            broken("frame too large", len);
+        memcpy(frame + len, f->slices[i].base, f->slices[i].len);
+        len += (uint32_t)f->slices[i].len;
+    }
+    learn(frame, len);
+    if (++F.frames > 200000)
+        broken("frames without end", F.frames);
+    return 0;
+}
+
+static void on_notify(struct stack_cx *cx, void *owner, uint32_t events)
+{
+    (void)cx;
+    (void)owner;
+    (void)events;
+}
+
+static const struct stack_ops ops = {.transmit = on_transmit, .notify = on_notify};
+
+static void *arena_memory(void)
+{
+    static char *memory;
+    if (!memory) {
+        char *p = mmap(NULL, ARENA + ARENA_SPAN_SIZE, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (p == MAP_FAILED)
+            abort();
+        uintptr_t at = ((uintptr_t)p + ARENA_SPAN_SIZE - 1) & ~(uintptr_t)(ARENA_SPAN_SIZE - 1);
+        memory = (char *)at;
+    } else {
+        madvise(memory, ARENA, MADV_DONTNEED);
+    }
+    return memory;
+}
+
+void fuzz_start(bool shared, bool gso)
+{
+    F = (struct fuzz_world){.now = 1000 * NSEC_PER_SEC};
+    struct stack_config config = {.own_address = !shared, .port_min = 32768, .port_max = 60999};
+    F.cx = (struct stack_cx){.now = F.now, .ops = &ops};
+    F.cx.st = stack_init(arena_memory(), ARENA, 0, &config, F.now);
+    struct netif nif = {
+        .up = true,
+        .kind = NETIF_ETHERNET,
+        .ifindex = 2,
+        .mtu = 1500,
+        .gso = gso,
+        .csum_offload = gso,
+        .answers_arp = !shared,
+        .naddrs = 1,
+    };
+    memcpy(nif.mac, fuzz_host_mac, 6);
+    nif.addrs[0].addr = ip_addr_from_v4(__builtin_bswap32(FUZZ_HOST_IP));
+    nif.addrs[0].prefix = 120;
+    F.netif = (uint8_t)stack_add_netif(F.cx.st, &nif);
+    arp_learn(&F.cx, F.netif, __builtin_bswap32(FUZZ_PEER_IP), fuzz_peer_mac);
+    stack_flush(&F.cx);
+}
+
+void fuzz_check(void)
+{
+    stack_flush(&F.cx);
+    uint32_t n = tcp_check_invariants(F.cx.st);
+    if (n)
+        broken("invariants broken", n);
+    if (stack_counter(F.cx.st, COUNT_INVARIANT))
+        broken("invariants counted", stack_counter(F.cx.st, COUNT_INVARIANT));
+}
+
+void fuzz_run(nsec_t dt)
+{
+    nsec_t target = F.now + dt;
+    for (unsigned idle = 0;;) {
+        nsec_t d = stack_deadline(F.cx.st);
+        if (d > target)
+            break;
+        if (d > F.now) {
+            F.now = d;
+            idle = 0;
+        } else if (++idle > 1000) {
+            broken("the engine spins", d);
+        }
+        F.cx.now = F.now;
+        stack_run_timers(&F.cx);
+        fuzz_check();
+    }
+    F.now = F.cx.now = target;
+}
+
+void fuzz_input(const uint8_t *frame, uint32_t len, bool trusted, uint16_t gso_size)
+{
+    uint8_t *copy = malloc(len ? len : 1); /* of exact size, for the sanitizer */
+    memcpy(copy, frame, len);
+    struct frame_in in = {copy, len, F.netif, trusted, gso_size};
+    stack_input(&F.cx, &in);
+    free(copy);
+    fuzz_check();
+}
+
+void fuzz_end(void)
+{
+    fuzz_run(5000 * NSEC_PER_SEC);
+    const struct tcp_stack *t = &F.cx.st->tcp;
+    uint32_t left = t->conns.live + t->half_opens.live + t->time_waits.live + t->chunks.live +
+                    t->ranges.live + t->records.live + t->flows.count;
+    if (left)
+        broken("objects left at the end", left);
+}

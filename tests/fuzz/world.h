@@ -1,0 +1,41 @@
+/* One engine for a fuzz target: in-memory link, virtual clock, everything checked after each step. */
+#pragma once
+
+#include "stack/internal.h"
+#include "stack/stack.h"
+#include "stack/tcp/tcp.h"
+#include "stack/tcp/wire.h"
+#include "tests/packet/frame.h"
+
+#define FUZZ_HOST_IP ip4(10, 0, 0, 1)
+#define FUZZ_PEER_IP ip4(10, 0, 0, 2)
+#define FUZZ_LISTEN  80
+
+extern const uint8_t fuzz_host_mac[6], fuzz_peer_mac[6];
+
+/* What the peer knows of one connection from what the host sent. */
+struct fuzz_flow {
+    uint16_t hport, pport;
+    uint32_t host_nxt, host_una; /* highest that the host sent; its first unacknowledged as the peer has it */
+    uint32_t peer_nxt;           /* what the host acknowledged last */
+    uint32_t ts;                 /* newest TSval of the host */
+};
+
+struct fuzz_world {
+    struct stack_cx cx;
+    uint8_t netif;
+    nsec_t now;
+    unsigned nflows;
+    struct fuzz_flow flows[4];
+    unsigned frames;
+};
+extern struct fuzz_world F;
+
+/* A new engine with an interface and a neighbour; `shared` is the way of addressing, gso the link's abilities. */
+void fuzz_start(bool shared, bool gso);
+/* Aborts when an invariant does not hold. */
+void fuzz_check(void);
+void fuzz_run(nsec_t dt);
+void fuzz_input(const uint8_t *frame, uint32_t len, bool trusted, uint16_t gso_size);
+/* All connections must be closed by now: runs until none is left; aborts when memory does not come back. */
+void fuzz_end(void);

@@ -1,0 +1,213 @@
+/* The TCPSHIM_* variables and the rules: what is understood, and what is said of the rest. */
+#include "shim/core/addr.h"
+#include "shim/core/config.h"
+#include "shim/core/rules.h"
+#include "tests/unit/suites.h"
+
+static void read_one(const char *entry)
+{
+    char copy[600];
+    snprintf(copy, sizeof(copy), "%s", entry);
+    char *env[] = {(char[]){"HOME=/"}, copy, NULL};
+    config_read(env);
+}
+
+static struct endpoint at(const char *addr, uint16_t port)
+{
+    struct endpoint ep = {.port = port};
+    ck_assert(addr_parse(addr, strlen(addr), &ep.addr));
+    return ep;
+}
+
+START_TEST(defaults)
+{
+    config_read((char *[]){NULL});
+    ck_assert_str_eq(config.error, "");
+    ck_assert_str_eq(config.warning, "");
+    ck_assert(!config.off && !config.own_address && !config.fallback_kernel);
+    ck_assert_uint_eq(config.mem, (uint64_t)512 << 20);
+    ck_assert_uint_eq(config.trace, 0);
+    read_one("TCPSHIM_MEM="); /* empty: as if not set */
+    ck_assert_str_eq(config.error, "");
+}
+END_TEST
+
+START_TEST(understood)
+{
+    char *env[] = {(char[]){"TCPSHIM_ADDR=10.9.0.2/24"},
+                   (char[]){"TCPSHIM_GW=10.9.0.1"},
+                   (char[]){"TCPSHIM_IF=eth0"},
+                   (char[]){"TCPSHIM_MEM=64M"},
+                   (char[]){"TCPSHIM_TRACE=state,queue,,link"},
+                   (char[]){"TCPSHIM_TRACE_FILE=/tmp/t.%p"},
+                   (char[]){"TCPSHIM_FALLBACK=kernel"},
+                   (char[]){"TCPSHIM_LOOPBACK=user"},
+                   (char[]){"TCPSHIM_CC=reno"},
+                   (char[]){"TCPSHIM_SPIN=20"},
+                   (char[]){"TCPSHIM_RULES=kernel connect 10.0.0.0/8"},
+                   NULL};
+    config_read(env);
+    ck_assert_str_eq(config.error, "");
+    ck_assert(config.own_address && config.fallback_kernel && config.loopback_user);
+    ck_assert_uint_eq(config.prefix, 96 + 24);
+    ck_assert_str_eq(config.ifname, "eth0");
+    ck_assert_uint_eq(config.mem, 64 << 20);
+    ck_assert_uint_eq(config.trace, TRACE_STATE | TRACE_QUEUE | TRACE_LINK);
+    ck_assert_uint_eq(config.spin_usec, 20);
+    ck_assert_uint_eq(config.cc, 1);
+    read_one("TCPSHIM_TRACE=all");
+    ck_assert_uint_eq(config.trace, TRACE_ALL);
+    read_one("TCPSHIM_OFF=1");
+    ck_assert(config.off);
+}
+END_TEST
+
+/* Each gives one line that names the variable, the value and what is allowed. */
+static const char *const malformed[] = {
+    "TCPSHIM_OFF=yes",
+    "TCPSHIM_ADDR=10.9.0.2",
+    "TCPSHIM_ADDR=10.9.0.300/24",
+    "TCPSHIM_ADDR=10.9.0.2/33",
+    "TCPSHIM_ADDR=10.9.0.2/0",
+    "TCPSHIM_ADDR=10.9.0.0/24",
+    "TCPSHIM_ADDR=fd00::1/64",
+    "TCPSHIM_ADDR=10.9.0.255/24",
+    "TCPSHIM_ADDR=127.0.0.2/8",
+    "TCPSHIM_ADDR=224.0.0.1/24",
+    "TCPSHIM_ADDR=10.9.0.2/24x",
+    "TCPSHIM_GW=router",
+    "TCPSHIM_GW=10.9.0.1",
+    "TCPSHIM_IF=a-name-that-is-too-long",
+    "TCPSHIM_MEM=7M",
+    "TCPSHIM_MEM=512MB",
+    "TCPSHIM_MEM=-1",
+    "TCPSHIM_MEM=99999999999999999999G",
+    "TCPSHIM_MEM=M",
+    "TCPSHIM_TRACE=state,quue",
+    "TCPSHIM_FALLBACK=yes",
+    "TCPSHIM_LOOPBACK=1",
+    "TCPSHIM_CC=bbr",
+    "TCPSHIM_SPIN=1s",
+    "TCPSHIM_SPIN=1000001",
+    "TCPSHIM_RULES=maybe",
+    "TCPSHIM_RULES=user connect 10.0.0.0/40",
+    "TCPSHIM_RULES=user :99999",
+    "TCPSHIM_RULES=kernel any * *",
+    "TCPSHIM_RULES=user :90-80",
+};
+
+START_TEST(malformed_values)
+{
+    const char *entry = malformed[_i];
+    char name[40];
+    read_one(entry);
+    ck_assert_msg(config.error[0] != '\0', "%s was taken", entry);
+    snprintf(name, sizeof(name), "%.*s", (int)strcspn(entry, "="), entry);
+    ck_assert_ptr_nonnull(strstr(config.error, name));
+    ck_assert_ptr_null(strchr(config.error, '\n'));
+}
+END_TEST
+
+START_TEST(unknown_trace_word_lists_known)
+{
+    read_one("TCPSHIM_TRACE=segmnt");
+    ck_assert_ptr_nonnull(strstr(config.error, "segmnt"));
+    for (unsigned i = 0; i < TRACE_CLASS_COUNT; i++)
+        ck_assert_ptr_nonnull(strstr(config.error, trace_class_words[i]));
+}
+END_TEST
+
+START_TEST(unknown_variable)
+{
+    read_one("TCPSHIM_TRCE=all");
+    ck_assert_str_eq(config.error, "");
+    ck_assert_ptr_nonnull(strstr(config.warning, "TCPSHIM_TRCE"));
+    ck_assert_ptr_nonnull(strstr(config.warning, "the nearest is TCPSHIM_TRACE"));
+    read_one("TCPSHIM_A_VERY_LONG_NAME_THAT_NOBODY_EVER_WOULD_THINK_OF=1");
+    ck_assert(config.warning[0]);
+}
+END_TEST
+
+START_TEST(gateway_must_be_on_link)
+{
+    char *env[] = {(char[]){"TCPSHIM_ADDR=10.9.0.2/24"}, (char[]){"TCPSHIM_GW=10.9.1.1"}, NULL};
+    config_read(env);
+    ck_assert_ptr_nonnull(strstr(config.error, "TCPSHIM_GW"));
+}
+END_TEST
+
+static bool to_kernel(enum rule_call call, const char *addr, uint16_t port)
+{
+    const struct endpoint ep = at(addr, port);
+    return rules_decide(call, &ep).verdict == VERDICT_KERNEL;
+}
+
+START_TEST(rules_first_match_wins)
+{
+    char error[120];
+    ck_assert(rules_parse("user connect 10.1.2.3:80, kernel connect 10.0.0.0/8:1-1023\n"
+                          "kernel listen :22,kernel any [fd00::]/16:443,, user",
+                          error, sizeof(error)));
+    ck_assert(!to_kernel(RULE_CONNECT, "10.1.2.3", 80));
+    ck_assert(to_kernel(RULE_CONNECT, "10.1.2.4", 80));
+    ck_assert(!to_kernel(RULE_CONNECT, "10.1.2.4", 1024));
+    ck_assert(!to_kernel(RULE_CONNECT, "11.1.2.4", 80));
+    ck_assert(to_kernel(RULE_LISTEN, "0.0.0.0", 22));
+    ck_assert(!to_kernel(RULE_CONNECT, "9.9.9.9", 22));
+    ck_assert(to_kernel(RULE_CONNECT, "fd00::1", 443));
+    ck_assert(!to_kernel(RULE_CONNECT, "fe00::1", 443));
+    const struct endpoint ep = at("10.1.2.4", 80);
+    ck_assert_str_eq(rules_decide(RULE_CONNECT, &ep).why, "rule: kernel connect 10.0.0.0/8:1-1023");
+}
+END_TEST
+
+START_TEST(rules_wildcards)
+{
+    char error[120];
+    ck_assert(rules_parse("kernel * ", error, sizeof(error)));
+    ck_assert(to_kernel(RULE_CONNECT, "1.2.3.4", 5));
+    ck_assert(to_kernel(RULE_LISTEN, "::", 5));
+    ck_assert(rules_parse("kernel *:80", error, sizeof(error)));
+    ck_assert(to_kernel(RULE_LISTEN, "::", 80));
+    ck_assert(!to_kernel(RULE_LISTEN, "::", 81));
+    ck_assert(rules_parse("kernel 0.0.0.0/0", error, sizeof(error)));
+    ck_assert(to_kernel(RULE_CONNECT, "1.2.3.4", 5));
+    ck_assert(!to_kernel(RULE_CONNECT, "fd00::1", 5));
+    ck_assert(rules_parse("", error, sizeof(error)));
+    ck_assert(!to_kernel(RULE_CONNECT, "1.2.3.4", 5));
+}
+END_TEST
+
+START_TEST(addresses)
+{
+    static const char *const texts[] = {"0.0.0.0", "10.9.100.255", "255.255.255.255", "fd00::1",
+                                        "::"};
+    char out[ADDR_TEXT_MAX];
+    for (unsigned i = 0; i < ARRAY_LEN(texts); i++) {
+        const struct endpoint ep = at(texts[i], 0);
+        ck_assert_uint_eq(addr_format(&ep.addr, out), strlen(texts[i]));
+        ck_assert_str_eq(out, texts[i]);
+    }
+    const struct endpoint a = at("10.9.0.2", 0), b = at("10.9.1.2", 0);
+    ck_assert(addr_in_prefix(&a.addr, &b.addr, 96 + 23));
+    ck_assert(!addr_in_prefix(&a.addr, &b.addr, 96 + 24));
+    ck_assert(addr_in_prefix(&a.addr, &a.addr, 128));
+}
+END_TEST
+
+Suite *suite_config(void)
+{
+    Suite *s = suite_create("config");
+    TCase *tc = tcase_create("core");
+    tcase_add_test(tc, defaults);
+    tcase_add_test(tc, understood);
+    tcase_add_loop_test(tc, malformed_values, 0, (int)ARRAY_LEN(malformed));
+    tcase_add_test(tc, unknown_trace_word_lists_known);
+    tcase_add_test(tc, unknown_variable);
+    tcase_add_test(tc, gateway_must_be_on_link);
+    tcase_add_test(tc, rules_first_match_wins);
+    tcase_add_test(tc, rules_wildcards);
+    tcase_add_test(tc, addresses);
+    suite_add_tcase(s, tc);
+    return s;
+}
