@@ -26,7 +26,7 @@ PYTHON := /usr/bin/python3
 STACK_SRC := $(wildcard stack/*.c stack/*/*.c)
 SHIM_SRC  := $(wildcard shim/*.c shim/*/*.c)
 TEST_SRC  := $(wildcard tests/unit/*.c tests/packet/*.c tests/sim/*.c)
-FUZZ_SRC  := $(wildcard tests/fuzz/*.c)
+FUZZ_SRC  := $(wildcard tests/fuzz/fuzz_*.c)
 HEADERS   := $(wildcard stack/*.h stack/*/*.h shim/*.h shim/*/*.h tests/*/*.h)
 
 STACK_OBJ      := $(STACK_SRC:%.c=$(BUILD)/%.o)
@@ -72,6 +72,7 @@ CHECK_LIBS := $(shell pkg-config --libs check 2>/dev/null || echo -lcheck -lsubu
 
 $(BUILD)/asan/packet: $(filter $(BUILD)/asan/tests/packet/%,$(ASAN_TEST_OBJ)) $(ASAN_STACK_OBJ)
 $(BUILD)/asan/sim: $(filter $(BUILD)/asan/tests/sim/%,$(ASAN_TEST_OBJ)) $(ASAN_STACK_OBJ)
+$(BUILD)/asan/sim: $(BUILD)/asan/tests/packet/frame.o
 $(BUILD)/asan/packet $(BUILD)/asan/sim:
 	$(CC) $(SAN) -o $@ $^
 
@@ -98,9 +99,11 @@ $(BUILD)/fuzz/obj/%.o: %.c
 	@mkdir -p $(@D)
 	$(FUZZ_CC) $(BASE) $(WARN) $(SAN) -fsanitize=fuzzer-no-link -MMD -MP -c $< -o $@
 
-$(BUILD)/fuzz/%: tests/fuzz/%.c $(FUZZ_STACK_OBJ)
+# What the targets share.
+FUZZ_WORLD_OBJ := $(BUILD)/fuzz/obj/tests/fuzz/world.o $(BUILD)/fuzz/obj/tests/packet/frame.o
+$(BUILD)/fuzz/%: tests/fuzz/%.c $(FUZZ_WORLD_OBJ) $(FUZZ_STACK_OBJ)
 	@mkdir -p $(@D)
-	$(FUZZ_CC) $(BASE) $(WARN) $(SAN) -fsanitize=fuzzer -o $@ $< $(FUZZ_STACK_OBJ)
+	$(FUZZ_CC) $(BASE) $(WARN) $(SAN) -fsanitize=fuzzer -o $@ $< $(FUZZ_WORLD_OBJ) $(FUZZ_STACK_OBJ)
 
 demo:
 	@tests/deps.sh build demo

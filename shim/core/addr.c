@@ -66,3 +66,42 @@ bool addr_is_loopback(const struct ip_addr *addr)
         return addr->b[12] == 127;
     return ip_addr_eq(addr, &v6_loopback);
 }
+
+static uint32_t mask(unsigned len)
+{
+    return len == 0 ? 0 : UINT32_MAX << (32 - len);
+}
+
+/* Whether a and b share an address: then one holds the other. */
+static bool overlap(const struct v4_prefix *a, const struct v4_prefix *b)
+{
+    const uint32_t m = mask(a->len < b->len ? a->len : b->len);
+    return ((a->addr ^ b->addr) & m) == 0;
+}
+
+int addr4_cover(const struct v4_prefix *except, unsigned n,
+                int (*visit)(const struct v4_prefix *prefix, void *arg), void *arg)
+{
+    /* The tree of prefixes in order: a node that meets an exception is split, or left out whole. */
+    struct v4_prefix p = {0};
+    for (;;) {
+        const struct v4_prefix *met = NULL;
+        for (unsigned i = 0; i < n && (!met || met->len > p.len); i++)
+            if (overlap(&p, &except[i]))
+                met = &except[i];
+        if (met && met->len > p.len) {
+            p.len++; /* its left half */
+            continue;
+        }
+        int err = met ? 0 : visit(&p, arg);
+        if (err < 0)
+            return err;
+        while (p.len > 0 && (p.addr & 1u << (32 - p.len))) {
+            p.addr &= ~(1u << (32 - p.len)); /* a right half: its parent is done */
+            p.len--;
+        }
+        if (p.len == 0)
+            return 0;
+        p.addr |= 1u << (32 - p.len);
+    }
+}

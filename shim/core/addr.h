@@ -16,3 +16,15 @@ bool addr_in_prefix(const struct ip_addr *addr, const struct ip_addr *net, unsig
 bool addr_is_group(const struct ip_addr *addr);
 /* 127.0.0.0/8 or ::1. */
 bool addr_is_loopback(const struct ip_addr *addr);
+
+/* A run of IPv4 addresses, host order. */
+struct v4_prefix {
+    uint32_t addr;
+    uint8_t len;
+};
+/*
+ * Calls visit for disjoint prefixes that together hold every address that is in none of the n in
+ * except. Stops at the first error (negative) and returns it.
+ */
+int addr4_cover(const struct v4_prefix *except, unsigned n,
+                int (*visit)(const struct v4_prefix *prefix, void *arg), void *arg);

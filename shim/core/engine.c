@@ -15,6 +15,7 @@
 #include "shim/core/shared.h"
 #include "shim/core/thread.h"
 #include "shim/life/service.h"
+#include "shim/link/guard.h"
 #include "shim/link/link.h"
 #include "shim/wait/epset.h"
 #include "shim/wait/sleep.h"
@@ -154,6 +155,7 @@ unsigned engine_drain(struct stack_cx *cx)
     }
     if (stack_deadline(cx->st) <= cx->now)
         stack_run_timers(cx);
+    guard_sweep(cx);
     __atomic_store_n(&sh->drains, sh->drains + 1, __ATOMIC_RELAXED);
     sh->drained_at = cx->now;
     return frames;
@@ -179,5 +181,6 @@ void shared_init(struct stack *st)
 
 uint32_t engine_processes(void)
 {
-    return __atomic_load_n(&engine.sh->processes_live, __ATOMIC_RELAXED);
+    return __atomic_load_n(&engine.sh->processes_live, __ATOMIC_RELAXED) +
+           __atomic_load_n(&engine.sh->processes_born, __ATOMIC_RELAXED);
 }

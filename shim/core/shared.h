@@ -62,11 +62,13 @@ struct shared {
     struct pool epitems;  /* struct epitem */
 
     uint32_t processes_live; /* (atomic) */
+    uint32_t processes_born; /* forked, and not yet attached (atomic) */
     uint32_t waiters_high;   /* slots ever claimed */
     uint32_t driver;         /* index + 1 of the waiter that has the role; 0: nobody */
     nsec_t driver_until;     /* when the driver will wake by itself */
     uint32_t heir;           /* index + 1 of the sleeper that was woken to take the role */
     nsec_t heir_since;
+    nsec_t left_at;          /* when the last driver gave the role up */
     uint64_t drains;         /* (atomic) counts engine_drain() by callers: whether somebody drives */
     nsec_t drained_at;
     bool listened;           /* there was a listener: the engine may have work without a timer */

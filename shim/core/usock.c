@@ -12,6 +12,7 @@
 #include "shim/core/raw.h"
 #include "shim/core/shared.h"
 #include "shim/core/thread.h"
+#include "shim/life/service.h"
 #include "shim/link/guard.h"
 #include "shim/link/link.h"
 #include "shim/wait/epset.h"
@@ -151,6 +152,7 @@ void fds_before_fork(void)
         return;
     engine_enter(&fork_cx);
     usock_ref_all(1);
+    __atomic_add_fetch(&engine.sh->processes_born, 1, __ATOMIC_RELAXED);
 }
 
 static void leave_fork(void)
@@ -158,14 +160,17 @@ static void leave_fork(void)
     if (!fork_entered)
         return;
     fork_entered = false;
+    service_forked();
     engine_leave(&fork_cx);
 }
 
 void fds_forked(bool ok)
 {
     fork_watched = false;
-    if (fork_entered && !ok)
+    if (fork_entered && !ok) {
         usock_ref_all(-1);
+        __atomic_sub_fetch(&engine.sh->processes_born, 1, __ATOMIC_RELAXED);
+    }
     leave_fork();
 }
 

@@ -28,13 +28,14 @@ static int guard_bound_port(struct call *c)
     struct usock *us = c->us;
     if (config.own_address || us->guarded || !us->kernel_bound)
         return 0;
+    link_filter_add_port(engine.link, us->local.port);
+    link_filter_update(engine.link);
     const int r = guard_backing(c->fd, false, false, 1);
     if (r == 0) {
         us->guarded = true;
-        link_filter_add_port(engine.link, us->local.port);
-        link_filter_update(engine.link);
         return 0;
     }
+    link_filter_remove_port(engine.link, us->local.port); /* a no-op while the port is in use */
     /* SO_REUSEADDR: another socket of ours holds the port and guards it already. */
     return r == -EADDRINUSE && tcp_port_in_use(c->cx.st, us->local.port) ? 0 : r;
 }

@@ -229,6 +229,15 @@ static int autobind(struct call *c)
     return r < 0 ? r : bound_by_kernel(c);
 }
 
+/* The packet socket lets the port through; before its guard stands, so that no SYN falls between. */
+static void want_port(uint16_t port)
+{
+    if (port == 0)
+        return;
+    link_filter_add_port(engine.link, port);
+    link_filter_update(engine.link);
+}
+
 /* The kernel's side of a listener: guard of the port, and door for clients on this host. */
 static int listen_in_kernel(struct call *c, int backlog)
 {
@@ -241,9 +250,12 @@ static int listen_in_kernel(struct call *c, int backlog)
         if (r < 0)
             return r;
     } else {
+        want_port(us->local.port);
         const int r = guard_backing(c->fd, true, us->family == AF_INET6 && !us->v6only, backlog);
-        if (r < 0)
+        if (r < 0) {
+            link_filter_remove_port(engine.link, us->local.port);
             return r;
+        }
         us->guarded = us->kernel_listen = true;
     }
     raw_fcntl(c->fd, F_SETFL, raw_fcntl(c->fd, F_GETFL, 0) | O_NONBLOCK);
@@ -262,8 +274,7 @@ static int listen_in_engine(struct call *c, int backlog)
         .opts = us->conn != NULL ? tcp_opts(us->conn) : &defaults,
         .owner = us,
     };
-    link_filter_add_port(engine.link, us->local.port);
-    link_filter_update(engine.link);
+    want_port(us->local.port);
     const int r = tcp_listen(&c->cx, &args, &us->listener);
     if (r < 0)
         return r;

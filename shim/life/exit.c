@@ -5,6 +5,7 @@
 #define _GNU_SOURCE
 #include "shim/life/exit.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -54,6 +55,23 @@ static void deliver(void)
     }
 }
 
+/* Whether another process of the family lives, who then drives the engine: killed ones are still counted. */
+static bool others_live(void)
+{
+    const struct shared *sh = engine.sh;
+    if (engine_processes() <= 1)
+        return false;
+    if (__atomic_load_n(&sh->processes_born, __ATOMIC_RELAXED) != 0)
+        return true;
+    const int self = raw_getpid();
+    for (unsigned i = 0; i < PROCESSES_MAX; i++) {
+        const int pid = sh->processes[i].pid;
+        if (pid > 0 && pid != self && raw_syscall(SYS_kill, pid, 0, 0, 0, 0, 0) != -ESRCH)
+            return true;
+    }
+    return false;
+}
+
 void exit_release(bool keep_shared)
 {
     if (!engine_running() || engine_inside())
@@ -62,7 +80,7 @@ void exit_release(bool keep_shared)
     engine_enter(&cx);
     usock_drop_all(&cx, keep_shared);
     engine_leave(&cx);
-    if (engine_processes() <= 1)
+    if (!others_live())
         deliver();
 }
 

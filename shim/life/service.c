@@ -48,7 +48,7 @@ bool service_wanted(struct stack_cx *cx)
         return false;
     if (cx->now < service.retry_at || process_self() == NULL)
         return false;
-    return engine.sh->listened || stack_deadline(cx->st) != NSEC_NEVER;
+    return engine.sh->listened || stack_deadline(cx->st) != NSEC_NEVER || engine_processes() > 1;
 }
 
 static nsec_t now(void)
@@ -106,6 +106,14 @@ static enum service_mode deep(struct process *self)
     return __atomic_load_n(&self->service, __ATOMIC_RELAXED);
 }
 
+/* Sleepers wait for a driver that did not come back: leaving the engine gives them another. */
+static void settle(void)
+{
+    struct stack_cx cx;
+    engine_enter(&cx);
+    engine_leave(&cx);
+}
+
 static enum service_mode tick(struct process *self)
 {
     unsigned quiet = 0;
@@ -116,6 +124,8 @@ static enum service_mode tick(struct process *self)
         const nsec_t start = now();
         bell_wait(self, seen, TICK);
         waiter_relay();
+        if (driver() == 0 && !list_empty(&engine.sh->sleepers))
+            settle();
         if (drains() != before) {
             quiet = 0;
         } else if (driver() == 0) {
@@ -173,6 +183,7 @@ static enum service_mode drive(struct process *self)
         const nsec_t slept_at = cx.now;
         engine_leave(&cx);
         const int r = drive_sleep(until, slept_at);
+        waiter_relay();
         if (r > 0 && now() - slept_at < DRIVE_PACE)
             bell_wait(self, bell(self), DRIVE_PACE);
         engine_enter(&cx);
@@ -262,6 +273,12 @@ void service_start(void)
         __atomic_store_n(&service.started, false, __ATOMIC_RELEASE);
     }
     errno = saved;
+}
+
+void service_forked(void)
+{
+    if (service.slot != 0)
+        waiter_wake(waiter_at(engine.sh, service.slot));
 }
 
 void service_after_fork_child(void)

@@ -10,5 +10,10 @@
 bool service_wanted(struct stack_cx *cx);
 /* Not entered. Starts it; errno unchanged. When it cannot be, the next try is a while later. */
 void service_start(void);
+/*
+ * Entered, in the parent after a fork: there is another process now whose wake-ups must be passed
+ * on. A service thread that drives, and sleeps as if there were none, is to look again.
+ */
+void service_forked(void);
 /* In fork's child: the thread is not there. */
 void service_after_fork_child(void);

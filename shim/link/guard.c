@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include "shim/core/engine.h"
 #include "shim/core/fdtable.h"
@@ -24,6 +25,7 @@
 #include "shim/link/filter.h"
 #include "shim/link/interfaces.h"
 #include "shim/link/link.h"
+#include "shim/link/signature.h"
 #include "stack/util/random.h"
 #include "stack/util/siphash.h"
 
@@ -73,12 +75,20 @@ static uint32_t loopback_index(void)
     return loopback;
 }
 
-static int attach(int fd, bool local_clients, bool v6_kernel)
+/* Closes the socket's ears: to all, or to all but those who are meant to be heard. */
+static int seal(int fd, bool local_clients, bool v6_kernel)
 {
+    static bool filter_refused;
     struct sock_filter code[FILTER_GUARD_MAX];
     struct sock_fprog prog = {.filter = code};
     prog.len = (uint16_t)filter_guard(local_clients, v6_kernel, loopback_index(), code);
-    return raw_setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &prog, sizeof(prog));
+    int err = -EPERM;
+    if (!filter_refused || geteuid() == 0)
+        err = raw_setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &prog, sizeof(prog));
+    if (err != -EPERM)
+        return err;
+    filter_refused = true;
+    return signature_guard(fd, local_clients);
 }
 
 static int set_reuseport(int fd, int on)
@@ -134,7 +144,7 @@ static void end_yielding(int fd)
 
 int guard_backing(int fd, bool local_clients, bool v6_kernel, int backlog)
 {
-    int err = attach(fd, local_clients, v6_kernel);
+    int err = seal(fd, local_clients, v6_kernel);
     if (err == 0)
         err = raw_listen(fd, backlog);
     if (err == 0 && nkept > 0)
@@ -222,7 +232,7 @@ static int open_guard(uint16_t port)
         return fd;
     int err = raw_bind(fd, &any, sizeof(any));
     if (err == 0)
-        err = attach(fd, false, false);
+        err = seal(fd, false, false);
     if (err == 0)
         err = raw_listen(fd, 1);
     if (err < 0) {
@@ -378,7 +388,7 @@ static void reset_waiting(int fd)
 
 void guard_keep(int fd, uint16_t port)
 {
-    if (nkept == KEPT_MAX || attach(fd, false, false) < 0)
+    if (nkept == KEPT_MAX || seal(fd, false, false) < 0)
         return;
     if (!get_flag(fd, SO_ACCEPTCONN))
         return;

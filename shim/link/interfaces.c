@@ -89,6 +89,18 @@ const struct iface *iface_by_name(const char *name)
     return NULL;
 }
 
+bool iface_addr(unsigned at, struct ip_addr *out)
+{
+    for (unsigned n = 0; n < ntable; n++) {
+        if (at < table[n].naddrs) {
+            *out = table[n].addrs[at].addr;
+            return true;
+        }
+        at -= table[n].naddrs;
+    }
+    return false;
+}
+
 uint32_t iface_loopback(void)
 {
     for (unsigned n = 0; n < ntable; n++)

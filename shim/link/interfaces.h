@@ -27,6 +27,8 @@ int ifaces_read(void);
 /* Of the table last read; NULL: none. */
 const struct iface *iface_by_name(const char *name);
 const struct iface *iface_by_index(uint32_t index);
+/* The at-th IPv4 address of this host, over all interfaces; false: there are fewer. */
+bool iface_addr(unsigned at, struct ip_addr *out);
 /* The number of the loopback interface. */
 uint32_t iface_loopback(void);
 

@@ -109,6 +109,8 @@ void wait_after_fork_child(void)
     waiter_after_fork_child();
     service_after_fork_child();
     signals_after_fork_child();
-    if (engine_running())
-        engine_attach();
+    if (!engine_running())
+        return;
+    engine_attach();
+    __atomic_sub_fetch(&engine.sh->processes_born, 1, __ATOMIC_RELAXED);
 }

@@ -65,16 +65,54 @@ static bool rate_allows(struct stack_cx *cx)
     return true;
 }
 
+/* One packet of a reply: an ICMP header or none, and a run of the data. */
+static void send_echo_part(struct stack_cx *cx, const struct ip_out *how, const uint8_t *header,
+                           const uint8_t *data, uint32_t len)
+{
+    struct frame_out frame;
+    frame.l4_proto = IPPROTO_ICMP_;
+    frame.l4 = FRAME_HEADROOM;
+    frame.head_end = FRAME_HEADROOM;
+    if (header != NULL) {
+        memcpy(frame.head + FRAME_HEADROOM, header, ICMP_HEADER);
+        frame.head_end += ICMP_HEADER;
+    }
+    frame.gso_size = 0;
+    frame.payload_len = len;
+    frame.nslices = len > 0;
+    frame.slices[0] = (struct slice){(void *)data, len};
+    (void)ip_send(cx, how, &frame); /* lost like any other packet */
+}
+
+/* A reply beyond the MTU goes in fragments (RFC 791 3.2), as the request came. */
+static void send_echo_fragments(struct stack_cx *cx, const struct ip_out *whole, uint8_t *header,
+                                const uint8_t *data, uint32_t len, uint32_t mtu)
+{
+    const uint32_t most = (mtu - IP4_HEADER) & ~7u;
+    const uint16_t check =
+        (uint16_t)~csum_fold(csum_add(csum_add(0, header, ICMP_HEADER, false), data, len, false));
+    memcpy(header + 2, &check, sizeof(check));
+    struct ip_fragment part = {.id = (uint16_t)rng_u64(&cx->st->rng)};
+    struct ip_out how = *whole;
+    how.fragment = &part;
+    uint32_t at = 0; /* in the ICMP message */
+    while (at < ICMP_HEADER + len) {
+        const bool first = at == 0;
+        const uint32_t n = min_u32(most, ICMP_HEADER + len - at);
+        const bool more = at + n < ICMP_HEADER + len;
+        part.field = (uint16_t)(at / 8 | (more ? IP4_MF : 0));
+        send_echo_part(cx, &how, first ? header : NULL, first ? data : data + at - ICMP_HEADER,
+                       first ? n - ICMP_HEADER : n);
+        at += n;
+    }
+}
+
 /* RFC 1122 3.2.2.6: the data comes back as it came. */
 static void echo_reply(struct stack_cx *cx, const struct ip_packet *p)
 {
     const struct netif *nif = &cx->st->netifs[p->netif];
     if (!nif->answers_arp)
         return; /* a shared address: the kernel answers */
-    if (IP4_HEADER + p->len > nif->mtu) {
-        ip_drop(cx, COUNT_BAD_ICMP, p->len);
-        return;
-    }
     if (!rate_allows(cx)) {
         ip_drop(cx, COUNT_ICMP_RATE, p->len);
         return;
@@ -84,19 +122,16 @@ static void echo_reply(struct stack_cx *cx, const struct ip_packet *p)
     ip_path_reply(p, &path);
     const struct ip_out how = {
         .path = &path, .src = &p->dst, .dst = &p->src, .tos = p->tos, .ttl = 64};
-    struct frame_out frame;
-    frame.l4_proto = IPPROTO_ICMP_;
-    frame.l4 = FRAME_HEADROOM;
-    frame.head_end = FRAME_HEADROOM + ICMP_HEADER;
-    frame.gso_size = 0;
-    frame.payload_len = p->len - ICMP_HEADER;
-    frame.nslices = frame.payload_len > 0;
-    frame.slices[0] = (struct slice){(void *)(p->payload + ICMP_HEADER), frame.payload_len};
-    uint8_t *icmp = frame.head + FRAME_HEADROOM;
-    memcpy(icmp, p->payload, ICMP_HEADER); /* identifier and sequence number */
-    icmp[0] = ICMP_ECHO_REPLY;
-    icmp[1] = 0;
-    (void)ip_send(cx, &how, &frame); /* lost like any other packet */
+    uint8_t header[ICMP_HEADER];
+    memcpy(header, p->payload, ICMP_HEADER); /* identifier and sequence number */
+    memset(header, 0, 4);
+    header[0] = ICMP_ECHO_REPLY;
+    const uint8_t *data = p->payload + ICMP_HEADER;
+    const uint32_t len = p->len - ICMP_HEADER;
+    if (IP4_HEADER + p->len > nif->mtu)
+        send_echo_fragments(cx, &how, header, data, len, nif->mtu);
+    else
+        send_echo_part(cx, &how, header, data, len);
 }
 
 /*

@@ -1,4 +1,5 @@
-/* The network layer: Ethernet, ARP, IPv4, ICMP, fragments. Theory of operation: docs/architecture.md. */
+/* The network layer: Ethernet, ARP, IPv4, ICMP, fragments. Theory of operation:
+ * docs/architecture.md. */
 #pragma once
 
 #include "stack/stack.h"
@@ -18,11 +19,19 @@ struct ip_packet {
     uint8_t src_mac[6]; /* zero where the link has none */
 };
 
+/* Where a fragment stands in its datagram (RFC 791 3.2). */
+struct ip_fragment {
+    uint16_t id;
+    uint16_t field; /* offset in units of 8 bytes, and the MF flag */
+};
+
 struct ip_out {
     const struct ip_path *path;
     const struct ip_addr *src, *dst;
     uint8_t tos, ttl;
     bool df; /* don't fragment: path MTU discovery */
+    const struct ip_fragment
+        *fragment; /* NULL: a whole packet; else its transport checksum is already made */
 };
 
 /*
@@ -33,13 +42,16 @@ struct ip_out {
  */
 int ip_send(struct stack_cx *cx, const struct ip_out *how, struct frame_out *frame);
 
-/* Own address mode and loopback: finds the path to dst and the source address. 0 or -ENETUNREACH. */
-int ip_route(struct stack *st, const struct ip_addr *dst, struct ip_path *path, struct ip_addr *src);
+/* Own address mode and loopback: finds the path to dst and the source address. 0 or -ENETUNREACH.
+ */
+int ip_route(struct stack *st, const struct ip_addr *dst, struct ip_path *path,
+             struct ip_addr *src);
 /* The path back to the sender of a packet, without any look-up: its interface and MAC. */
 void ip_path_reply(const struct ip_packet *p, struct ip_path *path);
 /* Bytes of an IP packet that the path carries. */
 uint32_t ip_path_mtu(const struct stack *st, const struct ip_path *path);
-/* Whether addr belongs to an interface of the stack (loopback 127/8 included when it is enabled). */
+/* Whether addr belongs to an interface of the stack (loopback 127/8 included when it is enabled).
+ */
 bool ip_is_local(const struct stack *st, const struct ip_addr *addr);
 
 /* Called by stack_input(), the wheel and stack_flush(). */

@@ -62,7 +62,9 @@ static void ip4_header(struct stack *st, const struct ip_out *how, struct frame_
      * GSO continues. Without DF it must not be guessed from other packets of ours.
      */
     uint16_t id;
-    if (how->df) {
+    if (how->fragment != NULL) {
+        id = how->fragment->id;
+    } else if (how->df) {
         id = st->ip.next_id++;
         if (frame->gso_size != 0)
             st->ip.next_id += (uint16_t)((frame->payload_len - 1) / frame->gso_size);
@@ -73,7 +75,7 @@ static void ip4_header(struct stack *st, const struct ip_out *how, struct frame_
     ip[1] = how->tos;
     put_be16(ip + 2, (uint16_t)total);
     put_be16(ip + 4, id);
-    put_be16(ip + 6, how->df ? IP4_DF : 0);
+    put_be16(ip + 6, how->fragment != NULL ? how->fragment->field : how->df ? IP4_DF : 0);
     ip[8] = how->ttl;
     ip[9] = frame->l4_proto;
     memset(ip + 10, 0, 2);
@@ -98,7 +100,10 @@ int ip_send_whole(struct stack_cx *cx, const struct ip_out *how, struct frame_ou
 
     frame->netif = how->path->netif;
     /* a link that cuts a frame into segments makes each one's checksum */
-    transport_checksum(how, frame, nif->csum_offload || frame->gso_size != 0);
+    if (how->fragment == NULL)
+        transport_checksum(how, frame, nif->csum_offload || frame->gso_size != 0);
+    else
+        frame->csum_partial = false;
     ip4_header(st, how, frame, total);
 
     if (nif->kind == NETIF_LOOPBACK)

@@ -51,6 +51,17 @@ static bool retries_exhausted(struct stack_cx *cx, struct tcp_conn *c)
     return true;
 }
 
+/*
+ * The peer took back a window that it had offered, and answers what we retry with "still closed":
+ * such retries are probes, and a peer that answers probes keeps the connection (RFC 9293 3.8.6
+ * MUST-34, 3.8.6.1; Linux's tcp_retransmit_timer()).
+ */
+static bool answers_zero_window(const struct stack_cx *cx, const struct tcp_conn *c)
+{
+    return c->snd_wnd == 0 && c->app_held && tcp_synchronized(c) &&
+           cx->now - c->last_ack < 2 * RTO_MAX;
+}
+
 static void retransmit_timeout(struct stack_cx *cx, struct tcp_conn *c)
 {
     const struct sent_record *head = sentmap_first(&c->sent);
@@ -59,8 +70,12 @@ static void retransmit_timeout(struct stack_cx *cx, struct tcp_conn *c)
     if (!c->retrans_start)
         c->retrans_start = head->sent;
     TRACE(cx, TIMER, &c->flow, TIMER_FIRED, TCP_TIMER_RETRANSMIT, c->retries + 1u);
-    if (retries_exhausted(cx, c))
+    if (answers_zero_window(cx, c)) {
+        c->retrans_start = 0;
+        c->retries = 0;
+    } else if (retries_exhausted(cx, c)) {
         return;
+    }
     if (c->retries < UINT8_MAX)
         c->retries++;
     if (c->backoffs < 32)

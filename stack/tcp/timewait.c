@@ -18,15 +18,24 @@ void tcp_time_wait_drop(struct stack_cx *cx, struct tcp_time_wait *tw, enum tcp_
     time_wait_free(cx, tw);
 }
 
+static void recycle_oldest(struct stack_cx *cx)
+{
+    stack_count(cx->st, COUNT_TW_RECYCLED);
+    tcp_time_wait_drop(cx, list_first(&cx->st->tcp.time_wait_age, struct tcp_time_wait, age_link),
+                       TCP_WHY_NO_MEMORY);
+}
+
 static struct tcp_time_wait *time_wait_alloc(struct stack_cx *cx)
 {
     struct tcp_stack *t = &cx->st->tcp;
+    /* Linux's tcp_max_tw_buckets: the dead may not crowd out the living. */
+    const size_t most = arena_limit(cx->st->arena) / 4 / sizeof(struct tcp_time_wait);
+    if (t->time_waits.live >= most && !list_empty(&t->time_wait_age))
+        recycle_oldest(cx);
     struct tcp_time_wait *tw = pool_alloc(&t->time_waits);
     if (tw || list_empty(&t->time_wait_age))
         return tw;
-    stack_count(cx->st, COUNT_TW_RECYCLED);
-    tcp_time_wait_drop(cx, list_first(&t->time_wait_age, struct tcp_time_wait, age_link),
-                       TCP_WHY_NO_MEMORY);
+    recycle_oldest(cx);
     return pool_alloc(&t->time_waits);
 }
 

@@ -195,6 +195,60 @@ START_TEST(addresses)
 }
 END_TEST
 
+struct cover {
+    const struct v4_prefix *except;
+    unsigned n;
+    uint64_t addresses; /* covered so far */
+    uint64_t next;      /* prefixes come in order */
+};
+
+static uint64_t size_of(const struct v4_prefix *p)
+{
+    return (uint64_t)1 << (32 - p->len);
+}
+
+static int cover_visit(const struct v4_prefix *p, void *arg)
+{
+    struct cover *c = arg;
+    ck_assert_uint_ge(p->addr, c->next);
+    ck_assert_uint_eq(p->addr % size_of(p), 0);
+    for (unsigned i = 0; i < c->n; i++) {
+        const struct v4_prefix *e = &c->except[i];
+        const bool apart = p->addr + size_of(p) <= e->addr || e->addr + size_of(e) <= p->addr;
+        ck_assert(apart);
+    }
+    c->next = p->addr + size_of(p);
+    c->addresses += size_of(p);
+    return 0;
+}
+
+/* Disjoint, none of the exceptions, and nothing else is missing. */
+START_TEST(cover_of_the_rest)
+{
+    static const struct v4_prefix sets[][4] = {
+        {{0x7f000000, 8}},
+        {{0x7f000000, 8}, {0x0a4d0001, 32}, {0xffffffff, 32}, {0x00000000, 32}},
+        {{0x00000000, 1}, {0x80000000, 2}},
+        {{0x00000000, 1}, {0x80000000, 1}},
+        {{0x00000000, 0}},
+    };
+    static const uint64_t excepted[] = {1 << 24, (1 << 24) + 3, (uint64_t)3 << 30,
+                                        (uint64_t)1 << 32, (uint64_t)1 << 32};
+    static const unsigned counts[] = {1, 4, 2, 2, 1};
+    struct cover c = {.except = sets[_i], .n = counts[_i]};
+    ck_assert_int_eq(addr4_cover(c.except, c.n, cover_visit, &c), 0);
+    ck_assert_uint_eq(c.addresses + excepted[_i], (uint64_t)1 << 32);
+}
+END_TEST
+
+START_TEST(cover_of_all)
+{
+    struct cover c = {.n = 0};
+    ck_assert_int_eq(addr4_cover(NULL, 0, cover_visit, &c), 0);
+    ck_assert_uint_eq(c.addresses, (uint64_t)1 << 32);
+}
+END_TEST
+
 Suite *suite_config(void)
 {
     Suite *s = suite_create("config");
@@ -208,6 +262,8 @@ Suite *suite_config(void)
     tcase_add_test(tc, rules_first_match_wins);
     tcase_add_test(tc, rules_wildcards);
     tcase_add_test(tc, addresses);
+    tcase_add_loop_test(tc, cover_of_the_rest, 0, 5);
+    tcase_add_test(tc, cover_of_all);
     suite_add_tcase(s, tc);
     return s;
 }

@@ -1,0 +1,84 @@
+"""What a process does around its connections: exit with unsent data, idle without spinning, standard
+streams over a socket."""
+
+import os
+import time
+
+from cases_http import start_nginx, stop_nginx, url
+from framework import PROGRAMS, PYTHON, Failed, case
+
+PORT = 9000
+
+
+def cpu_seconds(process):
+    with open(f"/proc/{process.popen.pid}/stat", encoding="ascii") as file:
+        fields = file.read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@case("exit-delivers", sizes=("return", "_exit", "sigterm", "server"))
+def exit_delivers(run):
+    """Data that send() took arrives, with its FIN, although the process is gone at once."""
+    # 256 KB: less than the send buffer and the peer's window, more than the first flight.
+    wanted = run.write("wanted", "0123456789abcdef" * 16384)
+    if run.size == "server":
+        server = run.server([PYTHON, f"{PROGRAMS}/hasty.py", "listen", "return", run.server_addr,
+                             PORT, wanted], PORT)
+        run.client(["nc", "-d", run.server_addr, PORT], same=wanted)
+        server.wait()
+        return
+    server = run.server(["nc", "-d", "-l", PORT], PORT, same=wanted)
+    codes = (-15,) if run.size == "sigterm" else (0,)
+    run.client([PYTHON, f"{PROGRAMS}/hasty.py", "connect", run.size, run.server_addr, PORT, wanted],
+               codes=codes)
+    server.wait()
+
+
+@case("idle", sizes=("-",), needs=("nginx", "nc"))
+def idle(run):
+    """An idle listener and an idle connection cost no processor time."""
+    run.data.path("1B")
+    server = start_nginx(run)
+    # nc reads the end of its stdin and goes on waiting for the server.
+    client = run.start("client", ["nc", run.server_addr, "80"], run.client_host, run.client_user)
+    time.sleep(0.3)  # start-up is not what is measured
+    before = [cpu_seconds(p) for p in (server, client)]
+    time.sleep(1)
+    for process, start in zip((server, client), before):
+        used = cpu_seconds(process) - start
+        run.check(used <= 0.05, f"{process.role} used {used:.2f} s of processor time in one idle second")
+    server.stop(settle=False)  # closes the connection: the client sees the end
+    client.wait()
+
+
+@case("many-connections", sizes=("200",))
+def many_connections(run):
+    """Two hundred connections at once in one process, by select-like waits, then all closed."""
+    server = run.server([PYTHON, f"{PROGRAMS}/threads_server.py", PORT], PORT)
+    run.client([PYTHON, f"{PROGRAMS}/many.py", run.server_addr, PORT, run.size])
+    server.stop()
+
+
+@case("fork-server", sizes=("1M",), needs=("socat",))
+def fork_server(run):
+    """A child for each connection."""
+    server = run.server(["socat", "-u", f"OPEN:{run.file()},rdonly",
+                         f"TCP-LISTEN:{PORT},reuseaddr,fork"], PORT)
+    # socat opens the file before it forks: the children share its offset, one client is served.
+    run.client(["nc", "-d", run.server_addr, PORT], same=run.file())
+    server.stop(codes=(0, 143, -15))
+
+
+@case("unshimmed-child", sizes=("-",), needs=("curl", "nginx"))
+def unshimmed_child(run):
+    """A shell under the shim, its children too: fork, exec, pipes."""
+    run.data.path("1M")
+    server = start_nginx(run)
+    script = f'for i in 1 2 3; do curl -sS --fail {url(run, path="/1M")} | sha256sum; done'
+    client = run.client(["sh", "-c", script])
+    sums = client.stdout().split("\n")
+    run.check(len(sums) == 4 and len(set(sums[:3])) == 1, f"{sums}")
+    wanted = run.client(["sha256sum", run.data.path("1M")], user=False).stdout().split()[0]
+    if sums[0].split()[0] != wanted:
+        raise Failed("the digest differs")
+    stop_nginx(run, server)

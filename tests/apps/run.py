@@ -1,0 +1,111 @@
+#!/usr/bin/python3
+"""The application matrix: unmodified programs on the user stack. See framework.py for what is checked.
+
+    run.py                     all cases of `make check`
+    run.py -k nginx -k /UU/    those whose name contains all these words
+    run.py --pairing KK        the same without the shim, to test the tests
+    run.py --list, --keep, --soak (adds 1 GB for all), -j N (small cases side by side)
+"""
+
+import argparse
+import concurrent.futures
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+
+sys.dont_write_bytecode = True  # the checkout stays as it is
+
+import framework
+import cases_address
+import cases_guard
+import cases_http
+import cases_process
+import cases_store
+import cases_stream
+from lab import require
+
+GROUPS = (cases_http, cases_stream, cases_store, cases_address, cases_guard, cases_process)  # each registers its cases
+
+
+def selection(options):
+    for one in framework.CASES:
+        pairings = one.pairings
+        if options.pairing:
+            pairings = [p for p in (options.pairing.split(","))
+                        if p in one.pairings or (p == "KK" and one.kernel)]
+        for pairing in pairings:
+            for size in one.sizes + (one.soak_sizes if options.soak else ()):
+                name = f"{one.name}/{pairing}/{size}"
+                if all(word in name for word in options.k):
+                    yield name, one, pairing, size
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("-k", action="append", default=[], metavar="WORD")
+    parser.add_argument("-j", type=int, default=2)
+    parser.add_argument("--pairing", help="UK, KU, UU or KK; several with commas")
+    parser.add_argument("--build", default="build")
+    parser.add_argument("--soak", action="store_true")
+    parser.add_argument("--keep", action="store_true", help="leave the files of failed cases")
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--repeat", type=int, default=1)
+    options = parser.parse_args()
+
+    chosen = list(selection(options)) * options.repeat
+    if options.list:
+        print("\n".join(name for name, *_ in chosen))
+        return 0
+    require()
+    library = os.path.abspath(os.path.join(options.build, "libtcpshim.so"))
+    if any("U" in pairing for _, _, pairing, _ in chosen) and not os.path.exists(library):
+        print(f"apps: {library} is not there: build it first", file=sys.stderr)
+        return 1
+
+    work = tempfile.mkdtemp(prefix="tcpshim-apps-")
+    data = framework.Data(framework.data_directory())
+    for size in sorted({size for *_, size in chosen if size in framework.BYTES}):
+        data.path(size)
+    counts = {"ok": 0, "FAIL": 0, "skip": 0}
+    lock = threading.Lock()
+
+    def one_case(index, job):
+        name, one, pairing, size = job
+        verdict, seconds, text = framework.execute(
+            one, pairing, size, os.path.join(work, str(index)), data, library, options.keep)
+        with lock:
+            counts[verdict] += 1
+            print(f"{verdict:4} {name:40} {seconds:6.2f} s{'  ' + text if text else ''}", flush=True)
+
+    # Large transfers want the machine for themselves.
+    jobs = list(enumerate(chosen))
+    small = [job for job in jobs if framework.BYTES.get(job[1][3], 0) < (64 << 20)]
+    large = [job for job in jobs if job not in small]
+    try:
+        for batch, width in ((small, options.j), (large, 1)):
+            pool = concurrent.futures.ThreadPoolExecutor(max_workers=max(1, width))
+            try:
+                for done in [pool.submit(one_case, *job) for job in batch]:
+                    done.result()
+            except BaseException:
+                framework.interrupted.set()  # those that run end soon, the others never start
+                raise
+            finally:
+                pool.shutdown(cancel_futures=True)
+    finally:
+        shutil.rmtree(data.directory, ignore_errors=True)
+        if not (options.keep and counts["FAIL"]):
+            shutil.rmtree(work, ignore_errors=True)
+        else:
+            print(f"kept: {work}")
+    print(f"apps: {counts['ok']} passed, {counts['FAIL']} failed, {counts['skip']} skipped")
+    return 1 if counts["FAIL"] or not sum(counts.values()) else 0
+
+
+if __name__ == "__main__":
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(130))
+    sys.exit(main())
