@@ -285,6 +285,11 @@ static void put_segment(struct line *l, const struct trace_record *r)
     if (flags & TCP_SYN) {
         *(out ? &n->has_iss : &n->has_irs) = true;
         *(out ? &n->iss : &n->irs) = seq;
+        /* a server's SYN came before its connection had a number: the answer names it */
+        if (out && flags & TCP_ACK) {
+            n->has_irs = true;
+            n->irs = ack - 1;
+        }
     }
     put(l, out ? "  tx " : "  rx ");
     put_flags(l, flags);

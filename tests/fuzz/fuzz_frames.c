@@ -78,8 +78,9 @@ static unsigned put_options(struct input *in, const struct fuzz_flow *f, uint8_t
 static void segment(struct input *in)
 {
     static uint8_t frame[FRAME_MAX], text[16384];
-    static const uint8_t usual[] = {TCP_ACK,           TCP_ACK | TCP_PSH, TCP_SYN, TCP_ACK | TCP_FIN,
-                                    TCP_SYN | TCP_ACK, TCP_RST,           TCP_ACK, TCP_ACK | TCP_URG};
+    static const uint8_t usual[] = {TCP_ACK,           TCP_ACK | TCP_PSH, TCP_SYN,
+                                    TCP_ACK | TCP_FIN, TCP_SYN | TCP_ACK, TCP_RST,
+                                    TCP_ACK,           TCP_ACK | TCP_URG};
     struct fuzz_flow *f = &F.flows[take(in, 1) % F.nflows];
     uint32_t how = take(in, 1);
     struct wire_seg s = {
@@ -111,8 +112,11 @@ static void icmp(struct input *in)
 {
     uint8_t quoted[64], frame[256];
     const struct fuzz_flow *f = &F.flows[take(in, 1) % F.nflows];
-    struct wire_seg s = {.src = FUZZ_HOST_IP, .dst = FUZZ_PEER_IP, .sport = f->hport,
-                         .dport = f->pport, .seq = near(in, f->host_una)};
+    struct wire_seg s = {.src = FUZZ_HOST_IP,
+                         .dst = FUZZ_PEER_IP,
+                         .sport = f->hport,
+                         .dport = f->pport,
+                         .seq = near(in, f->host_una)};
     wire_build_tcp(quoted, &s, fuzz_peer_mac, fuzz_host_mac);
     size_t n = wire_build_icmp(frame, ip4(10, 0, 0, 254), FUZZ_HOST_IP, (uint8_t)(take(in, 1) % 13),
                                (uint8_t)(take(in, 1) % 16), take(in, 2), quoted + L2_LEN,
@@ -123,7 +127,8 @@ static void icmp(struct input *in)
 static void connect_one(unsigned i)
 {
     struct ip_addr peer = ip_addr_from_v4(__builtin_bswap32(FUZZ_PEER_IP));
-    struct endpoint local = {ip_addr_from_v4(__builtin_bswap32(FUZZ_HOST_IP)), F.flows[i % 2].hport};
+    struct endpoint local = {ip_addr_from_v4(__builtin_bswap32(FUZZ_HOST_IP)),
+                             F.flows[i % 2].hport};
     struct endpoint remote = {peer, F.flows[i % 2].pport};
     struct ip_path path = {.netif = F.netif, .next_hop = peer};
     tcp_connect(&F.cx, conns[i], &local, &remote, &path);
@@ -204,7 +209,8 @@ static void start(struct input *in)
     tcp_opts_init(&o, F.cx.st);
     if (how & 4)
         o.defer_accept = 3;
-    struct tcp_listen_args args = {.local = {.port = FUZZ_LISTEN}, .backlog = how >> 4 & 3, .opts = &o};
+    struct tcp_listen_args args = {
+        .local = {.port = FUZZ_LISTEN}, .backlog = how >> 4 & 3, .opts = &o};
     tcp_listen(&F.cx, &args, &listener);
     memset(conns, 0, sizeof(conns));
     /* one that is established already */
@@ -212,9 +218,15 @@ static void start(struct input *in)
     connect_one(0);
     struct fuzz_flow *f = &F.flows[0];
     static uint8_t frame[200];
-    struct wire_seg s = {.src = FUZZ_PEER_IP, .dst = FUZZ_HOST_IP, .sport = f->pport,
-                         .dport = f->hport, .seq = f->peer_nxt - 1, .ack = f->host_nxt,
-                         .flags = TCP_SYN | TCP_ACK, .win = 65535, .optlen = 8,
+    struct wire_seg s = {.src = FUZZ_PEER_IP,
+                         .dst = FUZZ_HOST_IP,
+                         .sport = f->pport,
+                         .dport = f->hport,
+                         .seq = f->peer_nxt - 1,
+                         .ack = f->host_nxt,
+                         .flags = TCP_SYN | TCP_ACK,
+                         .win = 65535,
+                         .optlen = 8,
                          .opts = {2, 4, 5, 180, 4, 2, 1, 1}};
     size_t n = wire_build_tcp(frame, &s, fuzz_host_mac, fuzz_peer_mac);
     fuzz_input(frame, (uint32_t)n, false, 0);

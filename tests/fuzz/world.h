@@ -1,4 +1,5 @@
-/* One engine for a fuzz target: in-memory link, virtual clock, everything checked after each step. */
+/* One engine for a fuzz target: in-memory link, virtual clock, everything checked after each step.
+ */
 #pragma once
 
 #include "stack/internal.h"
@@ -16,9 +17,10 @@ extern const uint8_t fuzz_host_mac[6], fuzz_peer_mac[6];
 /* What the peer knows of one connection from what the host sent. */
 struct fuzz_flow {
     uint16_t hport, pport;
-    uint32_t host_nxt, host_una; /* highest that the host sent; its first unacknowledged as the peer has it */
-    uint32_t peer_nxt;           /* what the host acknowledged last */
-    uint32_t ts;                 /* newest TSval of the host */
+    uint32_t host_nxt,
+        host_una;      /* highest that the host sent; its first unacknowledged as the peer has it */
+    uint32_t peer_nxt; /* what the host acknowledged last */
+    uint32_t ts;       /* newest TSval of the host */
 };
 
 struct fuzz_world {
@@ -31,11 +33,13 @@ struct fuzz_world {
 };
 extern struct fuzz_world F;
 
-/* A new engine with an interface and a neighbour; `shared` is the way of addressing, gso the link's abilities. */
+/* A new engine with an interface and a neighbour; `shared` is the way of addressing, gso the link's
+ * abilities. */
 void fuzz_start(bool shared, bool gso);
 /* Aborts when an invariant does not hold. */
 void fuzz_check(void);
 void fuzz_run(nsec_t dt);
 void fuzz_input(const uint8_t *frame, uint32_t len, bool trusted, uint16_t gso_size);
-/* All connections must be closed by now: runs until none is left; aborts when memory does not come back. */
+/* All connections must be closed by now: runs until none is left; aborts when memory does not come
+ * back. */
 void fuzz_end(void);

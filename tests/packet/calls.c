@@ -1,7 +1,6 @@
 /* The program's side: calls on the engine as the shim makes them. */
 #include "tests/packet/world.h"
 
-
 /* Bytes for one call. */
 static uint8_t *room(uint32_t n)
 {

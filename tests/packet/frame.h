@@ -67,5 +67,6 @@ size_t wire_build_arp(uint8_t *out, uint16_t op, const uint8_t smac[6], uint32_t
 const char *wire_parse_tcp(const uint8_t *frame, size_t len, bool csum, struct wire_seg *out);
 /* NULL, or what is wrong with the options. */
 const char *wire_parse_opts(const struct wire_seg *s, struct wire_opts *out);
-/* Puts right the IP header checksum and the TCP or ICMP checksum of a frame, as far as its lengths allow. */
+/* Puts right the IP header checksum and the TCP or ICMP checksum of a frame, as far as its lengths
+ * allow. */
 void wire_fix_csums(uint8_t *frame, size_t len);

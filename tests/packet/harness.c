@@ -319,10 +319,14 @@ static void check_memory_back(void)
         const char *what;
         uint32_t n;
     } live[] = {
-        {"connections", t->conns.live},         {"listeners", t->listeners.live},
-        {"half-open entries", t->half_opens.live}, {"TIME_WAIT entries", t->time_waits.live},
-        {"chunks", t->chunks.live},             {"ranges", t->ranges.live},
-        {"sent records", t->records.live},      {"flows", t->flows.count},
+        {"connections", t->conns.live},
+        {"listeners", t->listeners.live},
+        {"half-open entries", t->half_opens.live},
+        {"TIME_WAIT entries", t->time_waits.live},
+        {"chunks", t->chunks.live},
+        {"ranges", t->ranges.live},
+        {"sent records", t->records.live},
+        {"flows", t->flows.count},
         {"orphans", t->norphans},
     };
     for (size_t i = 0; i < ARRAY_LEN(live); i++)

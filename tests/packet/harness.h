@@ -1,6 +1,7 @@
 /*
- * Packet-level tests: one engine ("the host", 10.0.0.1) with one Ethernet interface, a virtual clock
- * and a peer (10.0.0.2) that the test plays by hand. A test reads like a time-sequence diagram:
+ * Packet-level tests: one engine ("the host", 10.0.0.1) with one Ethernet interface, a virtual
+ * clock and a peer (10.0.0.2) that the test plays by hand. A test reads like a time-sequence
+ * diagram:
  *
  *     TEST(three_way, "RFC 9293 3.5 figure 6")
  *     {
@@ -16,9 +17,10 @@
  *   numbers  seq and ack count from the ISN of their sender (SYN is 0, the first byte is 1); win is
  *            the raw field. Expected ones may be `>N`, `<N` or `*`.
  *   options  mss N, wscale N, sackOK, ts [VAL [ECR]], sack A:B C:D, nop, eol, hex BYTES. Expected:
- *            a bare name wants the option present, `!name` wants it absent, `none` wants none at all.
- * What is not written is not compared in an expected segment. In an injected one seq defaults to the
- * peer's next, ack to the highest that the host has sent, win to 65535, ts to the peer's clock.
+ *            a bare name wants the option present, `!name` wants it absent, `none` wants none at
+ * all. What is not written is not compared in an expected segment. In an injected one seq defaults
+ * to the peer's next, ack to the highest that the host has sent, win to 65535, ts to the peer's
+ * clock.
  *
  * The text of both directions is a function of the stream's offset and is always compared. After
  * each step the engine's invariants are checked. At the end no frame may be left unexpected, and
@@ -33,10 +35,10 @@
 #include "stack/tcp/wire.h"
 #include "tests/packet/frame.h"
 
-#define HOST_IP   ip4(10, 0, 0, 1)
-#define PEER_IP   ip4(10, 0, 0, 2)
-#define HOST_PORT 5000 /* of call_connect() */
-#define PEER_PORT 80
+#define HOST_IP     ip4(10, 0, 0, 1)
+#define PEER_IP     ip4(10, 0, 0, 2)
+#define HOST_PORT   5000 /* of call_connect() */
+#define PEER_PORT   80
 #define LISTEN_PORT 80 /* of call_listen() */
 #define CLIENT_PORT 40000
 
@@ -86,7 +88,7 @@ nsec_t t_now(void);
 /* ---- the world ---- */
 
 struct world_opts {
-    bool shared;       /* shared address mode */
+    bool shared; /* shared address mode */
     bool gso, csum_offload;
     bool no_neighbour; /* ARP is not seeded */
     bool loopback;
@@ -172,16 +174,19 @@ _Noreturn void h_fail(const char *file, int line, const char *fmt, ...)
 #define expect_tx_in(from, to, spec) h_expect_tx(__FILE__, __LINE__, from, to, spec)
 /* No frame has been sent that was not expected, and none will within dt. */
 #define expect_none(dt) h_expect_none(__FILE__, __LINE__, dt)
-/* The state of the current flow as the flow table has it (TIME_WAIT and half-open entries included). */
-#define expect_state(s)  h_expect_state(__FILE__, __LINE__, s)
-#define check(cond)      h_check(__FILE__, __LINE__, cond, #cond)
-#define check_eq(got, want) h_check_eq(__FILE__, __LINE__, (int64_t)(got), (int64_t)(want), #got " == " #want)
-#define fail(...)        h_fail(__FILE__, __LINE__, __VA_ARGS__)
+/* The state of the current flow as the flow table has it (TIME_WAIT and half-open entries
+ * included). */
+#define expect_state(s) h_expect_state(__FILE__, __LINE__, s)
+#define check(cond)     h_check(__FILE__, __LINE__, cond, #cond)
+#define check_eq(got, want)                                                                        \
+    h_check_eq(__FILE__, __LINE__, (int64_t)(got), (int64_t)(want), #got " == " #want)
+#define fail(...) h_fail(__FILE__, __LINE__, __VA_ARGS__)
 
 /* Forgets the frames sent so far; returns how many they were. */
 unsigned drain_tx(void);
 unsigned pending_tx(void);
-/* The bytes of the next frame sent, taken off; NULL when there is none. Valid until the next call. */
+/* The bytes of the next frame sent, taken off; NULL when there is none. Valid until the next call.
+ */
 const uint8_t *next_tx(uint32_t *len);
 /* Builds the frame of an inject() spec at out without sending it. */
 size_t build_frame(const char *spec, uint8_t *out);

@@ -76,13 +76,14 @@ void world_log_frame(bool tx, const uint8_t *frame, size_t len, uint16_t gso_siz
     if (wrong) {
         uint16_t type = len >= L2_LEN ? get_be16(frame + 12) : 0;
         ADD("%s, %zu bytes (%s)",
-            type == 0x0806                                        ? "ARP"
+            type == 0x0806                                         ? "ARP"
             : type == 0x0800 && len > 24 && frame[L2_LEN + 9] == 1 ? "ICMP"
                                                                    : "frame",
             len, wrong);
         return;
     }
-    const struct peer *f = tx ? world_flow_find(s.sport, s.dport) : world_flow_find(s.dport, s.sport);
+    const struct peer *f =
+        tx ? world_flow_find(s.sport, s.dport) : world_flow_find(s.dport, s.sport);
     uint32_t seq0 = f ? (tx ? f->iss : f->irs) : 0, ack0 = f ? (tx ? f->irs : f->iss) : 0;
     if (tx && (s.flags & TCP_SYN))
         seq0 = s.seq;

@@ -1,7 +1,7 @@
 /*
- * packet [-v] [-l] [NAME...]: runs the packet tests whose names are given (or begin with NAME if it ends in *; all
- * without any). -v prints the diagram of those that pass too, -l lists the names. The last line is
- * `packet: N passed, N failed, N skipped`; the exit status is 1 when one failed.
+ * packet [-v] [-l] [NAME...]: runs the packet tests whose names are given (or begin with NAME if it
+ * ends in *; all without any). -v prints the diagram of those that pass too, -l lists the names.
+ * The last line is `packet: N passed, N failed, N skipped`; the exit status is 1 when one failed.
  */
 #include "tests/packet/harness.h"
 

@@ -1,4 +1,5 @@
-/* The wire's side: what the host sends is checked and kept, what the peer sends is built from text. */
+/* The wire's side: what the host sends is checked and kept, what the peer sends is built from text.
+ */
 #include "tests/packet/spec.h"
 #include "tests/packet/world.h"
 
@@ -107,7 +108,8 @@ int world_capture(const struct frame_out *f)
     world_log_frame(true, bytes, len, f->gso_size);
     if (!is_ip && !W.opts.no_neighbour) {
         /* the peer answers ARP by itself, between the lines of the test */
-        W.arp_asked |= get_be16(bytes + L2_LEN + 6) == 1 && get_be32(bytes + L2_LEN + 24) == PEER_IP;
+        W.arp_asked |=
+            get_be16(bytes + L2_LEN + 6) == 1 && get_be32(bytes + L2_LEN + 24) == PEER_IP;
         free(bytes);
         return 0;
     }
@@ -192,10 +194,8 @@ static const char *opts_differ(const struct spec *sp, const struct wire_seg *s,
         uint32_t a, b;
         const char *name;
     } rows[] = {
-        {OPT_MSS, o.has_mss, o.mss, 0, "mss"},
-        {OPT_WSCALE, o.has_wscale, o.wscale, 0, "wscale"},
-        {OPT_SACKOK, o.sack_ok, 0, 0, "sackOK"},
-        {OPT_TS, o.has_ts, o.ts_val, o.ts_ecr, "ts"},
+        {OPT_MSS, o.has_mss, o.mss, 0, "mss"},   {OPT_WSCALE, o.has_wscale, o.wscale, 0, "wscale"},
+        {OPT_SACKOK, o.sack_ok, 0, 0, "sackOK"}, {OPT_TS, o.has_ts, o.ts_val, o.ts_ecr, "ts"},
         {OPT_SACK, o.nsack > 0, 0, 0, "sack"},
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {

@@ -29,7 +29,8 @@ static void arrival(const char *file, int line, enum tcp_state from, const char 
 
 ROW(closed_rst, CLOSED, "R seq 7", NULL, CLOSED, 0, "3.10.7.1: a RST is discarded")
 ROW(closed_rst_ack, CLOSED, "RA seq 7 ack 9", NULL, CLOSED, 0, "3.10.7.1: a RST is discarded")
-ROW(closed_ack, CLOSED, "A seq 7 ack 9", "R seq 9 len 0", CLOSED, 0, "3.10.7.1: <SEQ=SEG.ACK><CTL=RST>")
+ROW(closed_ack, CLOSED, "A seq 7 ack 9", "R seq 9 len 0", CLOSED, 0,
+    "3.10.7.1: <SEQ=SEG.ACK><CTL=RST>")
 ROW(closed_syn, CLOSED, "S seq 7", "RA seq 0 ack 8 len 0", CLOSED, 0,
     "3.10.7.1: <SEQ=0><ACK=SEG.SEQ+SEG.LEN><CTL=RST,ACK>")
 ROW(closed_fin_text, CLOSED, "F seq 7 len 10", "RA seq 0 ack 18 len 0", CLOSED, 0,
@@ -85,7 +86,8 @@ ROW(time_wait_window, TIME_WAIT, "A seq 200000 ack 2 len 9", "A seq 2 ack 2 len 
 ROW(syn_rcvd_rst, SYN_RECEIVED, "R seq 1", NULL, CLOSED, ECONNREFUSED,
     "3.10.7.4 second: after an active open the user is told 'connection refused'")
 ROW(est_rst, ESTABLISHED, "R seq 1", NULL, CLOSED, ECONNRESET, "RFC 5961 3.2: exact match")
-ROW(est_rst_ack, ESTABLISHED, "RA seq 1 ack 1", NULL, CLOSED, ECONNRESET, "RFC 5961 3.2: exact match")
+ROW(est_rst_ack, ESTABLISHED, "RA seq 1 ack 1", NULL, CLOSED, ECONNRESET,
+    "RFC 5961 3.2: exact match")
 ROW(est_rst_inside, ESTABLISHED, "R seq 2", "A seq 1 ack 1 len 0", ESTABLISHED, 0,
     "RFC 5961 3.2: in the window but not exact: challenge ACK")
 ROW(est_rst_outside, ESTABLISHED, "R seq 200000", NULL, ESTABLISHED, 0,
@@ -137,14 +139,20 @@ ROW(est_ack_future, ESTABLISHED, "A seq 1 ack 9", "A seq 1 ack 1 len 0", ESTABLI
 ROW(est_ack_ancient, ESTABLISHED, "A seq 1 ack -200000", "A seq 1 ack 1 len 0", ESTABLISHED, 0,
     "RFC 5961 5.2: ACK older than MAX.SND.WND: challenge ACK")
 ROW(est_ack_dup, ESTABLISHED, "A seq 1 ack 1", NULL, ESTABLISHED, 0, "3.10.7.4 fifth: ignored")
-ROW(fw1_ack, FIN_WAIT_1, "A seq 1 ack 2", NULL, FIN_WAIT_2, 0, "3.10.7.4 fifth: our FIN is acknowledged")
+ROW(fw1_ack, FIN_WAIT_1, "A seq 1 ack 2", NULL, FIN_WAIT_2, 0,
+    "3.10.7.4 fifth: our FIN is acknowledged")
 ROW(fw1_ack_dup, FIN_WAIT_1, "A seq 1 ack 1", NULL, FIN_WAIT_1, 0, "3.10.7.4 fifth")
-ROW(fw1_ack_future, FIN_WAIT_1, "A seq 1 ack 9", "A seq 2 ack 1 len 0", FIN_WAIT_1, 0, "3.10.7.4 fifth")
+ROW(fw1_ack_future, FIN_WAIT_1, "A seq 1 ack 9", "A seq 2 ack 1 len 0", FIN_WAIT_1, 0,
+    "3.10.7.4 fifth")
 ROW(fw1_no_ack, FIN_WAIT_1, "F seq 1", NULL, FIN_WAIT_1, 0, "3.10.7.4 fifth: no ACK bit")
-ROW(fw2_ack_future, FIN_WAIT_2, "A seq 1 ack 9", "A seq 2 ack 1 len 0", FIN_WAIT_2, 0, "3.10.7.4 fifth")
-ROW(cw_ack_future, CLOSE_WAIT, "A seq 2 ack 9", "A seq 1 ack 2 len 0", CLOSE_WAIT, 0, "3.10.7.4 fifth")
-ROW(closing_ack, CLOSING, "A seq 2 ack 2", NULL, TIME_WAIT, 0, "3.10.7.4 fifth: CLOSING to TIME_WAIT")
-ROW(closing_ack_dup, CLOSING, "A seq 2 ack 1", NULL, CLOSING, 0, "3.10.7.4 fifth: otherwise ignored")
+ROW(fw2_ack_future, FIN_WAIT_2, "A seq 1 ack 9", "A seq 2 ack 1 len 0", FIN_WAIT_2, 0,
+    "3.10.7.4 fifth")
+ROW(cw_ack_future, CLOSE_WAIT, "A seq 2 ack 9", "A seq 1 ack 2 len 0", CLOSE_WAIT, 0,
+    "3.10.7.4 fifth")
+ROW(closing_ack, CLOSING, "A seq 2 ack 2", NULL, TIME_WAIT, 0,
+    "3.10.7.4 fifth: CLOSING to TIME_WAIT")
+ROW(closing_ack_dup, CLOSING, "A seq 2 ack 1", NULL, CLOSING, 0,
+    "3.10.7.4 fifth: otherwise ignored")
 ROW(last_ack_ack, LAST_ACK, "A seq 2 ack 2", NULL, CLOSED, 0, "3.10.7.4 fifth: LAST_ACK to CLOSED")
 ROW(last_ack_ack_dup, LAST_ACK, "A seq 2 ack 1", NULL, LAST_ACK, 0, "3.10.7.4 fifth")
 ROW(time_wait_ack, TIME_WAIT, "A seq 2 ack 2", NULL, TIME_WAIT, 0, "3.10.7.4 fifth")
@@ -173,7 +181,8 @@ ROW(est_fin_hole, ESTABLISHED, "FA seq 11 ack 1", "A seq 1 ack 1 len 0", ESTABLI
     "3.10.7.4: a FIN behind a hole does not count yet")
 ROW(fw1_fin, FIN_WAIT_1, "FA seq 1 ack 1", "A seq 2 ack 2 len 0", CLOSING, 0,
     "3.10.7.4 eighth: simultaneous close")
-ROW(fw1_fin_ack, FIN_WAIT_1, "FA seq 1 ack 2", "A seq 2 ack 2 len 0", TIME_WAIT, 0, "3.10.7.4 eighth")
+ROW(fw1_fin_ack, FIN_WAIT_1, "FA seq 1 ack 2", "A seq 2 ack 2 len 0", TIME_WAIT, 0,
+    "3.10.7.4 eighth")
 ROW(fw1_text_fin_ack, FIN_WAIT_1, "FPA seq 1 ack 2 len 10", "A seq 2 ack 12 len 0", TIME_WAIT, 0,
     "3.10.7.4 seventh and eighth")
 ROW(fw2_fin, FIN_WAIT_2, "FA seq 1 ack 2", "A seq 2 ack 2 len 0", TIME_WAIT, 0, "3.10.7.4 eighth")
@@ -208,11 +217,13 @@ static void listen_arrival(const char *file, int line, const char *segment, cons
 LISTEN_ROW(rst, "R seq 0", NULL, CLOSED, "3.10.7.2 first: ignored")
 LISTEN_ROW(rst_ack, "RA seq 0 ack 5", NULL, CLOSED, "3.10.7.2 first: ignored")
 LISTEN_ROW(syn_rst, "SR seq 0", NULL, CLOSED, "3.10.7.2 first: ignored")
-LISTEN_ROW(ack, "A seq 0 ack 77", "R seq 77 len 0", CLOSED, "3.10.7.2 second: <SEQ=SEG.ACK><CTL=RST>")
+LISTEN_ROW(ack, "A seq 0 ack 77", "R seq 77 len 0", CLOSED,
+           "3.10.7.2 second: <SEQ=SEG.ACK><CTL=RST>")
 LISTEN_ROW(syn_ack, "SA seq 0 ack 77", "R seq 77 len 0", CLOSED, "3.10.7.2 second")
 LISTEN_ROW(fin_ack, "FA seq 0 ack 77", "R seq 77 len 0", CLOSED, "3.10.7.2 second")
 LISTEN_ROW(syn, "S seq 0 <mss 1460>", "SA seq 0 ack 1 len 0", SYN_RECEIVED, "3.10.7.2 third")
-LISTEN_ROW(syn_fin, "SF seq 0 <mss 1460>", NULL, CLOSED, "Linux tcp_rcv_state_process(): SYN,FIN is dropped")
+LISTEN_ROW(syn_fin, "SF seq 0 <mss 1460>", NULL, CLOSED,
+           "Linux tcp_rcv_state_process(): SYN,FIN is dropped")
 LISTEN_ROW(text, "- seq 0 len 10", NULL, CLOSED, "3.10.7.2 fourth: dropped")
 LISTEN_ROW(fin, "F seq 0", NULL, CLOSED, "3.10.7.2 fourth: dropped")
 
@@ -248,8 +259,10 @@ HALF_OPEN_ROW(ack_fin, "FA seq 1 ack 1", "A seq 1 ack 2", CLOSE_WAIT, "3.10.7.4 
 HALF_OPEN_ROW(ack_bad, "A seq 1 ack 9", "R seq 9 len 0", SYN_RECEIVED, "3.10.7.4 fifth: RST")
 HALF_OPEN_ROW(rst, "R seq 1", NULL, CLOSED, "3.10.7.4 second: back to LISTEN")
 HALF_OPEN_ROW(rst_outside, "R seq 200000", NULL, SYN_RECEIVED, "RFC 5961 3.2")
-HALF_OPEN_ROW(rst_inside, "R seq 9", "A seq 1 ack 1 len 0", SYN_RECEIVED, "RFC 5961 3.2: challenge ACK")
+HALF_OPEN_ROW(rst_inside, "R seq 9", "A seq 1 ack 1 len 0", SYN_RECEIVED,
+              "RFC 5961 3.2: challenge ACK")
 HALF_OPEN_ROW(syn_again, "S seq 0 <mss 1460>", "SA seq 0 ack 1", SYN_RECEIVED,
               "RFC 9293 3.8.3: the SYN again: the SYN-ACK again")
 HALF_OPEN_ROW(no_ack, "- seq 1 len 5", NULL, SYN_RECEIVED, "3.10.7.4 fifth: no ACK bit")
-HALF_OPEN_ROW(window, "A seq 200000 ack 1 len 5", "A seq 1 ack 1 len 0", SYN_RECEIVED, "3.10.7.4 first")
+HALF_OPEN_ROW(window, "A seq 200000 ack 1 len 5", "A seq 1 ack 1 len 0", SYN_RECEIVED,
+              "3.10.7.4 first")

@@ -211,7 +211,8 @@ TEST(call_error_by_send, "Linux: a pending error is given by send() first, EPIPE
     check_eq(call_send(c, 10), -EPIPE);
 }
 
-TEST(call_data_before_error, "Linux: data that arrived before the RST is lost to the error, or read first")
+TEST(call_data_before_error,
+     "Linux: data that arrived before the RST is lost to the error, or read first")
 {
     struct tcp_conn *c = established(NULL);
     inject("PA seq 1 ack 1 len 10");

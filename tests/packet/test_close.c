@@ -341,7 +341,8 @@ TEST(time_wait_fin_again, "RFC 9293 3.10.7.4 eighth: the FIN again: ACK, and 2 M
     expect_state(TCP_CLOSED);
 }
 
-TEST(time_wait_ack_limited, "Linux tcp_invalid_ratelimit: segments out of place are not all answered")
+TEST(time_wait_ack_limited,
+     "Linux tcp_invalid_ratelimit: segments out of place are not all answered")
 {
     bring(TCP_TIME_WAIT);
     for (unsigned i = 0; i < 20; i++)
@@ -398,7 +399,8 @@ TEST(time_wait_old_syn, "RFC 9293 3.6.1: an old SYN does not")
     expect_state(TCP_TIME_WAIT);
 }
 
-TEST(time_wait_connect_reuse, "Linux tcp_tw_reuse: connect() takes over a TIME_WAIT with timestamps after 1 s")
+TEST(time_wait_connect_reuse,
+     "Linux tcp_tw_reuse: connect() takes over a TIME_WAIT with timestamps after 1 s")
 {
     struct tcp_conn *c = established("<mss 1460,nop,nop,ts>");
     cur()->sends_ts = true;

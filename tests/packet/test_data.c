@@ -194,7 +194,8 @@ TEST(ack_quick_at_start, "Linux: the first segments of a connection are acknowle
     }
 }
 
-TEST(ack_every_second, "RFC 9293 MUST-58, RFC 5681 4.2: an ACK for at least every second full segment")
+TEST(ack_every_second,
+     "RFC 9293 MUST-58, RFC 5681 4.2: an ACK for at least every second full segment")
 {
     struct tcp_conn *c = established(NULL);
     tcp_quickack(the_cx(), c, false);
@@ -350,7 +351,8 @@ TEST(ack_dsack, "RFC 2883 4: bytes that came twice are reported")
     expect_tx("A ack 1501 <sack 3001:3101 3001:3101>");
 }
 
-TEST(ack_reassembly_overlaps, "RFC 9293 3.10.7.4: overlapping segments; bytes held are not overwritten")
+TEST(ack_reassembly_overlaps,
+     "RFC 9293 3.10.7.4: overlapping segments; bytes held are not overwritten")
 {
     struct tcp_conn *c = established("<mss 1460,sackOK,nop,nop>");
     inject("A seq 501 len 500");
@@ -560,7 +562,8 @@ TEST(peer_window_update, "RFC 9293 3.10.7.4 fifth: a window update lets data go"
     expect_tx("PA seq 1 len 1000");
 }
 
-TEST(peer_window_old_update, "RFC 9293 3.10.7.4 fifth: SND.WL1/WL2: an old segment does not change the window")
+TEST(peer_window_old_update,
+     "RFC 9293 3.10.7.4 fifth: SND.WL1/WL2: an old segment does not change the window")
 {
     struct tcp_conn *c = established(NULL);
     inject("A seq 1 ack 1 len 100 win 5000");
@@ -597,7 +600,8 @@ TEST(peer_sws_sender, "RFC 9293 3.8.6.2.1: no small segments into a small window
     expect_none(0);
 }
 
-TEST(peer_zero_window_probes, "RFC 9293 3.8.6.1: probes with backoff, for ever while they are answered")
+TEST(peer_zero_window_probes,
+     "RFC 9293 3.8.6.1: probes with backoff, for ever while they are answered")
 {
     struct tcp_conn *c = established(NULL);
     inject("A seq 1 ack 1 win 0");
@@ -700,7 +704,8 @@ TEST(urgent_inline, "socket(7) SO_OOBINLINE: the byte stays in the stream, the m
     check_eq(call_recv_flags(c, 1, TCP_RECV_OOB), -EINVAL);
 }
 
-TEST(urgent_not_yet, "recv(MSG_OOB): EAGAIN while the byte is announced but not here; EINVAL without any")
+TEST(urgent_not_yet,
+     "recv(MSG_OOB): EAGAIN while the byte is announced but not here; EINVAL without any")
 {
     struct tcp_conn *c = established(NULL);
     check_eq(call_recv_flags(c, 1, TCP_RECV_OOB), -EINVAL);
@@ -749,7 +754,8 @@ TEST(recv_peek, "recv(2) MSG_PEEK leaves the bytes; MSG_TRUNC throws them away")
     check_eq(call_recv(c, 2000), 700);
 }
 
-TEST(recv_window_full_of_small, "many small segments: memory per segment stays bounded, nothing is lost")
+TEST(recv_window_full_of_small,
+     "many small segments: memory per segment stays bounded, nothing is lost")
 {
     struct tcp_conn *c = established(NULL);
     for (unsigned i = 0; i < 2000; i++) {

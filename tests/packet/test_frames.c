@@ -114,12 +114,12 @@ TEST(frame_data_offset, "RFC 9293 3.1: a data offset below 5 or past the end")
     check(counter(COUNT_BAD_TCP) >= 13);
 }
 
-TEST(frame_flag_combinations, "every combination of flags in every state: no crash, no broken invariant")
+TEST(frame_flag_combinations,
+     "every combination of flags in every state: no crash, no broken invariant")
 {
-    static const enum tcp_state states[] = {TCP_CLOSED,     TCP_SYN_SENT,   TCP_SYN_RECEIVED,
-                                            TCP_ESTABLISHED, TCP_FIN_WAIT_1, TCP_FIN_WAIT_2,
-                                            TCP_CLOSE_WAIT, TCP_CLOSING,    TCP_LAST_ACK,
-                                            TCP_TIME_WAIT};
+    static const enum tcp_state states[] = {
+        TCP_CLOSED,     TCP_SYN_SENT,   TCP_SYN_RECEIVED, TCP_ESTABLISHED, TCP_FIN_WAIT_1,
+        TCP_FIN_WAIT_2, TCP_CLOSE_WAIT, TCP_CLOSING,      TCP_LAST_ACK,    TCP_TIME_WAIT};
     for (size_t s = 0; s < ARRAY_LEN(states); s++)
         for (unsigned flags = 0; flags < 256; flags += s % 2 ? 1 : 5) {
             if (flags % 64 == 0)
@@ -141,8 +141,12 @@ TEST(frame_bad_source, "RFC 1122 3.2.1.3: a source that nobody can have")
     static const uint32_t bad[] = {0, 0xffffffff, 0x0a0000ff, 0xe0000001, 0x7f000001, 0x0a000001};
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         uint8_t f[200];
-        struct wire_seg s = {.src = bad[i], .dst = HOST_IP, .sport = 99, .dport = LISTEN_PORT,
-                             .flags = TCP_SYN, .win = 1000};
+        struct wire_seg s = {.src = bad[i],
+                             .dst = HOST_IP,
+                             .sport = 99,
+                             .dport = LISTEN_PORT,
+                             .flags = TCP_SYN,
+                             .win = 1000};
         size_t n = wire_build_tcp(f, &s, host_mac, peer_mac);
         inject_raw(f, n);
     }
@@ -156,8 +160,12 @@ TEST(frame_broadcast_dst, "RFC 9293 MUST-57: a SYN to a broadcast or multicast a
     static const uint32_t bad[] = {0xffffffff, 0x0a0000ff, 0xe0000001, 0};
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         uint8_t f[200];
-        struct wire_seg s = {.src = PEER_IP, .dst = bad[i], .sport = 99, .dport = LISTEN_PORT,
-                             .flags = TCP_SYN, .win = 1000};
+        struct wire_seg s = {.src = PEER_IP,
+                             .dst = bad[i],
+                             .sport = 99,
+                             .dport = LISTEN_PORT,
+                             .flags = TCP_SYN,
+                             .win = 1000};
         size_t n = wire_build_tcp(f, &s, host_mac, peer_mac);
         inject_raw(f, n);
     }
@@ -169,8 +177,12 @@ TEST(frame_not_ours, "a packet for another address is not ours, in both modes")
     for (unsigned shared = 0; shared < 2; shared++) {
         world((struct world_opts){.shared = shared});
         uint8_t f[200];
-        struct wire_seg s = {.src = PEER_IP, .dst = ip4(10, 0, 0, 9), .sport = 99, .dport = 80,
-                             .flags = TCP_SYN, .win = 1000};
+        struct wire_seg s = {.src = PEER_IP,
+                             .dst = ip4(10, 0, 0, 9),
+                             .sport = 99,
+                             .dport = 80,
+                             .flags = TCP_SYN,
+                             .win = 1000};
         size_t n = wire_build_tcp(f, &s, host_mac, peer_mac);
         inject_raw(f, n);
         expect_none(0);
@@ -390,7 +402,8 @@ TEST(arp_conflict, "RFC 5227 2.4: another station claims our address: said once,
     t_run(sec(10));
     drain_tx();
     uint8_t f[64];
-    static const uint8_t other[6] = {2, 0, 0, 0, 0, 9}, zero[6], all[6] = {255, 255, 255, 255, 255, 255};
+    static const uint8_t other[6] = {2, 0, 0, 0, 0, 9}, zero[6],
+                         all[6] = {255, 255, 255, 255, 255, 255};
     size_t n = wire_build_arp(f, 1, other, HOST_IP, zero, HOST_IP, all);
     for (unsigned i = 0; i < 20; i++)
         inject_raw(f, n);
@@ -414,7 +427,8 @@ TEST(arp_truncated, "ARP cut off anywhere, and with odd fields")
 
 /* ---- memory ---- */
 
-TEST(memory_connections, "an arena that is full: calls fail by ENOBUFS, nothing breaks, all comes back")
+TEST(memory_connections,
+     "an arena that is full: calls fail by ENOBUFS, nothing breaks, all comes back")
 {
     world((struct world_opts){.arena = 8 << 20});
     unsigned n = 0;

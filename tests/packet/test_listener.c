@@ -68,7 +68,8 @@ TEST(listen_backlog_plus_one, "Linux: the accept queue holds backlog + 1")
     expect_tx("SA");
 }
 
-TEST(listen_third_ack_dropped, "Linux: accept queue full at the third ACK: it is ignored, the SYN-ACK comes again")
+TEST(listen_third_ack_dropped,
+     "Linux: accept queue full at the third ACK: it is ignored, the SYN-ACK comes again")
 {
     struct tcp_listener *l = call_listen(0);
     client(41001);
@@ -91,7 +92,8 @@ TEST(listen_third_ack_dropped, "Linux: accept queue full at the third ACK: it is
     check(call_accept(l) != NULL);
 }
 
-TEST(listen_third_ack_dropped_data, "Linux: text sent into a full accept queue is not acknowledged, and taken when it comes again")
+TEST(listen_third_ack_dropped_data,
+     "Linux: text sent into a full accept queue is not acknowledged, and taken when it comes again")
 {
     struct tcp_listener *l = call_listen(0);
     client(41001);
@@ -120,7 +122,8 @@ TEST(listen_backlog_changed, "listen() again changes the backlog")
     expect_tx("SA");
 }
 
-TEST(listen_close, "Linux: closing a listener drops half-open entries and resets what was not accepted")
+TEST(listen_close,
+     "Linux: closing a listener drops half-open entries and resets what was not accepted")
 {
     struct tcp_listener *l = call_listen(5);
     client(41001);
@@ -148,7 +151,8 @@ TEST(listen_accepted_survive, "connections that were accepted outlive their list
     check_eq(call_recv(c, 100), 10);
 }
 
-TEST(listen_reset_in_queue, "Linux: a connection that is reset in the accept queue is still accepted, and says ECONNRESET")
+TEST(listen_reset_in_queue,
+     "Linux: a connection that is reset in the accept queue is still accepted, and says ECONNRESET")
 {
     struct tcp_listener *l = call_listen(5);
     handshake(41001);
@@ -171,7 +175,8 @@ TEST(listen_fin_in_queue, "data and FIN that arrive before accept() wait for it"
     check_eq(call_recv(c, 1000), 0);
 }
 
-TEST(listen_any_and_exact, "RFC 9293 3.10.1: the listener on the exact address comes before the wildcard")
+TEST(listen_any_and_exact,
+     "RFC 9293 3.10.1: the listener on the exact address comes before the wildcard")
 {
     struct tcp_listener *any = call_listen(5);
     struct tcp_opts o;
@@ -189,7 +194,8 @@ TEST(listen_any_and_exact, "RFC 9293 3.10.1: the listener on the exact address c
     check(call_accept(any) != NULL);
 }
 
-TEST(listen_reuseport, "socket(7) SO_REUSEPORT: SYNs spread, and one tuple always meets the same listener")
+TEST(listen_reuseport,
+     "socket(7) SO_REUSEPORT: SYNs spread, and one tuple always meets the same listener")
 {
     struct tcp_opts o;
     tcp_opts_init(&o, the_stack());
@@ -238,7 +244,8 @@ TEST(listen_defer_accept, "tcp(7) TCP_DEFER_ACCEPT: not accepted before data com
     check(c && call_recv(c, 100) == 10);
 }
 
-TEST(listen_defer_accept_expires, "Linux: when the time is over a SYN-ACK asks again and the bare ACK is enough")
+TEST(listen_defer_accept_expires,
+     "Linux: when the time is over a SYN-ACK asks again and the bare ACK is enough")
 {
     struct tcp_opts o;
     tcp_opts_init(&o, the_stack());
@@ -433,7 +440,8 @@ TEST(stranger_shared_address, "shared address mode: silence: the port may be the
     check_eq(counter(COUNT_RSTS_OUT), 0);
 }
 
-TEST(stranger_on_our_port, "shared address mode: a stray segment for a port of ours is answered by RST")
+TEST(stranger_on_our_port,
+     "shared address mode: a stray segment for a port of ours is answered by RST")
 {
     world((struct world_opts){.shared = true});
     call_listen(5);
@@ -463,7 +471,8 @@ TEST(challenge_rate_limit, "RFC 5961 7, Linux tcp_invalid_ratelimit: challenge A
     expect_tx("A seq 1 ack 1");
 }
 
-TEST(ack_war, "two ends that disagree do not send ACKs for ever: a bare ACK out of place is limited")
+TEST(ack_war,
+     "two ends that disagree do not send ACKs for ever: a bare ACK out of place is limited")
 {
     established(NULL);
     for (unsigned i = 0; i < 1000; i++)

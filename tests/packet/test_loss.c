@@ -190,7 +190,8 @@ TEST(fast_three_dupacks, "RFC 5681 3.2: the third duplicate ACK")
     check_eq(v.ca_state, 3);
 }
 
-TEST(fast_not_by_window_updates, "RFC 5681 2: an ACK with a new window or with text is no duplicate")
+TEST(fast_not_by_window_updates,
+     "RFC 5681 2: an ACK with a new window or with text is no duplicate")
 {
     struct tcp_conn *c = with_rtt("<mss 1460>", ms(10));
     check_eq(call_send(c, 14600), 14600);
@@ -236,7 +237,8 @@ TEST(fast_newreno_new_data, "RFC 6582 3.2 step 3: further duplicates let new dat
     check(drain_text() >= 1460);
 }
 
-TEST(fast_no_false_after_rto, "RFC 6582 3.2 step 2: duplicates caused by the retransmissions of a time-out do not begin recovery")
+TEST(fast_no_false_after_rto, "RFC 6582 3.2 step 2: duplicates caused by the retransmissions of a "
+                              "time-out do not begin recovery")
 {
     struct tcp_conn *c = with_rtt("<mss 1460>", ms(1));
     check_eq(call_send(c, 14600), 14600);
@@ -312,7 +314,8 @@ TEST(sack_new_data, "RFC 6675 5: when nothing is lost any more new data goes as 
     check(n >= 2 * 1460 && n <= 8 * 1460);
 }
 
-TEST(sack_retransmission_lost, "RFC 6675: a lost retransmission is found by the timer at the latest")
+TEST(sack_retransmission_lost,
+     "RFC 6675: a lost retransmission is found by the timer at the latest")
 {
     struct tcp_conn *c = with_rtt(SACK_OPTS, ms(10));
     check_eq(call_send(c, 14600), 14600);
@@ -356,11 +359,11 @@ TEST(sack_malformed, "SACK blocks that make no sense: empty, reversed, outside, 
     check_eq(call_send(c, 14600), 14600);
     drain_tx();
     static const char *const bad[] = {
-        "A ack 1 <nop,nop,sack 1461:1461>",       "A ack 1 <nop,nop,sack 4381:1461>",
-        "A ack 1 <nop,nop,sack 20001:30001>",     "A ack 1 <nop,nop,sack 14601:16061>",
-        "A ack 1 <nop,nop,sack -5000:-100>",      "A ack 1 <nop,nop,sack -5000:14601>",
-        "A ack 1 <nop,nop,sack 1:1461>",          "A ack 1 <nop,nop,sack 13141:14602>",
-        "A ack 1 <nop,nop,sack 5:7 9:11 13:15>",  "A ack 1 <nop,nop,hex 0506aabbccdd,nop,nop>",
+        "A ack 1 <nop,nop,sack 1461:1461>",      "A ack 1 <nop,nop,sack 4381:1461>",
+        "A ack 1 <nop,nop,sack 20001:30001>",    "A ack 1 <nop,nop,sack 14601:16061>",
+        "A ack 1 <nop,nop,sack -5000:-100>",     "A ack 1 <nop,nop,sack -5000:14601>",
+        "A ack 1 <nop,nop,sack 1:1461>",         "A ack 1 <nop,nop,sack 13141:14602>",
+        "A ack 1 <nop,nop,sack 5:7 9:11 13:15>", "A ack 1 <nop,nop,hex 0506aabbccdd,nop,nop>",
     };
     for (size_t i = 0; i < ARRAY_LEN(bad); i++)
         inject(bad[i]);
@@ -505,7 +508,8 @@ TEST(paws_24_days, "RFC 7323 5.5: after 24 days a timestamp says nothing")
     check_eq(call_recv(c, 100), 10);
 }
 
-TEST(ts_recent_only_in_order, "RFC 7323 4.3: TS.Recent follows the segment that is next to be acknowledged")
+TEST(ts_recent_only_in_order,
+     "RFC 7323 4.3: TS.Recent follows the segment that is next to be acknowledged")
 {
     with_ts();
     inject("A seq 1001 ack 1 len 100 <nop,nop,ts 6000>");

@@ -1,4 +1,5 @@
-/* Opening a connection: RFC 9293 3.5, options (3.7, RFC 7323, 2018), SYN retransmission, numbers. */
+/* Opening a connection: RFC 9293 3.5, options (3.7, RFC 7323, 2018), SYN retransmission, numbers.
+ */
 #include "tests/packet/harness.h"
 
 #include <errno.h>
@@ -70,7 +71,8 @@ TEST(open_old_duplicate_syn, "RFC 9293 3.5 figure 8: recovery from an old duplic
     check(call_accept(l) != NULL);
 }
 
-TEST(open_half_open_discovery, "RFC 9293 3.5.1 figure 9: the peer crashed and we still are ESTABLISHED")
+TEST(open_half_open_discovery,
+     "RFC 9293 3.5.1 figure 9: the peer crashed and we still are ESTABLISHED")
 {
     struct tcp_conn *c = bring(TCP_ESTABLISHED);
     inject("S seq 900000 <mss 1460>");
@@ -91,7 +93,8 @@ TEST(open_peer_half_open, "RFC 9293 3.5.1: an answer to our SYN from an old conn
     expect_tx("A seq 1 ack 1");
 }
 
-TEST(open_syn_retransmission, "Linux tcp_syn_retries 6: 1, 2, 4, 8, 16, 32 s, ETIMEDOUT after 127 s")
+TEST(open_syn_retransmission,
+     "Linux tcp_syn_retries 6: 1, 2, 4, 8, 16, 32 s, ETIMEDOUT after 127 s")
 {
     struct tcp_conn *c = call_connect();
     expect_tx("S seq 0");
@@ -142,7 +145,8 @@ TEST(open_syn_ack_retransmission, "Linux tcp_synack_retries 5: 1, 3, 7, 15, 31 s
     check_eq(syns, 0);
 }
 
-TEST(open_third_ack_lost, "RFC 9293 3.10.7.4: text completes the handshake when the third ACK was lost")
+TEST(open_third_ack_lost,
+     "RFC 9293 3.10.7.4: text completes the handshake when the third ACK was lost")
 {
     struct tcp_listener *l = call_listen(5);
     inject("S seq 0 <mss 1460>");
@@ -164,7 +168,8 @@ TEST(open_data_queued_before, "a send() in SYN_SENT waits (EAGAIN), and works on
     expect_tx("PA seq 1 len 10");
 }
 
-TEST(open_shutdown_in_syn_received, "RFC 9293 3.10.4: SYN_RECEIVED with a simultaneous open, then FIN")
+TEST(open_shutdown_in_syn_received,
+     "RFC 9293 3.10.4: SYN_RECEIVED with a simultaneous open, then FIN")
 {
     struct tcp_conn *c = bring(TCP_SYN_RECEIVED);
     check_eq(call_shutdown(c, TCP_SHUT_WR), 0);
@@ -210,7 +215,8 @@ TEST(open_mss_large, "RFC 9293 3.7.1: bounded by our own MTU")
     drain_tx();
 }
 
-TEST(open_mss_of_passive, "RFC 9293 3.7.1: the SYN-ACK carries our own MSS, the peer's rules what we send")
+TEST(open_mss_of_passive,
+     "RFC 9293 3.7.1: the SYN-ACK carries our own MSS, the peer's rules what we send")
 {
     struct tcp_conn *c = accepted("<mss 700>");
     check_eq(call_send(c, 1500), 1500);

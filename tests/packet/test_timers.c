@@ -243,7 +243,8 @@ TEST(icmp_soft_reported, "Linux: a soft error is what a time-out reports in the 
     check_eq(tcp_take_error(c), EHOSTUNREACH);
 }
 
-TEST(icmp_wrong_seq, "RFC 5927 4.1: an error about a sequence number that is not in flight is ignored")
+TEST(icmp_wrong_seq,
+     "RFC 5927 4.1: an error about a sequence number that is not in flight is ignored")
 {
     struct tcp_conn *c = bring(TCP_SYN_SENT);
     inject_icmp(ROUTER, 3, 1, 0, 5000);
@@ -294,7 +295,8 @@ TEST(icmp_frag_needed, "RFC 1191: the MSS falls and the segment is sent again at
     drain_tx();
 }
 
-TEST(icmp_frag_needed_absurd, "Linux ip_rt_min_pmtu: a next-hop MTU below 552 is not believed; none grows")
+TEST(icmp_frag_needed_absurd,
+     "Linux ip_rt_min_pmtu: a next-hop MTU below 552 is not believed; none grows")
 {
     struct tcp_conn *c = established(NULL);
     check_eq(call_send(c, 1460), 1460);
