@@ -1,6 +1,6 @@
 # tcpshim: libtcpshim.so, its tests and its demonstration. Build output goes to build/ alone.
 #
-#   make             build/libtcpshim.so
+#   make             build/libtcpshim.so and, for it, build/tcpshim-keeper
 #   make demo        two hosts in network namespaces, three transfers, what happened on each
 #   make check       all test suites; ends with `N passed, N failed, N skipped`
 #   make sim         SEEDS simulated runs from seed FIRST     make fuzz    each fuzzer for FUZZ_TIME seconds
@@ -24,7 +24,8 @@ FUZZ_CC ?= clang
 PYTHON := /usr/bin/python3
 
 STACK_SRC := $(wildcard stack/*.c stack/*/*.c)
-SHIM_SRC  := $(wildcard shim/*.c shim/*/*.c)
+KEEPER_SRC := $(wildcard shim/keeper/*.c)
+SHIM_SRC  := $(filter-out $(KEEPER_SRC),$(wildcard shim/*.c shim/*/*.c))
 TEST_SRC  := $(wildcard tests/unit/*.c tests/packet/*.c tests/sim/*.c)
 FUZZ_SRC  := $(wildcard tests/fuzz/fuzz_*.c)
 HEADERS   := $(wildcard stack/*.h stack/*/*.h shim/*.h shim/*/*.h tests/*/*.h)
@@ -35,14 +36,15 @@ ASAN_STACK_OBJ := $(STACK_SRC:%.c=$(BUILD)/asan/%.o)
 ASAN_TEST_OBJ  := $(TEST_SRC:%.c=$(BUILD)/asan/%.o)
 FUZZ_STACK_OBJ := $(STACK_SRC:%.c=$(BUILD)/fuzz/obj/%.o)
 FUZZ_BIN       := $(FUZZ_SRC:tests/fuzz/%.c=$(BUILD)/fuzz/%)
-ALL_OBJ        := $(STACK_OBJ) $(SHIM_OBJ) $(ASAN_STACK_OBJ) $(ASAN_TEST_OBJ)
+KEEPER_OBJ     := $(KEEPER_SRC:%.c=$(BUILD)/%.o)
+ALL_OBJ        := $(STACK_OBJ) $(SHIM_OBJ) $(KEEPER_OBJ) $(ASAN_STACK_OBJ) $(ASAN_TEST_OBJ)
 
 # The programs of the directories that have any C tests.
 TEST_BIN := $(if $(wildcard tests/unit/*.c),$(BUILD)/asan/unit $(BUILD)/asan/unit_ip) \
 	$(foreach suite,packet sim,$(if $(wildcard tests/$(suite)/*.c),$(BUILD)/asan/$(suite)))
 
 .PHONY: all tests fuzzers demo check sim soak fuzz lint tidy cppcheck format clean install-deps FORCE
-all: $(BUILD)/libtcpshim.so
+all: $(BUILD)/libtcpshim.so $(BUILD)/tcpshim-keeper
 tests: $(TEST_BIN)
 fuzzers: $(FUZZ_BIN)
 
@@ -62,6 +64,12 @@ $(BUILD)/libstack.a: $(STACK_OBJ)
 $(BUILD)/libtcpshim.so: $(SHIM_OBJ) $(BUILD)/libstack.a shim/exports.map
 	$(CC) -shared $(CFLAGS) -Wl,--version-script=shim/exports.map -Wl,-z,now,-z,nodelete \
 		-Wl,--no-undefined -o $@ $(SHIM_OBJ) $(BUILD)/libstack.a
+
+# Parts of the shim that the keeper is made of, too. Static: it starts faster, and in any chroot.
+KEEPER_SHIM := $(addprefix $(BUILD)/shim/,life/custody.o link/af_packet.o link/filter.o link/ports.o \
+	link/interfaces.o link/netlink.o core/addr.o core/config.o core/rules.o core/fdtable.o watch/trace_text.o)
+$(BUILD)/tcpshim-keeper: $(KEEPER_OBJ) $(KEEPER_SHIM) $(BUILD)/libstack.a
+	$(CC) -static $(CFLAGS) -o $@ $^
 
 # Tests run the engine's sources under AddressSanitizer and UBSan.
 $(BUILD)/asan/%.o: %.c $(BUILD)/flags
@@ -133,7 +141,7 @@ fuzz: fuzzers
 
 lint: tidy cppcheck
 tidy:
-	@printf '%s\n' $(strip $(STACK_SRC) $(SHIM_SRC) $(TEST_SRC) $(FUZZ_SRC)) | \
+	@printf '%s\n' $(strip $(STACK_SRC) $(SHIM_SRC) $(KEEPER_SRC) $(TEST_SRC) $(FUZZ_SRC)) | \
 		xargs -P $$(nproc) -n 4 sh -c \
 		'clang-tidy --quiet --warnings-as-errors="*" "$$@" -- $(BASE) -Wall -Wextra 2>&1 | \
 		grep -v "warnings\? .*generated\.$$" | { ! grep .; }' tidy
@@ -143,7 +151,7 @@ cppcheck:
 		--enable=warning,performance,portability --suppressions-list=tests/cppcheck.txt stack shim tests
 
 format:
-	clang-format -i $(STACK_SRC) $(SHIM_SRC) $(TEST_SRC) $(FUZZ_SRC) $(HEADERS)
+	clang-format -i $(STACK_SRC) $(SHIM_SRC) $(KEEPER_SRC) $(TEST_SRC) $(FUZZ_SRC) $(HEADERS)
 
 install-deps:
 	@tests/deps.sh build demo check lint

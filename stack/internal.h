@@ -34,6 +34,7 @@ struct tcp_stack {
 struct stack {
     struct arena *arena;
     struct stack_config config;
+    bool ignore_strangers;
     struct rng rng;
     struct wheel wheel;
     unsigned nnetifs;

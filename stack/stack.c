@@ -70,6 +70,23 @@ void *stack_extra(struct stack *st)
     return (uint8_t *)st + st->extra_offset;
 }
 
+void stack_ignore_strangers(struct stack *st)
+{
+    st->ignore_strangers = true;
+}
+
+void stack_repair(struct stack *st)
+{
+    struct pool *const pools[] = {
+        &st->tcp.conns,  &st->tcp.listeners, &st->tcp.half_opens,  &st->tcp.time_waits,
+        &st->tcp.chunks, &st->tcp.ranges,    &st->tcp.records,     &st->ip.datagrams,
+        &st->ip.small,   &st->ip.large,
+    };
+    for (unsigned i = 0; i < ARRAY_LEN(pools); i++)
+        pool_repair(pools[i]);
+    arena_repair(st->arena);
+}
+
 struct arena *stack_arena(struct stack *st)
 {
     return st->arena;

@@ -195,6 +195,15 @@ size_t stack_size(void);
 struct stack *stack_init(void *base, size_t size, size_t extra, const struct stack_config *config,
                          nsec_t now);
 void *stack_extra(struct stack *st);
+/*
+ * Segments for no connection are not answered any more, whatever their port: another stack may have it.
+ */
+void stack_ignore_strangers(struct stack *st);
+/*
+ * After a process died inside: pools and lists of spans are made anew (arena.h). The caller repairs
+ * its own pools before. Connections whose own members are inconsistent are not found.
+ */
+void stack_repair(struct stack *st);
 struct arena *stack_arena(struct stack *st);
 struct netif *stack_netif(struct stack *st, unsigned index);
 /* Adds an interface; returns its index or -ENOSPC. Announces own addresses (gratuitous ARP) at the next flush. */

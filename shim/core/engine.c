@@ -90,6 +90,25 @@ static void engine_lock(struct shared *sh)
         pthread_mutex_consistent(&sh->lock);
 }
 
+static bool frozen; /* (atomic) */
+
+void engine_freeze(void)
+{
+    thread_state.ends = true;
+    __atomic_store_n(&frozen, true, __ATOMIC_RELEASE);
+}
+
+bool engine_frozen(void)
+{
+    return __atomic_load_n(&frozen, __ATOMIC_ACQUIRE);
+}
+
+static void __attribute__((noinline)) stop_here(void)
+{
+    for (;;)
+        raw_ppoll(NULL, 0, NULL);
+}
+
 void engine_enter(struct stack_cx *cx)
 {
     struct thread_state *t = &thread_state;
@@ -97,6 +116,10 @@ void engine_enter(struct stack_cx *cx)
         /* No function of libc that is a cancellation point may act on it while the lock is ours. */
         pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &t->cancel_state);
         engine_lock(engine.sh);
+        if (unlikely(engine_frozen()) && !t->ends) {
+            pthread_mutex_unlock(&engine.sh->lock);
+            stop_here();
+        }
     }
     cx->st = engine.st;
     cx->ops = &engine_ops;

@@ -43,6 +43,12 @@ void engine_enter(struct stack_cx *cx);
 void engine_leave(struct stack_cx *cx);
 /* Whether this thread is inside (between enter and leave): for the signal trampoline. */
 bool engine_inside(void);
+/*
+ * The process ends: from now on no other thread of it gets into the engine; who tries stops there,
+ * as threads do when the kernel ends a process. Sockets can be closed under them.
+ */
+void engine_freeze(void);
+bool engine_frozen(void);
 /* Reads the clock again (after sleeping or long work under the lock). */
 void engine_clock(struct stack_cx *cx);
 /*

@@ -32,10 +32,10 @@ struct waiter_watch {
 
 /* A thread that sleeps, slept or may sleep. Claimed by a process, reused by its threads. */
 struct waiter {
-    uint32_t process; /* index + 1 in shared.processes; 0: free */
-    bool woken;       /* something happened to what it watches since it registered */
-    bool asleep;      /* between leave and enter of a wait: a wake-up must be sent */
-    bool service;     /* a service thread */
+    uint32_t process;        /* index + 1 in shared.processes; 0: free */
+    bool woken;              /* something happened to what it watches since it registered */
+    bool asleep;             /* between leave and enter of a wait: a wake-up must be sent */
+    bool service;            /* a service thread */
     struct list on_sleepers; /* in shared.sleepers: asleep and could drive */
     struct list on_queue;    /* in shared.wakeups or process.relay */
     struct list watches;     /* struct waiter_watch */
@@ -46,20 +46,20 @@ enum service_mode { SERVICE_NONE, SERVICE_DEEP, SERVICE_TICK, SERVICE_DRIVE };
 
 /* A process of the family. */
 struct process {
-    int32_t pid;        /* 0: free; negative: it exits */
-    uint8_t service;    /* enum service_mode (atomic) */
-    bool ring;          /* its service thread is to be rung when the lock is gone */
-    uint32_t doorbell;  /* futex of its service thread (atomic) */
-    struct list relay;  /* struct waiter: wake-ups from other processes, for its service thread */
+    int32_t pid;       /* 0: free; negative: it exits */
+    uint8_t service;   /* enum service_mode (atomic) */
+    bool ring;         /* its service thread is to be rung when the lock is gone */
+    uint32_t doorbell; /* futex of its service thread (atomic) */
+    struct list relay; /* struct waiter: wake-ups from other processes, for its service thread */
 };
 
 struct shared {
     pthread_mutex_t lock; /* robust, process-shared */
 
-    struct pool usocks;   /* struct usock */
-    struct pool watches;  /* struct waiter_watch */
-    struct pool epsets;   /* struct epset */
-    struct pool epitems;  /* struct epitem */
+    struct pool usocks;  /* struct usock */
+    struct pool watches; /* struct waiter_watch */
+    struct pool epsets;  /* struct epset */
+    struct pool epitems; /* struct epitem */
 
     uint32_t processes_live; /* (atomic) */
     uint32_t processes_born; /* forked, and not yet attached (atomic) */
@@ -68,18 +68,21 @@ struct shared {
     nsec_t driver_until;     /* when the driver will wake by itself */
     uint32_t heir;           /* index + 1 of the sleeper that was woken to take the role */
     nsec_t heir_since;
-    nsec_t left_at;          /* when the last driver gave the role up */
-    uint64_t drains;         /* (atomic) counts engine_drain() by callers: whether somebody drives */
+    uint64_t drains; /* (atomic) counts engine_drain() by callers: whether somebody drives */
     nsec_t drained_at;
-    bool listened;           /* there was a listener: the engine may have work without a timer */
-    struct list sleepers; /* struct waiter */
-    struct list wakeups;  /* struct waiter: to be sent when the lock is gone */
+    bool listened;         /* there was a listener: the engine may have work without a timer */
+    struct list sleepers;  /* struct waiter */
+    struct list wakeups;   /* struct waiter: to be sent when the lock is gone */
     struct port_set ports; /* what the family's packet socket lets through (shim/link) */
+    int32_t keeper;        /* its pid; 0: not started yet; negative: see shim/life/keeper.c (atomic) */
+    uint32_t held;         /* guards in custody (shim/life/custody.h), */
+    uint32_t held_swept;   /* and how many there were when it was last gone through */
     struct process processes[PROCESSES_MAX];
     struct waiter waiters[WAITERS_MAX];
 };
 
-/* Sets a zeroed stack_extra() up. Called once by who makes the stack (engine_start), before anyone enters. */
+/* Sets a zeroed stack_extra() up. Called once by who makes the stack (engine_start), before anyone
+ * enters. */
 void shared_init(struct stack *st);
 /* Bytes to ask of stack_init() as `extra`. */
 static inline size_t shared_size(void)
@@ -87,7 +90,8 @@ static inline size_t shared_size(void)
     return sizeof(struct shared);
 }
 
-/* This process takes part: after engine.st and engine.sh are set (engine_start; wait_after_fork_child() does it for a fork's child). */
+/* This process takes part: after engine.st and engine.sh are set (engine_start;
+ * wait_after_fork_child() does it for a fork's child). */
 void engine_attach(void);
 /* This process leaves: at exit, not entered. */
 void engine_detach(void);

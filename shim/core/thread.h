@@ -13,11 +13,10 @@ struct thread_state {
     int wake_fd;           /* its eventfd; 0: none */
     int cancel_state;      /* pthread_cancel's, from before engine_enter() */
     bool asleep;           /* in a wait, between engine_leave() and engine_enter() */
+    bool ends;             /* this is the thread that ends the process (engine_freeze()) */
     bool exit_hook;        /* the slot is given back when the thread ends */
     uint32_t handlers;     /* signal handlers that ran, */
     uint32_t handlers_end; /* and of those the ones without SA_RESTART */
-    uint64_t left_at;      /* ns: when it gave up the driver's role to return to the program; 0: not */
-    uint64_t away;         /* ns: how long it usually is until it sleeps and drives again; 0: unknown */
     uint64_t deferred;     /* signals held back by the trampoline (bit n-1) */
 };
 

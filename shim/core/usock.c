@@ -13,6 +13,7 @@
 #include "shim/core/shared.h"
 #include "shim/core/thread.h"
 #include "shim/life/service.h"
+#include "shim/life/keeper.h"
 #include "shim/link/guard.h"
 #include "shim/link/link.h"
 #include "shim/wait/epset.h"
@@ -83,8 +84,12 @@ void usock_drop(struct stack_cx *cx, struct usock *us, int fd)
     const uint16_t guarded_port = us->guarded ? us->local.port : 0;
     wait_forget(cx, us);
     usock_settle(cx, us);
-    if (guarded_port != 0 && fd >= 0 && tcp_port_in_use(cx->st, guarded_port))
+    if (guarded_port == 0)
+        return;
+    if (fd >= 0 && tcp_port_in_use(cx->st, guarded_port))
         guard_keep(fd, guarded_port);
+    else
+        keeper_let_go(fd, guarded_port);
 }
 
 /* Clears this process's entries for us; returns how many there were. */
@@ -126,10 +131,15 @@ void usock_drop_all(struct stack_cx *cx, bool keep_shared)
         struct usock *us = fd_usock((int)fd);
         if (us == NULL)
             continue;
-        if (us->refs == 1)
+        if (engine_frozen()) {
+            /* Its threads never come back from their calls; they must not find the kernel's socket. */
+            if (us->refs == 1)
+                us->calls = 0;
+        } else if (us->refs == 1) {
             clear_entries(us);
-        else if (!keep_shared)
+        } else if (!keep_shared) {
             fd_clear((int)fd);
+        }
         usock_drop(cx, us, (int)fd);
     }
 }

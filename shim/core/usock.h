@@ -28,6 +28,7 @@ struct usock {
     bool kernel_bound; /* the backing socket holds the port in the kernel */
     bool reuseaddr, reuseport;
     bool connecting;   /* a connect() is in progress whose result was not yet fetched */
+    bool given_up;     /* shutdown() met a connect() that had failed: Linux's SS_DISCONNECTING */
     bool sigpipe_off;
     bool guarded;       /* the backing socket stands as the guard of local.port (shim/link/guard.h) */
     bool kernel_listen; /* the backing socket listens, non-blocking, and accepts local clients */

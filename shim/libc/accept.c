@@ -71,6 +71,16 @@ static int accept_kernel(struct call *c, struct sockaddr *sa, socklen_t *len, in
     return fd;
 }
 
+/* As in Linux: where the peer's name cannot be given, the connection is lost. */
+static int drop_accepted(struct call *c, int fd, int err)
+{
+    struct usock *child = fd_usock(fd);
+    fd_clear(fd);
+    usock_drop(&c->cx, child, fd);
+    raw_close(fd);
+    return err;
+}
+
 /* Either door, without waiting. */
 static int accept_now(struct call *c, struct sockaddr *sa, socklen_t *len, int flags)
 {
@@ -78,19 +88,16 @@ static int accept_now(struct call *c, struct sockaddr *sa, socklen_t *len, int f
     const int fd = accept_user(c, flags, &remote);
     if (fd == -EAGAIN)
         return accept_kernel(c, sa, len, flags);
-    if (fd >= 0 && sa != NULL)
-        sockaddr_give(c->us->family, &remote, sa, len);
-    return fd;
+    if (fd < 0 || sa == NULL)
+        return fd;
+    const int r = sockaddr_give(c->us->family, &remote, sa, len);
+    return r < 0 ? drop_accepted(c, fd, r) : fd;
 }
 
 static int sock_accept(struct call *c, struct sockaddr *sa, socklen_t *len, int flags)
 {
     struct usock *us = c->us;
     if ((flags & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) != 0)
-        return -EINVAL;
-    if (sa != NULL && len == NULL)
-        return -EFAULT;
-    if (sa != NULL && (int)*len < 0)
         return -EINVAL;
     const nsec_t deadline = call_deadline(c, us->rcvtimeo);
     const unsigned restart = us->rcvtimeo == 0 ? WAIT_RESTART : 0;

@@ -10,12 +10,51 @@
 #include "shim/watch/trace_text.h"
 #include "stack/tcp/flow.h"
 
+/*
+ * A socket that is not connected but has something to say for itself: the error or the shutdown()
+ * that its last connection, or attempt at one, left behind. Its calls are as a connection's.
+ */
+static bool has_leftovers(const struct usock *us)
+{
+    return us->kind == USOCK_UNDECIDED && us->conn != NULL &&
+           (tcp_peek_error(us->conn) != 0 || tcp_reading_shut(us->conn) ||
+            tcp_writing_shut(us->conn));
+}
+
+/*
+ * The call that this thread sleeps in. A signal handler may longjmp() out of it (time-outs by
+ * alarm(2)): then its frame lies below that of the thread's next call, and what it counted on the
+ * socket is taken back. A handler's own calls lie deeper, or on the alternate stack.
+ */
+static __thread struct {
+    const struct call *frame; /* NULL: none */
+    struct usock *us;
+} sleeping __attribute__((tls_model("initial-exec")));
+
+static bool on_alternate_stack(void)
+{
+    stack_t stack = {.ss_flags = SS_DISABLE};
+    raw_syscall(SYS_sigaltstack, 0, (long)&stack, 0, 0, 0, 0);
+    return (stack.ss_flags & SS_ONSTACK) != 0;
+}
+
+/* Entered. */
+static void __attribute__((noinline)) end_abandoned(struct stack_cx *cx)
+{
+    struct usock *us = sleeping.us;
+    if ((uintptr_t)sleeping.frame > (uintptr_t)__builtin_frame_address(0) || on_alternate_stack())
+        return;
+    sleeping.frame = NULL;
+    us->calls--;
+    usock_settle(cx, us);
+}
+
 bool call_begin_ours(struct call *c, int fd, const char *name, unsigned kinds)
 {
     c->saved_errno = errno;
     c->name = name;
     c->fd = fd;
-    c->sigpipe = false;
+    c->sigpipe = c->drop = false;
     for (;;) {
         c->us = fd_usock(fd);
         if (c->us == NULL)
@@ -26,11 +65,14 @@ bool call_begin_ours(struct call *c, int fd, const char *name, unsigned kinds)
         engine_leave(&c->cx); /* another thread closed or replaced it meanwhile */
     }
     c->us->calls++;
+    if (unlikely(sleeping.frame != NULL))
+        end_abandoned(&c->cx);
     if (unlikely(c->us->kind == USOCK_KERNEL)) {
         /* Decided through a descriptor of another process. */
         fd_clear(fd);
         usock_drop(&c->cx, c->us, -1);
-    } else if (likely((kinds & (1u << c->us->kind)) != 0)) {
+    } else if (likely((kinds & (1u << c->us->kind)) != 0) ||
+               ((kinds & CALL_CONN) != 0 && has_leftovers(c->us))) {
         return true;
     }
     call_pass(c);
@@ -40,7 +82,12 @@ bool call_begin_ours(struct call *c, int fd, const char *name, unsigned kinds)
 static void leave(struct call *c)
 {
     c->us->calls--;
-    usock_settle(&c->cx, c->us);
+    if (c->drop) {
+        fd_clear(c->fd);
+        usock_drop(&c->cx, c->us, c->fd); /* decides by what is left of it: not while we still count */
+    } else {
+        usock_settle(&c->cx, c->us);
+    }
     engine_leave(&c->cx);
 }
 
@@ -84,6 +131,7 @@ ssize_t call_end(struct call *c, int64_t result)
 static void give_up(void *arg)
 {
     struct call *c = arg;
+    sleeping.frame = NULL;
     engine_enter(&c->cx);
     leave(c);
 }
@@ -91,9 +139,13 @@ static void give_up(void *arg)
 int call_wait(struct call *c, uint32_t events, struct pollfd *kfd, nsec_t deadline, unsigned flags)
 {
     int r;
+    const typeof(sleeping) outer = sleeping; /* of a call that a handler's call interrupts */
+    sleeping.frame = c;
+    sleeping.us = c->us;
     pthread_cleanup_push(give_up, c);
     r = wait_socket(&c->cx, c->us, events, kfd, deadline, flags);
     pthread_cleanup_pop(0);
+    sleeping = outer;
     return r;
 }
 

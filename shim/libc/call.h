@@ -38,6 +38,7 @@ struct call {
     int fd;
     int saved_errno;
     bool sigpipe; /* raise SIGPIPE when the engine is left */
+    bool drop;    /* the descriptor is let go of when the call ends */
 };
 
 bool call_begin_ours(struct call *c, int fd, const char *name, unsigned kinds);

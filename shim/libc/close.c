@@ -46,10 +46,7 @@ int sock_forget_fd(int fd, const char *name, bool lingers)
         return 0;
     if (lingers)
         linger(&c);
-    if (fd_usock(fd) == c.us) { /* not closed by another thread while we lingered */
-        fd_clear(fd);
-        usock_drop(&c.cx, c.us, fd);
-    }
+    c.drop = fd_usock(fd) == c.us; /* not closed by another thread while we lingered */
     call_end(&c, 0);
     return 0;
 }

@@ -141,12 +141,14 @@ static int finish_connect(struct call *c, int pending)
 static int disconnect(struct call *c)
 {
     struct usock *us = c->us;
-    if (us->kind == USOCK_UNDECIDED)
+    if (us->kind == USOCK_LISTENER) {
+        sock_unlisten(c);
         return 0;
+    }
     if (us->conn != NULL)
         tcp_disconnect(&c->cx, us->conn);
     us->kind = USOCK_UNDECIDED;
-    us->connecting = false;
+    us->connecting = us->given_up = false;
     return 0;
 }
 
@@ -157,10 +159,12 @@ int64_t sock_connect(struct call *c, const struct sockaddr *sa, socklen_t len)
         return len == 0 ? -EINVAL : -EFAULT;
     if (len < sizeof(sa_family_t))
         return -EINVAL;
-    if (us->kind == USOCK_LISTENER)
-        return -EISCONN;
     if (sa->sa_family == AF_UNSPEC)
         return disconnect(c);
+    if (us->kind == USOCK_LISTENER)
+        return -EISCONN;
+    if (us->given_up)
+        return -EINVAL;
     if (us->kind == USOCK_CONN && us->connecting)
         return finish_connect(c, -EALREADY);
     if (us->kind == USOCK_CONN)

@@ -42,10 +42,10 @@ SHIM_EXPORT int dup(int fd)
  */
 static int replace(int fd, int newfd, int flags, const char *name)
 {
-    if (raw_fcntl(fd, F_GETFD, 0) < 0 || fd_is_internal(newfd))
-        return (int)call_result(-EBADF);
     if ((flags & ~O_CLOEXEC) != 0)
         return (int)call_result(-EINVAL);
+    if (raw_fcntl(fd, F_GETFD, 0) < 0 || fd_is_internal(newfd))
+        return (int)call_result(-EBADF);
     sock_forget_fd(newfd, name, false);
     struct call c;
     int r;

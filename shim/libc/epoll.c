@@ -25,9 +25,7 @@
 #define EXCLUSIVE_OK                                                                               \
     (EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLWAKEUP | EPOLLET | EPOLLEXCLUSIVE)
 /* While our side always has events, the kernel's is asked this often. */
-#define KERNEL_CHECK (50 * NSEC_PER_USEC)
-/* While it always has events and nobody else drives, the packet socket is looked at this often. */
-#define DRAIN_CHECK (20 * NSEC_PER_USEC)
+#define KERNEL_CHECK (200 * NSEC_PER_USEC)
 
 static int result_of(int r)
 {
@@ -163,7 +161,6 @@ SHIM_EXPORT int epoll_create1(int flags)
 }
 
 /* ---- descriptors come and go (wait.h) ---- */
-
 
 bool wait_is_epoll(int fd)
 {
@@ -327,20 +324,10 @@ static int take(struct wait_call *c, bool last)
     ep = c->ep;
     if (n < 0 || ep == NULL)
         return n;
-    n += (int)epset_collect(ep, c->events + n, (unsigned)(c->max - n));
+    n = (int)epset_collect(ep, c->events, (unsigned)n, (unsigned)c->max);
     if (n > 0)
         epset_pass_on(ep);
     return n;
-}
-
-/* Programs that always find something never sleep: the packet socket is looked at meanwhile. */
-static void drain_now_and_then(struct wait_call *c, bool last)
-{
-    const struct shared *sh = engine.sh;
-    if (!last && (list_empty(&c->ep->ready) || sh->driver != 0 ||
-                  c->cx.now - sh->drained_at < DRAIN_CHECK))
-        return;
-    engine_drain(&c->cx);
 }
 
 /* Entered. One sleep; a negative errno, or 0. */
@@ -362,8 +349,7 @@ static int wait_ours(struct wait_call *c, nsec_t timeout, const sigset_t *mask)
 {
     const struct sleep_signals since = sleep_signals_now();
     engine_enter(&c->cx);
-    const nsec_t deadline =
-        timeout < NSEC_NEVER - c->cx.now ? c->cx.now + timeout : NSEC_NEVER;
+    const nsec_t deadline = timeout < NSEC_NEVER - c->cx.now ? c->cx.now + timeout : NSEC_NEVER;
     int r = 0;
     for (;;) {
         /* The set may have gone while this thread slept: its descriptor was closed. */
@@ -373,7 +359,8 @@ static int wait_ours(struct wait_call *c, nsec_t timeout, const sigset_t *mask)
             r = -EBADF;
             break;
         }
-        drain_now_and_then(c, last);
+        if (last || (!list_empty(&c->ep->ready) && sleep_drain_due(&c->cx)))
+            engine_drain(&c->cx);
         r = take(c, last);
         if (r != 0 || last)
             break;

@@ -60,6 +60,17 @@ static bool over(const struct timespec *end)
     return now.tv_sec > end->tv_sec || (now.tv_sec == end->tv_sec && now.tv_nsec >= end->tv_nsec);
 }
 
+/* Linux's recvmmsg() reports a pending error before it reads what came in before the error. */
+static int take_error(int fd)
+{
+    struct call c;
+    if (!call_begin(&c, fd, "recvmmsg", CALL_CONN))
+        return 0;
+    const int err = tcp_take_error(c.us->conn);
+    call_end(&c, 0);
+    return err;
+}
+
 SHIM_EXPORT int recvmmsg(int fd, struct mmsghdr *msgs, unsigned n, int flags,
                          struct timespec *timeout)
 {
@@ -75,6 +86,9 @@ SHIM_EXPORT int recvmmsg(int fd, struct mmsghdr *msgs, unsigned n, int flags,
             end.tv_nsec -= 1000000000;
         }
     }
+    const int pending = take_error(fd);
+    if (pending != 0)
+        return (int)call_result(-pending);
     unsigned done = 0;
     while (done < n) {
         const ssize_t r = recvmsg(fd, &msgs[done].msg_hdr, flags & ~MSG_WAITFORONE);
@@ -83,7 +97,8 @@ SHIM_EXPORT int recvmmsg(int fd, struct mmsghdr *msgs, unsigned n, int flags,
         msgs[done++].msg_len = (unsigned)r;
         if ((flags & MSG_WAITFORONE) != 0)
             flags |= MSG_DONTWAIT;
-        if (r == 0 || (timeout != NULL && over(&end)))
+        if ((timeout != NULL && over(&end)) ||
+            (msgs[done - 1].msg_hdr.msg_flags & MSG_OOB) != 0)
             break;
     }
     return (int)done;

@@ -34,14 +34,6 @@ static size_t total_of(const struct slice *v, unsigned n)
     return total;
 }
 
-/* A call that asks for nothing waits for something all the same, but takes nothing. */
-static int64_t step_empty(const struct usock *us)
-{
-    if ((tcp_poll(us->conn) & (TCP_EV_IN | TCP_EV_HUP)) != 0)
-        return 0;
-    return -EAGAIN;
-}
-
 /* SO_PEEK_OFF: peeking moves it on, taking moves it back. */
 static void move_peek_off(struct usock *us, int flags, size_t bytes)
 {
@@ -83,9 +75,9 @@ int64_t sock_recv(struct call *c, const struct slice *to, unsigned n, int flags)
     for (;;) {
         const struct slice *window;
         const unsigned slices = cursor_window(&k, &window);
-        int64_t r = likely(total > 0) ? tcp_recv(&c->cx, us->conn, window, slices, how,
-                                                 peek_from + (peek ? (uint32_t)copied : 0))
-                                      : step_empty(us);
+        /* A call that asks for nothing waits for something all the same, but takes nothing. */
+        int64_t r = tcp_recv(&c->cx, us->conn, window, slices, how,
+                             peek_from + (peek ? (uint32_t)copied : 0));
         if (r > 0) {
             copied += (size_t)r;
             cursor_advance(&k, (size_t)r);

@@ -96,6 +96,7 @@ typedef void (*real_handler)(int);
     X(pid_t, fork, (void)) \
     X(int, execve, (const char *, char *const[], char *const[])) \
     X(int, fexecve, (int, char *const[], char *const[])) \
+    X(void, pthread_exit, (void *)) \
     X(void, _exit, (int)) \
     X(void, quick_exit, (int)) \
     X(pid_t, _Fork, (void)) \

@@ -1,6 +1,7 @@
 /*
  * select and pselect, by way of poll: the sets become an array of descriptors. Sets without a user
- * socket go straight to libc. fd_sets may be longer than FD_SETSIZE: nfds is the bound, as in Linux.
+ * socket go straight to libc. fd_sets may be longer than FD_SETSIZE: nfds is the bound, as in
+ * Linux.
  */
 #define _GNU_SOURCE
 #include <errno.h>

@@ -29,8 +29,8 @@ typedef void (*handler3)(int, siginfo_t *, void *);
 
 /*
  * The program's last real handler for each signal. Kept when the disposition becomes SIG_DFL or
- * SIG_IGN: a delivery may be under way. Read by the trampoline without the lock: handlers are called
- * with three arguments in any case, so that a torn pair only miscounts a restart.
+ * SIG_IGN: a delivery may be under way. Read by the trampoline without the lock: handlers are
+ * called with three arguments in any case, so that a torn pair only miscounts a restart.
  */
 static struct entry {
     handler3 handler; /* (atomic) */
@@ -200,7 +200,7 @@ void signals_after_fork_child(void)
 static real_handler install_simple(int sig, real_handler handler, int flags, bool mask_self)
 {
     struct sigaction act = {.sa_handler = handler, .sa_flags = flags};
-    struct sigaction old;
+    struct sigaction old = {0};
     if (handler == SIG_ERR || sig <= 0 || sig >= SIGNALS) {
         errno = EINVAL;
         return SIG_ERR;
@@ -213,9 +213,8 @@ static real_handler install_simple(int sig, real_handler handler, int flags, boo
 
 SHIM_EXPORT real_handler signal(int sig, real_handler handler)
 {
-    const bool interrupts =
-        sig > 0 && sig < SIGNALS &&
-        (__atomic_load_n(&interrupting, __ATOMIC_RELAXED) & bit_of(sig)) != 0;
+    const bool interrupts = sig > 0 && sig < SIGNALS &&
+                            (__atomic_load_n(&interrupting, __ATOMIC_RELAXED) & bit_of(sig)) != 0;
     return install_simple(sig, handler, interrupts ? 0 : SA_RESTART, true);
 }
 
@@ -247,7 +246,7 @@ SHIM_EXPORT real_handler sigset(int sig, real_handler handler)
         errno = EINVAL;
         return SIG_ERR;
     }
-    struct sigaction old;
+    struct sigaction old = {0};
     if (handler == SIG_HOLD) {
         if (sigprocmask(SIG_BLOCK, &set, &before) < 0 || sigaction(sig, NULL, &old) < 0)
             return SIG_ERR;

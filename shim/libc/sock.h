@@ -31,6 +31,8 @@ int64_t sock_recv(struct call *c, const struct slice *to, unsigned n, int flags)
 int64_t sock_send(struct call *c, const struct slice *from, unsigned n, int flags);
 /* connect(2): may give CALL_PASS after it decided for the kernel. */
 int64_t sock_connect(struct call *c, const struct sockaddr *sa, socklen_t len);
+/* The listener listens no more: an unconnected socket that is still bound. */
+void sock_unlisten(struct call *c);
 /*
  * For a TCP descriptor that has no user socket: the errno with which connect() or listen() must
  * fail because the engine could not start and TCPSHIM_FALLBACK does not allow the kernel. 0: go on.

@@ -11,6 +11,7 @@
 #include "shim/libc/real.h"
 #include "shim/libc/sock.h"
 #include "shim/libc/sockaddr.h"
+#include "shim/life/keeper.h"
 #include "shim/link/guard.h"
 #include "shim/link/link.h"
 #include "shim/link/route.h"
@@ -163,11 +164,29 @@ static int bind_own_address(struct call *c, const struct sockaddr *sa, socklen_t
     return 0;
 }
 
+/* bind() of a socket that has a name already: what is wrong with the new one comes first, as in Linux. */
+static int refuse_bind(const struct call *c, const struct sockaddr *sa, socklen_t len)
+{
+    struct endpoint want;
+    int r = sockaddr_parse(c->us->family, sa, len, &want);
+    if (r < 0)
+        return r;
+    want.port = 0;
+    union sockaddr_any name;
+    const socklen_t name_len = sockaddr_make(c->us->family, &want, &name);
+    const int probe = raw_socket(c->us->family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (probe < 0)
+        return -EINVAL;
+    r = raw_bind(probe, &name, name_len);
+    raw_close(probe);
+    return r == -EADDRNOTAVAIL ? r : -EINVAL;
+}
+
 static int sock_bind(struct call *c, const struct sockaddr *sa, socklen_t len)
 {
     struct usock *us = c->us;
     if (us->kind != USOCK_UNDECIDED)
-        return -EINVAL;
+        return refuse_bind(c, sa, len);
     int r;
     if (config.own_address) {
         r = bind_own_address(c, sa, len);
@@ -330,40 +349,51 @@ SHIM_EXPORT int listen(int fd, int backlog)
     return real_ready()->listen(fd, backlog);
 }
 
-/* shutdown() of the reading side ends a listener: accept() fails from then on, connect() may
- * follow. */
-static int shutdown_listener(struct call *c, int how)
+void sock_unlisten(struct call *c)
 {
     struct usock *us = c->us;
-    if (how == SHUT_WR)
-        return 0;
     tcp_listener_close(&c->cx, us->listener);
     us->listener = NULL;
     us->kind = USOCK_UNDECIDED;
     us->kernel_listen = false;
     raw_syscall(SYS_shutdown, c->fd, SHUT_RD, 0, 0, 0, 0);
+    if (us->guarded)
+        keeper_let_go(c->fd, us->local.port);
     us->guarded = false;
     raw_fcntl(c->fd, F_SETFL,
               (raw_fcntl(c->fd, F_GETFL, 0) & ~O_NONBLOCK) | (us->nonblock ? O_NONBLOCK : 0));
     wait_wake_all(&c->cx, us);
-    return 0;
 }
 
 static int sock_shutdown(struct call *c, int how)
 {
+    struct usock *us = c->us;
     if (how < SHUT_RD || how > SHUT_RDWR)
         return -EINVAL;
-    if (c->us->kind == USOCK_LISTENER)
-        return shutdown_listener(c, how);
-    const int r = tcp_shutdown(&c->cx, c->us->conn, (enum tcp_how)how);
-    wait_wake_all(&c->cx, c->us);
+    if (us->kind == USOCK_LISTENER) {
+        if (how != SHUT_WR) /* ends it: accept() fails from then on, connect() may follow */
+            sock_unlisten(c);
+        return 0;
+    }
+    struct tcp_conn *conn = usock_conn(&c->cx, us);
+    if (conn == NULL)
+        return -ENOTCONN;
+    const enum tcp_state state = tcp_state(conn);
+    const int r = tcp_shutdown(&c->cx, conn, (enum tcp_how)how);
+    if (us->connecting) { /* as Linux's inet_shutdown(): the attempt is over, however it stands */
+        us->connecting = false;
+        us->given_up = state == TCP_CLOSED;
+    }
+    if (state == TCP_SYN_SENT)
+        us->kind = USOCK_UNDECIDED;
+    wait_wake_all(&c->cx, us);
     return r;
 }
 
 SHIM_EXPORT int shutdown(int fd, int how)
 {
     struct call c;
-    if (likely(!call_begin(&c, fd, "shutdown", CALL_CONN | CALL_LISTENER)))
+    if (likely(!call_begin(&c, fd, "shutdown", CALL_ANY)))
         return real_ready()->shutdown(fd, how);
     return (int)call_end(&c, sock_shutdown(&c, how));
 }

@@ -154,6 +154,8 @@ static int64_t sock_getsockopt(struct call *c, int level, int name, void *val, s
     const int value = load(o, option_opts(c));
     if (value == 0 && (o->flags & OPTION_ZERO_DEFAULT) != 0)
         return CALL_PASS;
+    if (o->level == IPPROTO_IP && *len > 0 && *len < sizeof(value) && value >= 0 && value <= 255)
+        *len = 1; /* Linux: a byte where an int does not fit */
     return option_give(val, len, &value, sizeof(value));
 }
 

@@ -121,7 +121,8 @@ static int set_linger(struct call *c, const void *val, socklen_t len)
     if (opts == NULL)
         return -ENOBUFS;
     opts->linger = linger.l_onoff != 0;
-    opts->linger_secs = (uint16_t)(linger.l_linger < 0            ? 0
+    if (opts->linger) /* Linux: off leaves the time as it was */
+        opts->linger_secs = (uint16_t)(linger.l_linger < 0            ? 0
                                    : linger.l_linger > UINT16_MAX ? UINT16_MAX
                                                                   : linger.l_linger);
     option_changed(c);
@@ -139,7 +140,7 @@ static int64_t get_linger(struct call *c, void *val, socklen_t *len)
 
 static int64_t get_error(struct call *c, void *val, socklen_t *len)
 {
-    if (c->us->kind != USOCK_CONN)
+    if (c->us->conn == NULL)
         return CALL_PASS;
     return give_int(tcp_take_error(c->us->conn), val, len);
 }

@@ -131,7 +131,7 @@ static ssize_t write_vector(struct call *c, const struct iovec *iov, int n, int 
     if (n < 0 || n > IOV_MAX)
         return call_end(c, -EINVAL);
     int64_t r = sock_check_iov(iov, (size_t)n, false);
-    if (r >= 0)
+    if (r > 0) /* an empty vector asks nobody, unlike send() of nothing */
         r = sock_send(c, (const struct slice *)iov, (unsigned)n, flags);
     return call_end(c, r);
 }

@@ -34,7 +34,7 @@ static int make_file(size_t size)
     return err;
 }
 
-int arena_map(size_t size, void **base)
+int arena_map(size_t size, void **base, int *file)
 {
     const int prot = PROT_READ | PROT_WRITE;
     int flags = MAP_SHARED | MAP_NORESERVE | MAP_FIXED_NOREPLACE;
@@ -56,8 +56,9 @@ int arena_map(size_t size, void **base)
         }
         err = (int)(intptr_t)got;
     }
-    if (fd >= 0)
+    if (err < 0 && fd >= 0)
         raw_close(fd);
+    *file = err < 0 || fd < 0 ? -1 : fd;
     return err;
 }
 

@@ -1,6 +1,7 @@
 /*
  * Exit delivers. In the kernel, data that send() accepted and the FIN reach the peer although the
- * process is gone; here the last process of the family waits for that before it goes.
+ * process is gone; here the keeper (keeper.h) sees to that. Only where none can be had does the
+ * last process of the family wait before it goes.
  */
 #define _GNU_SOURCE
 #include "shim/life/exit.h"
@@ -9,12 +10,14 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "shim/core/config.h"
 #include "shim/core/engine.h"
 #include "shim/core/fdtable.h"
 #include "shim/core/raw.h"
 #include "shim/core/shared.h"
 #include "shim/libc/real.h"
 #include "shim/libc/streams.h"
+#include "shim/life/keeper.h"
 #include "shim/link/link.h"
 
 #define DELIVER_MAX (60 * NSEC_PER_SEC)
@@ -33,7 +36,14 @@ static void sleep_on_link(nsec_t span)
     raw_ppoll(&p, 1, &ts);
 }
 
-static void deliver(void)
+/* The keeper's trace goes to a file; on stderr the end of a connection shows while we are there. */
+static bool shows_trace(void)
+{
+    return config.trace != 0 && config.trace_file[0] != '/';
+}
+
+/* kept: the keeper does what is not done after FAREWELL_MAX. */
+static void deliver(bool kept)
 {
     struct stack_cx cx;
     nsec_t end = 0, farewell = 0;
@@ -47,9 +57,9 @@ static void deliver(void)
         engine_leave(&cx);
         if (end == 0)
             end = now + DELIVER_MAX;
-        if (unsent == 0 && farewell == 0)
+        if ((unsent == 0 || kept) && farewell == 0)
             farewell = now + FAREWELL_MAX;
-        if (orphans == 0 || now >= end || (unsent == 0 && now >= farewell))
+        if (orphans == 0 || now >= end || (farewell != 0 && now >= farewell))
             return;
         sleep_on_link(deadline > now ? deadline - now : 0);
     }
@@ -79,9 +89,13 @@ void exit_release(bool keep_shared)
     struct stack_cx cx;
     engine_enter(&cx);
     usock_drop_all(&cx, keep_shared);
+    const bool open = tcp_connections(cx.st) != 0 || tcp_time_waits(cx.st) != 0;
     engine_leave(&cx);
-    if (!others_live())
-        deliver();
+    if (!open)
+        return;
+    const bool kept = keeper_start();
+    if ((!kept || shows_trace()) && !others_live())
+        deliver(kept);
 }
 
 /* Once for a process: exit() comes by the destructor and may then meet _exit(). */
@@ -90,7 +104,9 @@ static void leave_process(void)
     static bool left;
     if (!engine_running() || __atomic_exchange_n(&left, true, __ATOMIC_ACQ_REL))
         return;
+    engine_freeze();
     exit_release(false);
+    fd_limit = 0; /* what this thread still does with descriptors is the kernel's */
     engine_detach();
 }
 

@@ -15,6 +15,7 @@
 #include "shim/core/shared.h"
 #include "shim/libc/real.h"
 #include "shim/life/arena_map.h"
+#include "shim/life/keeper.h"
 #include "shim/life/own_address.h"
 #include "shim/link/guard.h"
 #include "shim/link/link.h"
@@ -75,13 +76,20 @@ static nsec_t monotonic(void)
     return (nsec_t)ts.tv_sec * NSEC_PER_SEC + (nsec_t)ts.tv_nsec;
 }
 
+static void drop_arena(void *base, int file)
+{
+    arena_unmap(base, config.mem);
+    if (file >= 0)
+        raw_close(file);
+}
+
 /* An arena with a stack in it. */
-static int make_stack(void **base, struct stack **st)
+static int make_stack(void **base, int *file, struct stack **st)
 {
     struct stack_config sc = {.own_address = config.own_address,
                               .loopback = config.loopback_user || config.own_address,
                               .cc = config.cc};
-    int err = arena_map(config.mem, base);
+    int err = arena_map(config.mem, base, file);
     if (err < 0) {
         snprintf(start_text, sizeof(start_text),
                  "TCPSHIM_MEM: %llu MB of address space cannot be mapped (%s); give less, or raise "
@@ -99,7 +107,7 @@ static int make_stack(void **base, struct stack **st)
         return 0;
     snprintf(start_text, sizeof(start_text), "TCPSHIM_MEM: %llu MB is too little; give 16M or more",
              (unsigned long long)(config.mem >> 20));
-    arena_unmap(*base, config.mem);
+    drop_arena(*base, *file);
     return -ENOMEM;
 }
 
@@ -128,6 +136,7 @@ static int start(void)
     struct stack *st;
     struct link *l;
     void *base;
+    int file;
     if (config.error[0]) {
         snprintf(start_text, sizeof(start_text), "%s", config.error);
         return -EINVAL;
@@ -137,15 +146,16 @@ static int start(void)
         snprintf(start_text, sizeof(start_text), "no memory for the table of descriptors");
         return err;
     }
-    err = make_stack(&base, &st);
+    err = make_stack(&base, &file, &st);
     if (err < 0)
         return err;
     shared_init(st);
     err = make_link(st, &l);
     if (err < 0) {
-        arena_unmap(base, config.mem);
+        drop_arena(base, file);
         return err;
     }
+    keeper_prepare(file);
     engine.sh = stack_extra(st);
     engine.link = l;
     __atomic_store_n(&engine.st, st, __ATOMIC_RELEASE);

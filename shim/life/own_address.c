@@ -62,6 +62,11 @@ int own_address_lock(const struct config *cfg, char *text, size_t len)
     return err;
 }
 
+int own_address_fd(void)
+{
+    return lock_fd;
+}
+
 void own_address_unlock(void)
 {
     if (lock_fd >= 0)

@@ -16,3 +16,5 @@ int own_address_lock(const struct config *cfg, char *text, size_t len);
 int own_address_probe(const struct config *cfg, struct stack *st, struct link *l, char *text,
                       size_t len);
 void own_address_unlock(void);
+/* The descriptor that holds the address; -1: none. */
+int own_address_fd(void);

@@ -11,33 +11,42 @@
  *          soon as callers drain again or take the role: TICK.
  *
  * So an idle process makes no wake-ups, and a busy one is looked at every 5 ms.
+ *
+ * libc ends the process when its last thread returns, and would count this one. It matters only if
+ * the main thread left by pthread_exit(), which is hooked for that: from then on this thread looks
+ * now and then whether it is alone.
  */
 #define _GNU_SOURCE
 #include "shim/life/service.h"
 
 #include <errno.h>
 #include <linux/futex.h>
+#include <stdlib.h>
 #include <sys/prctl.h>
 
 #include "shim/core/raw.h"
 #include "shim/core/shared.h"
+#include "shim/life/keeper.h"
 #include "shim/link/link.h"
 #include "shim/wait/sleep.h"
 #include "shim/wait/waiter.h"
 
-#define TICK         (5 * NSEC_PER_MSEC)
-#define QUIET_TICKS  4
+#define TICK        (5 * NSEC_PER_MSEC)
+#define QUIET_TICKS 4
 /* Two wake-ups by packets in DRIVE are at least this far apart: frames gather. */
-#define DRIVE_PACE   (200 * NSEC_PER_USEC)
+#define DRIVE_PACE (200 * NSEC_PER_USEC)
 /* In DRIVE nobody of another process can wake this thread: it looks by itself. */
-#define DRIVE_LOOK   (50 * NSEC_PER_MSEC)
+#define DRIVE_LOOK (50 * NSEC_PER_MSEC)
 /* The driver is another process: whether it still lives. */
 #define FOREIGN_LOOK NSEC_PER_SEC
-#define RETRY        NSEC_PER_SEC
-#define STACK_BYTES  (128 * 1024)
+/* After the main thread left: whether others are left. */
+#define ALONE_LOOK  (100 * NSEC_PER_MSEC)
+#define RETRY       NSEC_PER_SEC
+#define STACK_BYTES (128 * 1024)
 
 static struct {
-    bool started; /* (atomic) */
+    bool started;   /* (atomic) */
+    bool main_left; /* (atomic) */
     nsec_t retry_at;
     uint32_t slot;
 } service;
@@ -58,9 +67,33 @@ static nsec_t now(void)
     return cx.now;
 }
 
+static bool main_left(void)
+{
+    return unlikely(__atomic_load_n(&service.main_left, __ATOMIC_RELAXED));
+}
+
+/* Whether the process has no threads but the main one, which is a zombie, and this one. */
+static bool alone(void)
+{
+    char text[2048];
+    const int fd = raw_open("/proc/self/status", O_RDONLY | O_CLOEXEC, 0);
+    if (fd < 0)
+        return false;
+    const ssize_t n = raw_read(fd, text, sizeof(text));
+    raw_close(fd);
+    static const char two[] = "\nThreads:\t2\n", zombie[] = "\nState:\tZ";
+    return n > 0 && memmem(text, (size_t)n, two, sizeof(two) - 1) != NULL &&
+           memmem(text, (size_t)n, zombie, sizeof(zombie) - 1) != NULL;
+}
+
 /* Until the bell rings (its value is no longer `seen`) or the time is over. */
 static void bell_wait(struct process *self, uint32_t seen, nsec_t span)
 {
+    if (main_left()) {
+        span = min_u64(span, ALONE_LOOK);
+        if (alone())
+            exit(0); /* as libc's last thread does */
+    }
     struct timespec ts = {.tv_sec = (time_t)(span / NSEC_PER_SEC),
                           .tv_nsec = (long)(span % NSEC_PER_SEC)};
     raw_syscall(SYS_futex, (long)&self->doorbell, FUTEX_WAIT, seen,
@@ -151,7 +184,7 @@ static bool drive_begin(struct process *self, struct waiter *w)
 
 static int drive_sleep(nsec_t until, nsec_t at)
 {
-    if (engine_processes() > 1)
+    if (engine_processes() > 1 || main_left())
         until = min_u64(until, at + DRIVE_LOOK);
     const nsec_t span = until > at ? until - at : 0;
     struct timespec ts = {.tv_sec = (time_t)(span / NSEC_PER_SEC),
@@ -184,7 +217,7 @@ static enum service_mode drive(struct process *self)
         engine_leave(&cx);
         const int r = drive_sleep(until, slept_at);
         waiter_relay();
-        if (r > 0 && now() - slept_at < DRIVE_PACE)
+        if ((r > 0 && now() - slept_at < DRIVE_PACE) || main_left())
             bell_wait(self, bell(self), DRIVE_PACE);
         engine_enter(&cx);
         w->asleep = false;
@@ -207,6 +240,7 @@ static void *service_main(void *arg)
     struct process *self = arg;
     enum service_mode mode = SERVICE_TICK;
     prctl(PR_SET_NAME, "tcpshim");
+    keeper_start();
     while (__atomic_load_n(&self->pid, __ATOMIC_RELAXED) > 0) { /* until engine_detach() */
         switch (mode) {
         case SERVICE_DEEP:
@@ -257,6 +291,7 @@ void service_start(void)
     struct stack_cx cx;
     const int saved = errno;
     struct process *self = process_self();
+    keeper_begin();
     engine_enter(&cx);
     if (self != NULL && service.slot == 0)
         service.slot = waiter_claim();
@@ -286,4 +321,14 @@ void service_after_fork_child(void)
     service.started = false;
     service.slot = 0;
     service.retry_at = 0;
+}
+
+void service_main_left(void)
+{
+    __atomic_store_n(&service.main_left, true, __ATOMIC_RELAXED);
+    struct process *self = engine_running() ? process_self() : NULL;
+    if (self == NULL)
+        return;
+    __atomic_add_fetch(&self->doorbell, 1, __ATOMIC_RELEASE);
+    raw_syscall(SYS_futex, (long)&self->doorbell, FUTEX_WAKE, 1, 0, 0, 0);
 }

@@ -17,3 +17,5 @@ void service_start(void);
 void service_forked(void);
 /* In fork's child: the thread is not there. */
 void service_after_fork_child(void);
+/* The main thread leaves by pthread_exit(): the process ends with the last thread but this one. */
+void service_main_left(void);

@@ -395,3 +395,20 @@ int link_af_packet_open(struct stack *st, const struct config *cfg, struct link 
     *out = &a->link;
     return 0;
 }
+
+int link_af_packet_attach(struct stack *st, int fd, const struct config *cfg, struct link **out)
+{
+    struct af_packet *a = &packet;
+    int vnet = 0;
+    socklen_t len = sizeof(vnet);
+    *a = (struct af_packet){.link = {.ops = &packet_ops, .fd = fd},
+                            .own_address = cfg->own_address,
+                            .ports = &((struct shared *)stack_extra(st))->ports};
+    int err = raw_getsockopt(fd, SOL_PACKET, PACKET_VNET_HDR, &vnet, &len);
+    a->vnet = vnet != 0;
+    if (err == 0)
+        err = ifaces_read();
+    a->loopback = iface_loopback();
+    *out = &a->link;
+    return err;
+}

@@ -22,6 +22,7 @@
 #include "shim/core/fdtable.h"
 #include "shim/core/raw.h"
 #include "shim/core/shared.h"
+#include "shim/life/keeper.h"
 #include "shim/link/filter.h"
 #include "shim/link/interfaces.h"
 #include "shim/link/link.h"
@@ -123,6 +124,7 @@ static void drop_kept(unsigned i)
     const int on = 1;
     raw_setsockopt(kept[i].fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
     raw_syscall(SYS_shutdown, kept[i].fd, SHUT_RDWR, 0, 0, 0, 0);
+    keeper_let_go(kept[i].fd, kept[i].port);
     fd_release_internal(kept[i].fd);
     kept[i] = kept[--nkept];
 }
@@ -149,6 +151,8 @@ int guard_backing(int fd, bool local_clients, bool v6_kernel, int backlog)
         err = raw_listen(fd, backlog);
     if (err == 0 && nkept > 0)
         end_yielding(fd);
+    if (err == 0)
+        keeper_hold(fd, port_of(fd), true);
     return err;
 }
 
@@ -276,6 +280,7 @@ static int new_standing(struct stack_cx *cx, const struct ip_addr *local,
             standing[nstanding] = (struct standing){.port = port, .fd = fd};
             *out = &standing[nstanding++];
             standing_at[port] = (uint16_t)nstanding;
+            keeper_hold(fd, port, false);
             return 0;
         }
         if (fd != -EADDRINUSE && fd != -EACCES)

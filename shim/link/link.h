@@ -28,6 +28,8 @@ struct link_ops {
  */
 int link_af_packet_open(struct stack *st, const struct config *cfg, struct link **out,
                         const char **cure);
+/* A process that inherited the packet socket of a stack (the keeper). As above. */
+int link_af_packet_attach(struct stack *st, int fd, const struct config *cfg, struct link **out);
 /*
  * Shared address mode: the local ports that frames are wanted for. Entered (engine_enter). In own
  * address mode they do nothing. A port is added before its guard stands, so that nothing is missed.

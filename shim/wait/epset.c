@@ -92,10 +92,12 @@ void epset_unref(struct stack_cx *cx, struct epset *ep)
 {
     if (--ep->refs != 0)
         return;
-    list_for_each_safe(n, &ep->items) { /* their twins go with the kernel's set */
+    list_for_each_safe(n, &ep->items)
+    { /* their twins go with the kernel's set */
         item_free(list_entry(n, struct epitem, on_set));
     }
-    list_for_each_safe(n, &ep->watches) {
+    list_for_each_safe(n, &ep->watches)
+    {
         struct watch *watch = list_entry(n, struct watch, on_sock);
         if (watch->kind == WATCH_EPOLL)
             epitem_remove(cx, watch);
@@ -119,7 +121,7 @@ void epset_drop_all(struct stack_cx *cx, bool keep_shared)
         struct epset *ep = fd_epset((int)fd);
         if (ep == NULL)
             continue;
-        if (ep->refs == 1 || !keep_shared)
+        if (!engine_frozen() && (ep->refs == 1 || !keep_shared))
             fd_clear((int)fd);
         epset_unref(cx, ep);
     }
@@ -130,7 +132,7 @@ void epset_has_kernel_members(struct epset *ep)
     if (ep->kernel_members)
         return;
     ep->kernel_members = true;
-    list_for_each(n, &ep->watches) { /* they sleep without the kernel's set */
+    list_for_each (n, &ep->watches) { /* they sleep without the kernel's set */
         struct watch *watch = list_entry(n, struct watch, on_sock);
         if (watch->kind == WATCH_WAITER)
             waiter_wake(container_of(watch, struct waiter_watch, watch)->who);
@@ -152,7 +154,8 @@ bool epset_ready(struct epset *ep, unsigned depth)
 {
     if (depth > DEPTH_MAX)
         return false;
-    list_for_each_safe(n, &ep->ready) {
+    list_for_each_safe(n, &ep->ready)
+    {
         if (item_ready(list_entry(n, struct epitem, on_ready), depth) != 0)
             return true;
         list_remove(n);
@@ -189,17 +192,21 @@ static void item_disable(struct epitem *item)
         kernel_ctl(set_fd(item), EPOLL_CTL_MOD, item->fd, EPOLLONESHOT, cookie_of(item));
 }
 
-unsigned epset_collect(struct epset *ep, struct epoll_event *out, unsigned max)
+unsigned epset_collect(struct epset *ep, struct epoll_event *events, unsigned have, unsigned max)
 {
-    unsigned n = 0;
+    unsigned n = have;
     struct list *last = ep->ready.prev;
     while (n < max && !list_empty(&ep->ready)) {
         struct list *node = list_pop_front(&ep->ready);
         struct epitem *item = list_entry(node, struct epitem, on_ready);
-        uint32_t events = item_ready(item, 0);
-        if (events != 0) {
-            out[n].events = events;
-            out[n++].data.u64 = item->data;
+        uint32_t ready = item_ready(item, 0);
+        if (ready != 0) {
+            if (item->twin && have != 0 && item->told_round == ep->round) {
+                events[item->told_at].events |= ready;
+            } else {
+                events[n].events = ready;
+                events[n++].data.u64 = item->data;
+            }
             if ((item->events & EPOLLONESHOT) != 0)
                 item_disable(item);
             else if ((item->events & EPOLLET) == 0)
@@ -216,6 +223,7 @@ unsigned epset_translate(struct epset *ep, struct epoll_event *events, unsigned 
     const uintptr_t base = (uintptr_t)engine.st;
     const uintptr_t end = base + arena_limit(stack_arena(engine.st));
     unsigned kept = 0;
+    ep->round++;
     for (unsigned i = 0; i < n; i++) {
         struct epoll_event event = events[i];
         if (event.data.u64 >= base && event.data.u64 < end) {
@@ -223,6 +231,8 @@ unsigned epset_translate(struct epset *ep, struct epoll_event *events, unsigned 
             if (!pool_owns(&engine.sh->epitems, item) || item->set != ep || item->disabled)
                 continue; /* removed or disabled meanwhile */
             event.data.u64 = item->data;
+            item->told_round = ep->round;
+            item->told_at = kept;
             if ((item->events & EPOLLONESHOT) != 0)
                 item_disable(item);
         }
@@ -240,7 +250,7 @@ static struct list *member_watches(struct epmember member)
 
 static struct epitem *item_find(const struct epset *ep, struct epmember member, int fd)
 {
-    list_for_each(n, member_watches(member)) {
+    list_for_each (n, member_watches(member)) {
         struct watch *watch = list_entry(n, struct watch, on_sock);
         if (watch->kind == WATCH_EPOLL && item_of(watch)->set == ep && item_of(watch)->fd == fd)
             return item_of(watch);

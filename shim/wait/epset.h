@@ -23,6 +23,7 @@ struct epset {
     uint32_t twins;        /* members that the kernel's set has too */
     bool kernel_members;   /* the kernel's set has (or had) members (atomic) */
     nsec_t kernel_checked; /* when the kernel's set was last asked while ours had events */
+    uint32_t round;        /* of epoll_wait(): so that a twin's two sides make one event */
     struct list items;     /* struct epitem */
     struct list ready;     /* struct epitem: may be ready */
     struct list watches;   /* who wants to know of this set: sleepers, pollers, outer sets */
@@ -39,6 +40,8 @@ struct epitem {
     uint64_t data;
     bool disabled; /* EPOLLONESHOT, reported */
     bool twin;
+    uint32_t told_round,
+        told_at; /* a twin: when, and where in the array, the kernel's side was told */
 };
 
 /* Whose member: exactly one is set. */
@@ -51,7 +54,8 @@ struct epmember {
 struct epset *epset_new(bool kernel_members);
 void epset_ref(struct epset *ep);
 void epset_unref(struct stack_cx *cx, struct epset *ep);
-/* Adds n references for every epoll descriptor of this process that has a set (fork, as usock_ref_all()). */
+/* Adds n references for every epoll descriptor of this process that has a set (fork, as
+ * usock_ref_all()). */
 void epset_ref_all(int n);
 /* Drops every epoll descriptor of this process (exec, exit; as usock_drop_all()). */
 void epset_drop_all(struct stack_cx *cx, bool keep_shared);
@@ -62,14 +66,21 @@ int epset_add(struct stack_cx *cx, struct epset *ep, int epfd, struct epmember m
 int epset_mod(struct stack_cx *cx, struct epset *ep, struct epmember member, int fd,
               const struct epoll_event *event);
 int epset_del(struct stack_cx *cx, struct epset *ep, struct epmember member, int fd);
-/* The kernel's set already has the inner set's descriptor, under the program's data: makes it a twin. */
+/* The kernel's set already has the inner set's descriptor, under the program's data: makes it a
+ * twin. */
 int epset_adopt(struct stack_cx *cx, struct epset *ep, int epfd, struct epset *inner, int fd,
                 const struct epoll_event *event);
 
-/* Takes up to max events; level-triggered members queue up again behind the others. */
-unsigned epset_collect(struct epset *ep, struct epoll_event *out, unsigned max);
-/* Events of the kernel's set: twins get the program's data back. Returns how many remain. */
+/*
+ * One epoll_wait(): events of the kernel's set come first, where twins get the program's data back.
+ * Returns how many of the n remain.
+ */
 unsigned epset_translate(struct epset *ep, struct epoll_event *events, unsigned n);
+/*
+ * Then ours behind those `have`, until there are max; level-triggered members queue up again behind
+ * the others. Returns how many events there are.
+ */
+unsigned epset_collect(struct epset *ep, struct epoll_event *events, unsigned have, unsigned max);
 /* Whether a member is ready (the user-stack side only). */
 bool epset_ready(struct epset *ep, unsigned depth);
 /* More is ready than was taken: another sleeper may take it. */

@@ -17,7 +17,8 @@
 /* When not everything can be waited for, look again after this. */
 #define LOOK_AGAIN (10 * NSEC_PER_MSEC)
 
-/* One call. `kernel` has the descriptors that the kernel is asked for at the same places, -1 elsewhere. */
+/* One call. `kernel` has the descriptors that the kernel is asked for at the same places, -1
+ * elsewhere. */
 struct pollset {
     struct stack_cx cx;
     struct pollfd *fds, *kernel;
@@ -150,10 +151,9 @@ static int wait_for(struct pollset *p, nsec_t timeout, const sigset_t *mask)
 {
     const struct sleep_signals since = sleep_signals_now();
     engine_enter(&p->cx);
-    const nsec_t deadline =
-        timeout < NSEC_NEVER - p->cx.now ? p->cx.now + timeout : NSEC_NEVER;
+    const nsec_t deadline = timeout < NSEC_NEVER - p->cx.now ? p->cx.now + timeout : NSEC_NEVER;
     look(p, true);
-    if (timeout == 0 && p->user_ready == 0) {
+    if (p->user_ready != 0 ? sleep_drain_due(&p->cx) : timeout == 0) {
         engine_drain(&p->cx);
         look(p, true);
     }
@@ -220,8 +220,7 @@ wait_local(struct pollset *p, nsec_t timeout, const sigset_t *mask)
     return wait_for(p, timeout, mask);
 }
 
-int pollset_wait(struct pollfd *fds, nfds_t n, nsec_t timeout, const sigset_t *mask,
-                 unsigned flags)
+int pollset_wait(struct pollfd *fds, nfds_t n, nsec_t timeout, const sigset_t *mask, unsigned flags)
 {
     if (n > INT32_MAX / sizeof(struct pollfd))
         return -EINVAL;

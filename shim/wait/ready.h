@@ -8,8 +8,8 @@
 /* The engine's events that a set of poll or epoll bits asks for. */
 static inline uint32_t ready_interest(uint32_t poll_events)
 {
-    uint32_t ev = poll_events & (TCP_EV_IN | TCP_EV_PRI | TCP_EV_OUT | TCP_EV_ERR | TCP_EV_HUP |
-                                 TCP_EV_RDHUP);
+    uint32_t ev = poll_events &
+                  (TCP_EV_IN | TCP_EV_PRI | TCP_EV_OUT | TCP_EV_ERR | TCP_EV_HUP | TCP_EV_RDHUP);
     if ((poll_events & 0x40u) != 0) /* POLLRDNORM */
         ev |= TCP_EV_IN;
     if ((poll_events & 0x100u) != 0) /* POLLWRNORM */
@@ -36,7 +36,7 @@ static inline uint32_t ready_now(const struct usock *us)
     case USOCK_LISTENER:
         return tcp_listener_poll(us->listener);
     case USOCK_UNDECIDED: /* as a fresh TCP socket: TCP_CLOSE, with room to send */
-        return TCP_EV_OUT | TCP_EV_HUP;
+        return us->conn != NULL ? tcp_poll(us->conn) : TCP_EV_OUT | TCP_EV_HUP;
     default:
         return 0;
     }

@@ -39,6 +39,11 @@ int sleep_interrupted(const struct sleep_signals *since, bool restart);
 bool sleep_abandon(void);
 void sleep_end_now(void);
 
+/*
+ * Entered. A call found something at once and will not sleep: whether it should look at the packet
+ * socket all the same (engine_drain()), because nobody drives and nobody did for a little while.
+ */
+bool sleep_drain_due(const struct stack_cx *cx);
 /* Entered: the waiter sleeps no more, watches nothing and does not drive. */
 void sleep_forget(struct waiter *w);
 /* Entered, by engine_leave(): somebody drives, or will. */

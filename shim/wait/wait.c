@@ -63,16 +63,20 @@ int wait_socket(struct stack_cx *cx, struct usock *us, uint32_t events, struct p
 void wait_wake_all(struct stack_cx *cx, struct usock *us)
 {
     (void)cx;
-    list_for_each(n, &us->watches) {
+    list_for_each_safe(n, &us->watches)
+    {
         struct watch *watch = list_entry(n, struct watch, on_sock);
         if (watch->kind == WATCH_WAITER)
             waiter_wake(container_of(watch, struct waiter_watch, watch)->who);
+        else
+            epitem_notify(watch, 0); /* Linux: sk_state_change, an edge for whatever was asked */
     }
 }
 
 void wait_forget(struct stack_cx *cx, struct usock *us)
 {
-    list_for_each_safe(n, &us->watches) {
+    list_for_each_safe(n, &us->watches)
+    {
         struct watch *watch = list_entry(n, struct watch, on_sock);
         if (watch->kind == WATCH_EPOLL)
             epitem_remove(cx, watch);
@@ -81,7 +85,8 @@ void wait_forget(struct stack_cx *cx, struct usock *us)
 
 void wait_to_kernel(struct stack_cx *cx, struct usock *us)
 {
-    list_for_each_safe(n, &us->watches) {
+    list_for_each_safe(n, &us->watches)
+    {
         struct watch *watch = list_entry(n, struct watch, on_sock);
         if (watch->kind == WATCH_EPOLL)
             epitem_to_kernel(cx, watch);
@@ -92,7 +97,7 @@ void wait_to_kernel(struct stack_cx *cx, struct usock *us)
 void wait_listens(struct stack_cx *cx, struct usock *us)
 {
     engine.sh->listened = true;
-    list_for_each(n, &us->watches) {
+    list_for_each (n, &us->watches) {
         struct watch *watch = list_entry(n, struct watch, on_sock);
         if (watch->kind == WATCH_EPOLL)
             epitem_listens(cx, watch);

@@ -10,7 +10,8 @@
 #include "shim/core/engine.h"
 #include "shim/core/usock.h"
 
-/* Who wants to hear of a socket's events: a sleeping thread, or a member of an epoll set. In the arena. */
+/* Who wants to hear of a socket's events: a sleeping thread, or a member of an epoll set. In the
+ * arena. */
 enum watch_kind { WATCH_WAITER = 1, WATCH_EPOLL };
 
 struct watch {
@@ -19,7 +20,8 @@ struct watch {
     uint32_t events; /* TCP_EV_* of interest; ERR and HUP always are */
 };
 
-/* The engine's notify(): goes through usock.watches, marks epoll members ready and sleepers to be woken. */
+/* The engine's notify(): goes through usock.watches, marks epoll members ready and sleepers to be
+ * woken. */
 void wait_notify(struct stack_cx *cx, void *owner, uint32_t events);
 
 #define WAIT_RESTART 0x1u /* a handler installed with SA_RESTART does not end the wait */
@@ -34,25 +36,33 @@ void wait_notify(struct stack_cx *cx, void *owner, uint32_t events);
  */
 int wait_socket(struct stack_cx *cx, struct usock *us, uint32_t events, struct pollfd *kfd,
                 nsec_t deadline, unsigned flags);
-/* Entered: wakes every thread that sleeps on the socket (close() from another thread, shutdown). */
+/*
+ * Entered: wakes every thread that sleeps on the socket (close() from another thread, shutdown);
+ * for epoll sets it is an edge.
+ */
 void wait_wake_all(struct stack_cx *cx, struct usock *us);
 /* Entered: the socket's last descriptor is gone: epoll members of it are removed. */
 void wait_forget(struct stack_cx *cx, struct usock *us);
-/* The program closed or replaced descriptor fd in this process: epoll members registered under it end when the description does. */
+/* The program closed or replaced descriptor fd in this process: epoll members registered under it
+ * end when the description does. */
 void wait_socket_init(struct usock *us);
-/* After fork, in the child: this thread has no sleeper, no role; the service thread is not there. */
+/* After fork, in the child: this thread has no sleeper, no role; the service thread is not there.
+ */
 void wait_after_fork_child(void);
 
 /* ---- what the libc calls tell about descriptors ---- */
 
 /*
- * Entered: the socket was decided for the kernel; its members of epoll sets go on in the kernel's own
- * set with the same descriptor, sleepers look again. The object lives until its descriptors are gone.
+ * Entered: the socket was decided for the kernel; its members of epoll sets go on in the kernel's
+ * own set with the same descriptor, sleepers look again. The object lives until its descriptors are
+ * gone.
  */
 void wait_to_kernel(struct stack_cx *cx, struct usock *us);
-/* Whether fd was (at least when it was last seen) an epoll descriptor: then the following are due. */
+/* Whether fd was (at least when it was last seen) an epoll descriptor: then the following are due.
+ */
 bool wait_is_epoll(int fd);
-/* Not entered: descriptor fd of an epoll set is about to be closed or replaced; clears its entry. */
+/* Not entered: descriptor fd of an epoll set is about to be closed or replaced; clears its entry.
+ */
 void wait_epoll_close(int fd);
 /* Not entered: newfd is a new duplicate of epoll descriptor oldfd; sets its entry. */
 void wait_epoll_dup(int oldfd, int newfd);

@@ -10,10 +10,11 @@
 #include "shim/wait/epset.h"
 #include "shim/wait/sleep.h"
 
-/* Process-local. By slot - 1: the slot's eventfd, or 0; and the next of this process's idle slots. */
+/* Process-local. By slot - 1: the slot's eventfd, or 0; and the next of this process's idle slots.
+ */
 static int wake_fds[WAITERS_MAX];
 static uint16_t next_idle[WAITERS_MAX];
-static uint32_t first_idle; /* slot; 0: none */
+static uint32_t first_idle;  /* slot; 0: none */
 static uint32_t own_process; /* index + 1 */
 static pthread_key_t thread_key;
 static bool thread_key_made;
@@ -183,7 +184,8 @@ void waiter_unwatch(struct waiter *w, bool pass_on)
 
 void waiter_cut(struct list *head)
 {
-    list_for_each_safe(n, head) {
+    list_for_each_safe(n, head)
+    {
         struct watch *watch = list_entry(n, struct watch, on_sock);
         if (watch->kind != WATCH_WAITER)
             continue;
@@ -199,7 +201,8 @@ bool watches_notify(struct list *head, uint32_t events, unsigned depth)
     const uint32_t always = TCP_EV_ERR | TCP_EV_HUP;
     struct watch *exclusive_item = NULL;
     bool waiter_taken = false, woke = false;
-    list_for_each_safe(n, head) {
+    list_for_each_safe(n, head)
+    {
         struct watch *watch = list_entry(n, struct watch, on_sock);
         if ((events & (watch->events | always)) == 0)
             continue;

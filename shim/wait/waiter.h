@@ -17,7 +17,8 @@ struct waiter *waiter_begin(void);
  * ERR and HUP always count. False: no memory; the caller then sleeps for a short while only.
  */
 bool waiter_watch(struct waiter *w, struct list *head, uint32_t events, bool exclusive);
-/* Takes all its watches back; an exclusive wake-up that it did not use goes to the next (pass_on). */
+/* Takes all its watches back; an exclusive wake-up that it did not use goes to the next (pass_on).
+ */
 void waiter_unwatch(struct waiter *w, bool pass_on);
 /* Marks it woken and, if it sleeps, queues the wake-up for engine_leave(). */
 void waiter_wake(struct waiter *w);
@@ -38,7 +39,8 @@ struct wakeups {
 };
 void waiter_collect(struct shared *sh, struct wakeups *out);
 void waiter_send(const struct wakeups *w);
-/* The service thread's part: sends what other processes queued for sleepers of this one. Not entered. */
+/* The service thread's part: sends what other processes queued for sleepers of this one. Not
+ * entered. */
 void waiter_relay(void);
 /* Rings a process's service thread from under the lock. */
 void waiter_ring(struct shared *sh, struct process *p);

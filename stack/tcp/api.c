@@ -119,7 +119,7 @@ static int64_t recv_urgent(struct tcp_conn *c, const struct slice *to, unsigned 
 {
     if (c->opts.oobinline || c->urg_state == URG_NONE || c->urg_state == URG_READ)
         return -EINVAL;
-    if (c->state == TCP_CLOSED && !c->connected)
+    if (c->state == TCP_CLOSED && !c->fin_received)
         return -ENOTCONN;
     if (c->urg_state == URG_NOT_YET)
         return c->rcv_shut ? 0 : -EAGAIN;
@@ -137,6 +137,8 @@ static int64_t recv_urgent(struct tcp_conn *c, const struct slice *to, unsigned 
 /* Nothing is ready: end of stream, error, or not yet. */
 static int64_t nothing_ready(struct tcp_conn *c)
 {
+    if (c->fin_received) /* Linux: the end of the stream comes before an error that came later */
+        return 0;
     if (c->err)
         return -tcp_take_error(c);
     if (c->rcv_shut)
@@ -219,17 +221,11 @@ static void close_sending(struct stack_cx *cx, struct tcp_conn *c, enum tcp_reas
 
 int tcp_shutdown(struct stack_cx *cx, struct tcp_conn *c, enum tcp_how how)
 {
-    switch (c->state) {
-    case TCP_CLOSED:
-    case TCP_LISTEN:
-        return -ENOTCONN;
-    case TCP_SYN_SENT: /* Linux: gives the attempt up */
+    const bool closed = c->state == TCP_CLOSED;
+    if (c->state == TCP_SYN_SENT) { /* Linux: gives the attempt up */
         tcp_disconnect(cx, c);
-        c->err = ECONNRESET;
         tcp_notify(cx, c, TCP_EV_HUP | TCP_EV_ERR | TCP_EV_IN | TCP_EV_OUT);
         return 0;
-    default:
-        break;
     }
     if (how != TCP_SHUT_WR)
         c->rcv_shut = true;
@@ -243,30 +239,36 @@ int tcp_shutdown(struct stack_cx *cx, struct tcp_conn *c, enum tcp_how how)
     if (c->rcv_shut && c->snd_shut)
         events |= TCP_EV_HUP;
     tcp_notify(cx, c, events);
-    return 0;
+    return closed ? -ENOTCONN : 0; /* Linux: an error, but the mark is set */
+}
+
+/* RFC 9293 3.10.5, Linux's tcp_need_reset(): not where all is said and only an ACK is missing. */
+static bool needs_rst(const struct tcp_conn *c)
+{
+    const bool said = (c->state == TCP_CLOSING || c->state == TCP_LAST_ACK) && tcp_fin_sent(c);
+    return (tcp_synchronized(c) || c->state == TCP_SYN_RECEIVED) && !said;
 }
 
 static void abort_connection(struct stack_cx *cx, struct tcp_conn *c, enum tcp_reason why)
 {
-    /* RFC 9293 3.10.5, Linux's tcp_need_reset(): not where all is said and only an ACK is missing
-     */
-    const bool said = (c->state == TCP_CLOSING || c->state == TCP_LAST_ACK) && tcp_fin_sent(c);
-    if ((tcp_synchronized(c) || c->state == TCP_SYN_RECEIVED) && !said)
+    if (needs_rst(c))
         tcp_emit_rst(cx, c, why);
     tcp_done(cx, c, 0, why);
 }
 
 void tcp_disconnect(struct stack_cx *cx, struct tcp_conn *c)
 {
-    if (c->state == TCP_CLOSED) {
-        c->err = 0;
-        return;
-    }
-    abort_connection(cx, c, TCP_WHY_CALL_DISCONNECT);
+    /* Linux's tcp_disconnect() leaves an error where it broke a connection (or an attempt) off */
+    const bool broken = c->state == TCP_SYN_SENT || needs_rst(c);
+    if (c->state != TCP_CLOSED)
+        abort_connection(cx, c, TCP_WHY_CALL_DISCONNECT);
     recvbuf_clear(&cx->st->tcp.chunks, &cx->st->tcp.ranges, &c->recvbuf);
-    c->err = 0;
+    if (broken)
+        c->err = ECONNRESET;
     c->connected = false;
     c->rcv_shut = c->snd_shut = c->fin_received = false;
+    c->urg_state = URG_NONE;
+    c->copied_seq = c->rcv_nxt;
 }
 
 /* Linux's tcp_fin_time(), and what TCP_LINGER2 below zero means. */

@@ -205,14 +205,21 @@ bool tcp_reap(struct stack_cx *cx, struct tcp_conn *c)
     return true;
 }
 
+uint16_t tcp_local_mss(const struct stack *st, const struct ip_path *path, const struct tcp_opts *o,
+                       const struct ip_addr *peer)
+{
+    const uint32_t headers = ip_addr_is_v4(peer) ? 40 : 60;
+    const uint32_t mtu = ip_path_mtu(st, path);
+    uint32_t mss = mtu > headers + TCP_MSS_MIN ? min_u32(mtu - headers, TCP_MSS_MAX) : TCP_MSS_MIN;
+    if (o->user_mss)
+        mss = min_u32(mss, o->user_mss);
+    return (uint16_t)mss;
+}
+
 void tcp_update_mss(struct stack_cx *cx, struct tcp_conn *c)
 {
-    const uint32_t headers = ip_addr_is_v4(&c->flow.tuple.remote) ? 40 : 60;
-    const uint32_t mtu = ip_path_mtu(cx->st, &c->path);
-    uint32_t mss = mtu > headers + TCP_MSS_MIN ? mtu - headers : TCP_MSS_MIN;
+    uint32_t mss = tcp_local_mss(cx->st, &c->path, &c->opts, &c->flow.tuple.remote);
     mss = min_u32(mss, c->peer_mss);
-    if (c->opts.user_mss)
-        mss = min_u32(mss, c->opts.user_mss);
     mss = max_u32(mss, TCP_MSS_MIN);
     if (c->ts_ok)
         mss -= 12; /* RFC 6691: options come out of the segment */

@@ -31,6 +31,7 @@
 #define TCP_QUICKACKS_MAX    16
 #define TCP_MSS_DEFAULT      536
 #define TCP_MSS_MIN          48
+#define TCP_MSS_MAX          65495 /* what a 64 KB packet holds */
 #define TCP_SOMAXCONN        4096
 #define TCP_DUPTHRESH        3
 #define TCP_CORK_MAX         (200 * NSEC_PER_MSEC)
@@ -225,6 +226,9 @@ static inline bool tcp_timer_armed(const struct tcp_conn *c, enum tcp_timer whic
     return c->deadline[which] != NSEC_NEVER;
 }
 void tcp_orphan(struct stack_cx *cx, struct tcp_conn *c);
+/* The segment size that our side can take over a path: what the MSS option says (RFC 6691). */
+uint16_t tcp_local_mss(const struct stack *st, const struct ip_path *path, const struct tcp_opts *o,
+                       const struct ip_addr *peer);
 /* Sets mss from the path's MTU, the peer's MSS option and the options in use. */
 void tcp_update_mss(struct stack_cx *cx, struct tcp_conn *c);
 /* The connection starts to carry data: windows, congestion control and timers as at ESTABLISHED. */

@@ -56,9 +56,8 @@ static void consider_ack(struct stack_cx *cx, struct tcp_conn *c)
     }
     if (c->ack_delayed)
         return;
-    nsec_t most = c->pingpong >= 3 ? TCP_DELACK_MAX : 500 * NSEC_PER_MSEC;
-    if (c->rtt.srtt)
-        most = min_u64(most, max_u64(c->rtt.srtt, TCP_DELACK_MIN));
+    /* Never so late that the sender's RTO, 200 ms at least, might be over (Linux: TCP_DELACK_MAX). */
+    const nsec_t most = min_u64(TCP_DELACK_MAX, max_u64(c->rtt.srtt, TCP_DELACK_MIN));
     c->ack_delayed = true;
     tcp_timer_set(cx, c, TCP_TIMER_DELAYED_ACK, cx->now + min_u64(c->ato, most));
 }
@@ -72,9 +71,14 @@ static void process_urgent(struct stack_cx *cx, struct tcp_conn *c, const struct
         return;
     if (c->urg_state != URG_NONE && seq_leq(at, c->urg_seq))
         return;
+    /* Linux: an older urgent byte that is next to be read leaves the stream */
+    if (c->urg_state != URG_NONE && !c->opts.oobinline && seq_eq(c->urg_seq, c->copied_seq) &&
+        recvbuf_ready(&c->recvbuf) > 0) {
+        recvbuf_read(&cx->st->tcp.chunks, &c->recvbuf, NULL, 0, 1);
+        c->copied_seq = seq_add(c->copied_seq, 1);
+    }
     c->urg_seq = at;
     c->urg_state = URG_NOT_YET;
-    tcp_notify(cx, c, TCP_EV_PRI);
 }
 
 static void pick_urgent_byte(struct stack_cx *cx, struct tcp_conn *c, tcp_seq start,

@@ -15,21 +15,12 @@ void tcp_take_syn_options(struct tcp_conn *c, const struct tcp_options *o)
     c->ts_ok = o->has_ts;
 }
 
-static uint16_t advertised_mss(const struct stack *st, const struct tcp_conn *c)
-{
-    const uint32_t headers = ip_addr_is_v4(&c->flow.tuple.remote) ? 40 : 60;
-    const uint32_t mtu = ip_path_mtu(st, &c->path);
-    uint32_t mss = mtu > headers + TCP_MSS_MIN ? min_u32(mtu - headers, 65495) : TCP_MSS_MIN;
-    if (c->opts.user_mss)
-        mss = min_u32(mss, c->opts.user_mss);
-    return (uint16_t)mss;
-}
-
 static int check_connectable(struct stack_cx *cx, struct tcp_conn *c, const struct flow_tuple *t)
 {
     if (c->state == TCP_SYN_SENT || c->state == TCP_SYN_RECEIVED)
         return -EALREADY;
-    if (c->state != TCP_CLOSED)
+    /* Linux: also when that connection is over, until connect(AF_UNSPEC) forgets it */
+    if (c->state != TCP_CLOSED || c->connected)
         return -EISCONN;
     struct flow *f = flow_find(&cx->st->tcp.flows, t);
     if (!f)
@@ -44,11 +35,18 @@ static int check_connectable(struct stack_cx *cx, struct tcp_conn *c, const stru
     return -EADDRINUSE;
 }
 
-/* What a connection forgets when it is opened again after a failure. */
+/*
+ * What a connection forgets when it is opened again after a failure. Not what shutdown() said: that
+ * holds for the next connection, as in Linux, unless tcp_disconnect() forgot it.
+ */
 static void renew(struct tcp_conn *c)
 {
+    /* An attempt that failed shut both ways by itself (tcp_done()): Linux's connect() undoes that.
+     */
+    if (c->iss.v != 0 || c->snd_nxt.v != 0)
+        c->rcv_shut = c->snd_shut = false;
     c->err = c->soft_err = 0;
-    c->rcv_shut = c->snd_shut = c->fin_queued = c->fin_received = c->fin_ahead = false;
+    c->fin_queued = c->fin_received = c->fin_ahead = false;
     c->syn_acked = c->connected = c->ack_now = c->ack_delayed = false;
     c->urg_state = URG_NONE;
     c->retries = c->backoffs = c->dupacks = 0;
@@ -70,7 +68,7 @@ int tcp_connect(struct stack_cx *cx, struct tcp_conn *c, const struct endpoint *
     c->iss = isn_generate(&cx->st->tcp.isn_secret, &t, cx->now);
     c->snd_una = c->snd_nxt = c->iss;
     c->snd_sml = c->snd_up = c->push_seq = seq_add(c->iss, 1);
-    c->advmss = advertised_mss(cx->st, c);
+    c->advmss = tcp_local_mss(cx->st, path, &c->opts, &remote->addr);
     c->peer_mss = c->advmss;
     uint32_t wnd;
     tcp_window_init(cx, &c->opts, &wnd, &c->rcv_wscale);

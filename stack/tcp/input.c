@@ -208,15 +208,20 @@ static bool after_fin_acked(struct stack_cx *cx, struct tcp_conn *c)
     }
 }
 
-/* Text for a program that has closed: nobody will read it (RFC 9293 3.6.1, RFC 1122 4.2.2.13). */
+/*
+ * Text for a program that has closed, or shut both ways down: nobody will read it (RFC 9293 3.6.1,
+ * RFC 1122 4.2.2.13).
+ */
 static bool refuses_text(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s)
 {
-    if (c->app_held || c->half_accepted || s->len == 0)
+    const bool held = c->app_held || c->half_accepted;
+    const bool shut = c->rcv_shut && (c->state == TCP_FIN_WAIT_1 || c->state == TCP_FIN_WAIT_2);
+    if ((held && !shut) || s->len == 0)
         return false;
     if (seq_leq(seq_add(s->seq, s->len), c->rcv_nxt))
         return false;
     tcp_emit_rst(cx, c, TCP_WHY_RX_DATA_AFTER_CLOSE);
-    tcp_done(cx, c, ECONNABORTED, TCP_WHY_RX_DATA_AFTER_CLOSE);
+    tcp_done(cx, c, ECONNRESET, TCP_WHY_RX_DATA_AFTER_CLOSE);
     return true;
 }
 
@@ -295,6 +300,8 @@ static void stranger_arrives(struct stack_cx *cx, const struct tcp_segment *s,
         return;
     }
     stack_count(cx->st, COUNT_NO_CONN);
+    if (cx->st->ignore_strangers)
+        return;
     /* In shared address mode other ports are the kernel's: only for ours do we answer. */
     if (cx->st->config.own_address || p->netif == NETIF_LOOP ||
         flow_port_used(&cx->st->tcp.flows, t->lport))

@@ -168,17 +168,6 @@ void tcp_listener_close(struct stack_cx *cx, struct tcp_listener *l)
 
 /* ---- SYN ---- */
 
-static uint16_t our_mss(const struct stack *st, const struct ip_path *path,
-                        const struct tcp_opts *o, const struct ip_addr *peer)
-{
-    const uint32_t headers = ip_addr_is_v4(peer) ? 40 : 60;
-    const uint32_t mtu = ip_path_mtu(st, path);
-    uint32_t mss = mtu > headers + TCP_MSS_MIN ? min_u32(mtu - headers, 65495) : TCP_MSS_MIN;
-    if (o->user_mss)
-        mss = min_u32(mss, o->user_mss);
-    return (uint16_t)mss;
-}
-
 /* What a SYN-ACK says, whether an entry stands behind it or a cookie. */
 struct syn_ack {
     const struct flow *trace_as;
@@ -202,7 +191,7 @@ static void send_syn_ack(struct stack_cx *cx, const struct syn_ack *a)
         .flags = TCP_SYN | TCP_ACK,
         .wnd = (uint16_t)min_u32(a->wnd, 65535),
         .opt = {.has_mss = true,
-                .mss = our_mss(cx->st, a->path, a->opts, &a->tuple->remote),
+                .mss = tcp_local_mss(cx->st, a->path, a->opts, &a->tuple->remote),
                 .has_wscale = a->wscale_ok,
                 .wscale = a->rcv_wscale,
                 .sack_permitted = a->sack_ok,
@@ -381,7 +370,7 @@ static struct tcp_conn *make_child(struct stack_cx *cx, struct tcp_listener *l,
     c->rcv_nxt = c->rcv_wup = c->copied_seq = seq_add(k->irs, 1);
     c->rcv_limit = k->rcv_wnd;
     c->rcv_adv = seq_add(c->rcv_nxt, min_u32(k->rcv_wnd, 65535));
-    c->advmss = our_mss(cx->st, k->path, &l->opts, &k->tuple->remote);
+    c->advmss = tcp_local_mss(cx->st, k->path, &l->opts, &k->tuple->remote);
     c->peer_mss = (uint16_t)max_u32(k->peer_mss, TCP_MSS_MIN);
     c->wscale_ok = k->wscale_ok;
     c->snd_wscale = (uint8_t)min_u32(k->snd_wscale, TCP_WSCALE_MAX);

@@ -51,7 +51,8 @@ uint32_t tcp_inq(const struct tcp_conn *c)
     if (c->urg_state == URG_NONE || c->opts.oobinline)
         return ready;
     const int32_t ahead = seq_diff(c->urg_seq, c->copied_seq);
-    return ahead >= 0 && (uint32_t)ahead < ready ? ready - 1 : ready;
+    /* Linux's tcp_inq(): what can be read before the urgent byte */
+    return ahead >= 0 && (uint32_t)ahead < ready ? (uint32_t)ahead : ready;
 }
 
 uint32_t tcp_outq(const struct tcp_conn *c)
@@ -82,6 +83,12 @@ bool tcp_writing_shut(const struct tcp_conn *c)
 uint32_t tcp_number(const struct tcp_conn *c)
 {
     return c->flow.number;
+}
+
+bool tcp_tuple_connected(const struct stack *st, const struct flow_tuple *tuple)
+{
+    const struct flow *f = flow_find(&st->tcp.flows, tuple);
+    return f != NULL && f->kind == FLOW_CONN;
 }
 
 const struct flow *tcp_flow(const struct tcp_conn *c)

@@ -105,7 +105,7 @@ int64_t tcp_send(struct stack_cx *cx, struct tcp_conn *c, const struct slice *fr
 int64_t tcp_recv(struct stack_cx *cx, struct tcp_conn *c, const struct slice *to, unsigned n,
                  uint32_t flags, uint32_t peek_from);
 enum tcp_how { TCP_SHUT_RD = 0, TCP_SHUT_WR = 1, TCP_SHUT_RDWR = 2 };
-/* -ENOTCONN when not connected. */
+/* -ENOTCONN when not connected (the direction counts as shut all the same). */
 int tcp_shutdown(struct stack_cx *cx, struct tcp_conn *c, enum tcp_how how);
 /*
  * The last reference is gone: the pointer is dead for the caller. The engine finishes alone what
@@ -139,6 +139,9 @@ uint32_t tcp_send_room(const struct tcp_conn *c);
 /* The number by which traces name the connection. */
 uint32_t tcp_number(const struct tcp_conn *c);
 const struct flow *tcp_flow(const struct tcp_conn *c);
+struct flow_tuple;
+/* Whether a connection has this tuple; TIME_WAIT does not count. */
+bool tcp_tuple_connected(const struct stack *st, const struct flow_tuple *tuple);
 /* Current segment size (TCP_MAXSEG). */
 uint32_t tcp_mss(const struct tcp_conn *c);
 uint32_t tcp_path_mtu(const struct stack *st, const struct tcp_conn *c);

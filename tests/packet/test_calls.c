@@ -37,7 +37,7 @@ static const struct {
 TEST(call_connect_states, "3.10.1 OPEN; Linux inet_stream_connect()")
 {
     for (size_t i = 0; i < ARRAY_LEN(calls); i++) {
-        if (calls[i].state == TCP_CLOSED || calls[i].state == TCP_TIME_WAIT)
+        if (calls[i].state == TCP_CLOSED)
             continue;
         world((struct world_opts){0});
         struct tcp_conn *c = bring(calls[i].state);
@@ -176,6 +176,35 @@ TEST(call_reconnect, "Linux: a socket whose connect() was refused may connect ag
     inject("SA seq 0 ack 1 <mss 1460>");
     expect_tx("A seq 1 ack 1");
     expect_state(TCP_ESTABLISHED);
+    check_eq(tcp_poll(c), TCP_EV_OUT);
+    check_eq(call_send(c, 10), 10);
+    expect_tx("PA seq 1 len 10");
+    inject("PA len 10");
+    expect_tx("A ack 11");
+    check_eq(call_recv(c, 10), 10);
+    check_eq(call_recv(c, 10), -EAGAIN);
+}
+
+TEST(call_connect_after_end, "Linux: EISCONN after a connection is over, until connect(AF_UNSPEC)")
+{
+    struct tcp_conn *c = established(NULL);
+    inject("PA seq 1 ack 1 len 10");
+    expect_tx("A ack 11");
+    inject("R seq 11");
+    check_eq(call_connect_from(c, HOST_PORT, PEER_PORT + 1), -EISCONN);
+    tcp_disconnect(the_cx(), c);
+    flush();
+    tcp_take_error(c);
+    check_eq(call_connect_from(c, HOST_PORT, PEER_PORT + 1), 0);
+    expect_tx("S seq 0");
+    inject("SA seq 0 ack 1 <mss 1460>");
+    expect_tx("A seq 1 ack 1");
+    check_eq(call_recv(c, 10), -EAGAIN);
+    inject("PA seq 1 ack 1 len 20");
+    expect_tx("A ack 21");
+    check_eq(call_recv_flags(c, 100, TCP_RECV_TRUNC), 20);
+    check_eq(call_send_flags(c, 10, 0), 10);
+    expect_tx("PA seq 1 len 10");
 }
 
 TEST(call_disconnect, "connect(AF_UNSPEC): RST, and the socket can be used again")

@@ -1,0 +1,189 @@
+#define _GNU_SOURCE
+#include "shim/keeper/finish.h"
+
+#include "shim/core/config.h"
+#include "shim/core/raw.h"
+#include "shim/core/shared.h"
+#include "shim/core/usock.h"
+#include "shim/keeper/guards.h"
+#include "shim/keeper/netns.h"
+#include "shim/life/keeper.h"
+#include "shim/link/link.h"
+#include "shim/watch/trace_text.h"
+
+/* From the death of the family to the end of the keeper, at most. */
+#define LIFE_MAX (130 * NSEC_PER_SEC)
+/* Another family wants the own address: connections that are not over by then are given up. */
+#define YIELD_MAX (1500 * NSEC_PER_MSEC)
+/* Guards are let go and the end is looked for this often. */
+#define LOOK  (250 * NSEC_PER_MSEC)
+#define BATCH 64
+
+struct engine engine;
+
+static struct {
+    nsec_t end;
+    nsec_t looked;
+    uint32_t connections; /* when it was looked */
+    nsec_t asked_netns, ask_netns_after;
+    int rival; /* a process that waits for the own address; -1: none */
+} work = {.rival = -1, .ask_netns_after = NSEC_PER_SEC};
+
+static int transmit(struct stack_cx *cx, const struct frame_out *frame)
+{
+    return engine.link->ops->transmit(engine.link, cx, frame);
+}
+
+static void notify(struct stack_cx *cx, void *owner, uint32_t events)
+{
+    (void)cx;
+    (void)owner;
+    (void)events;
+}
+
+static const struct stack_ops ops = {.transmit = transmit, .notify = notify, .trace = trace_text};
+
+static void read_clock(struct stack_cx *cx)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    cx->now = (nsec_t)ts.tv_sec * NSEC_PER_SEC + (nsec_t)ts.tv_nsec;
+}
+
+static void drain(struct stack_cx *cx)
+{
+    while (engine.link->ops->receive(engine.link, cx, BATCH) == BATCH) {
+        stack_flush(cx);
+        read_clock(cx);
+    }
+    stack_run_timers(cx);
+    stack_flush(cx);
+}
+
+/* The lock of the family: whoever had it is dead. */
+static bool died_inside(const struct shared *sh)
+{
+    return __atomic_load_n(&sh->lock.__data.__lock, __ATOMIC_RELAXED) != 0;
+}
+
+static void close_socket(void *object, void *arg)
+{
+    struct usock *us = object;
+    struct stack_cx *cx = arg;
+    if (us->conn != NULL) {
+        tcp_set_owner(us->conn, NULL);
+        tcp_close(cx, us->conn);
+    }
+    if (us->listener != NULL)
+        tcp_listener_close(cx, us->listener);
+    us->conn = NULL;
+    us->listener = NULL;
+}
+
+/* Sockets only: sleepers, epoll sets and the objects themselves interest nobody any more. */
+static void release(struct stack_cx *cx)
+{
+    struct shared *sh = engine.sh;
+    if (died_inside(sh)) {
+        pool_repair(&sh->usocks);
+        pool_repair(&sh->watches);
+        pool_repair(&sh->epsets);
+        pool_repair(&sh->epitems);
+        stack_repair(cx->st);
+    }
+    drain(cx);
+    pool_each(&sh->usocks, close_socket, cx);
+    stack_flush(cx);
+}
+
+/* ---- the own address ---- */
+
+/* Who asks for the address connects to its lock (shim/life/own_address.c) and waits there. */
+static void look_for_rival(struct stack_cx *cx)
+{
+    while (work.rival < 0) {
+        const int fd = raw_accept4(KEEPER_FD_ADDRESS, NULL, NULL, SOCK_CLOEXEC);
+        if (fd < 0)
+            return;
+        struct pollfd p = {.fd = fd};
+        struct timespec zero = {0};
+        if (raw_ppoll(&p, 1, &zero) != 0) { /* gave up, perhaps long ago */
+            raw_close(fd);
+            continue;
+        }
+        work.rival = fd;
+        work.end = min_u64(work.end, cx->now + YIELD_MAX);
+    }
+}
+
+/* ---- */
+
+static bool done(struct stack_cx *cx)
+{
+    if (cx->now >= work.end)
+        return true;
+    if (tcp_connections(cx->st) != 0)
+        return false;
+    if (tcp_time_waits(cx->st) == 0 || work.rival >= 0)
+        return true;
+    if (cx->now < work.asked_netns + work.ask_netns_after)
+        return false;
+    work.asked_netns = cx->now;
+    work.ask_netns_after *= 2;
+    return netns_deserted();
+}
+
+static void give_up_one(struct tcp_conn *c, void *arg)
+{
+    tcp_disconnect(arg, c);
+}
+
+static void sleep_until(nsec_t until, nsec_t now)
+{
+    const nsec_t span = until > now ? until - now : 0;
+    struct timespec ts = {.tv_sec = (time_t)(span / NSEC_PER_SEC),
+                          .tv_nsec = (long)(span % NSEC_PER_SEC)};
+    struct pollfd fds[] = {
+        {.fd = engine.link->fd, .events = POLLIN},
+        {.fd = config.own_address && work.rival < 0 ? KEEPER_FD_ADDRESS : -1, .events = POLLIN}};
+    raw_ppoll(fds, ARRAY_LEN(fds), &ts);
+}
+
+void finish(struct stack *st)
+{
+    struct stack_cx cx = {.st = st, .ops = &ops, .trace = config.trace};
+    engine.st = st;
+    engine.sh = stack_extra(st);
+    if (link_af_packet_attach(st, KEEPER_FD_PACKET, &config, &engine.link) < 0)
+        return;
+    if (!config.own_address)
+        stack_ignore_strangers(st);
+    read_clock(&cx);
+    work.end = cx.now + LIFE_MAX;
+    release(&cx);
+    guards_take(st, KEEPER_FD_CUSTODY);
+    for (;;) {
+        read_clock(&cx);
+        drain(&cx);
+        if (config.own_address)
+            look_for_rival(&cx);
+        if (done(&cx))
+            break;
+        if (cx.now >= work.looked + LOOK || tcp_connections(st) < work.connections) {
+            work.looked = cx.now;
+            work.connections = tcp_connections(st);
+            guards_sweep(st);
+            link_filter_sweep(engine.link);
+        }
+        nsec_t until = stack_deadline(st);
+        if (tcp_connections(st) != 0)
+            until = min_u64(until, work.looked + LOOK);
+        else
+            until = min_u64(until, work.asked_netns + work.ask_netns_after);
+        sleep_until(min_u64(until, work.end), cx.now);
+    }
+    if (tcp_connections(st) != 0) {
+        tcp_each_conn(st, give_up_one, &cx);
+        stack_flush(&cx);
+    }
+}

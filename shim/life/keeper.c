@@ -1,0 +1,386 @@
+/*
+ * Starting the keeper without the program noticing: it is the grandchild of this process, by two
+ * clones without a signal at their end, so that no wait() of the program sees either; it has a
+ * session of its own and none of the program's descriptors. Both clones share memory, so that
+ * nothing is copied but the table of descriptors: from that moment on (some 50 us) all is in the
+ * keeper's hands, and it starts while the program goes on. The service thread collects the child
+ * in between.
+ *
+ * A program that is the init of its container, or adopts orphans (PR_SET_CHILD_SUBREAPER), would
+ * get the grandchild back as a child with SIGCHLD: there it is a direct child without a signal,
+ * which only waits with __WALL or __WCLONE see.
+ */
+#define _GNU_SOURCE
+#include "shim/life/keeper.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <linux/close_range.h>
+#include <sched.h>
+#include <stdio.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "shim/core/config.h"
+#include "shim/core/fdtable.h"
+#include "shim/core/raw.h"
+#include "shim/core/shared.h"
+#include "shim/life/custody.h"
+#include "shim/life/own_address.h"
+#include "shim/link/link.h"
+
+#define NAME        "tcpshim-keeper"
+#define ENV_BYTES   2048
+#define ENV_MAX     24
+#define STACK_BYTES 8192
+#define QUEUE_BYTES (4 << 20)
+/* The keeper's descriptors are gathered from here on before they get their numbers. */
+#define FD_GATHER 16
+/* Guards in custody that make a look worth while whether some can be let go. */
+#define SWEEP_MIN 128
+
+/* Another thread or process is about to have started it: looks, nanoseconds between them. */
+#define STARTING_LOOKS 200
+#define STARTING_LOOK  (500 * NSEC_PER_USEC)
+
+/* Values of shared.keeper beside its pid. */
+enum { KEEPER_NONE = 0, KEEPER_STARTING = -1, KEEPER_IMPOSSIBLE = -2 };
+
+static struct {
+    int32_t parent, child; /* by which it is born; 0: collected (atomic) */
+    int program;           /* O_PATH; -1: there is none */
+    int arena;
+    int out, in; /* custody */
+    char env_text[ENV_BYTES];
+    char *env[ENV_MAX + 1];
+} keeper = {.program = -1, .arena = -1, .out = -1, .in = -1};
+
+static int internal(int fd)
+{
+    const int moved = fd_make_internal(fd);
+    return moved >= 0 ? moved : fd;
+}
+
+/* ---- before anything else ---- */
+
+/* The executable in the directory that this library came from. */
+static int open_program(void)
+{
+    char path[512];
+    Dl_info info;
+    if (dladdr(&keeper, &info) == 0 || info.dli_fname == NULL)
+        return -1;
+    const char *slash = strrchr(info.dli_fname, '/');
+    const size_t dir = slash != NULL ? (size_t)(slash - info.dli_fname) + 1 : 0;
+    if (dir + sizeof(NAME) > sizeof(path))
+        return -1;
+    memcpy(path, info.dli_fname, dir);
+    memcpy(path + dir, NAME, sizeof(NAME));
+    return raw_open(path, O_PATH | O_CLOEXEC, 0);
+}
+
+/* The program may rewrite its environment at any time (setproctitle): what counts is copied. */
+static void copy_environment(void)
+{
+    size_t used = 0;
+    unsigned n = 0;
+    for (char **e = environ; e != NULL && *e != NULL && n < ENV_MAX; e++) {
+        const size_t len = strlen(*e) + 1;
+        if (strncmp(*e, "TCPSHIM_", 8) != 0 || len > ENV_BYTES - used)
+            continue;
+        keeper.env[n++] = memcpy(keeper.env_text + used, *e, len);
+        used += len;
+    }
+}
+
+void keeper_prepare(int arena)
+{
+    int pair[2];
+    const int bytes = QUEUE_BYTES;
+    const int program = arena >= 0 ? open_program() : -1;
+    if (program < 0 || raw_syscall(SYS_socketpair, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0,
+                                   (long)pair, 0, 0) < 0) {
+        if (program >= 0)
+            raw_close(program);
+        if (arena >= 0)
+            raw_close(arena);
+        return;
+    }
+    if (raw_setsockopt(pair[0], SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof(bytes)) < 0)
+        raw_setsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
+    keeper.out = internal(pair[0]);
+    keeper.in = internal(pair[1]);
+    keeper.program = internal(program);
+    keeper.arena = internal(arena);
+    copy_environment();
+}
+
+/* ---- the two children: system calls only, on stacks of their own, in this process's memory ----
+ */
+
+struct birth {
+    char *argv[5];
+    int fds[KEEPER_FD_END + 1]; /* by their new numbers; the last is the executable; -1: none */
+    bool direct;
+    int32_t pid;
+    int error;
+};
+
+static struct birth birth;
+static char stacks[2][STACK_BYTES] __attribute__((aligned(16)));
+
+static _Noreturn void leave(int status)
+{
+    for (;;)
+        raw_syscall(SYS_exit_group, status, 0, 0, 0, 0, 0);
+}
+
+/* Gives the descriptors their numbers and closes all others. */
+static int arrange_fds(const struct birth *b)
+{
+    int gathered[KEEPER_FD_END + 1];
+    for (int i = KEEPER_FD_PACKET; i <= KEEPER_FD_END; i++) {
+        gathered[i] = b->fds[i] < 0 ? -1 : raw_fcntl(b->fds[i], F_DUPFD_CLOEXEC, FD_GATHER);
+        if (b->fds[i] >= 0 && gathered[i] < 0)
+            return gathered[i];
+    }
+    const int null = raw_open("/dev/null", O_RDWR | O_CLOEXEC, 0);
+    const int none = null >= 0 ? raw_fcntl(null, F_DUPFD_CLOEXEC, FD_GATHER) : -1;
+    for (int i = 0; i <= KEEPER_FD_END; i++) {
+        const int from = i < KEEPER_FD_PACKET ? none : gathered[i];
+        raw_close(i);
+        if (from >= 0)
+            raw_syscall(SYS_dup3, from, i, i == KEEPER_FD_END ? O_CLOEXEC : 0, 0, 0, 0);
+    }
+    if (raw_syscall(SYS_close_range, KEEPER_FD_END + 1, UINT32_MAX, 0, 0, 0, 0) == -ENOSYS)
+        for (int fd = KEEPER_FD_END + 1; fd < 65536; fd++)
+            raw_close(fd);
+    return 0;
+}
+
+static int grandchild(void *arg)
+{
+    struct birth *b = arg;
+    struct rlimit limit;
+    if (raw_syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, (long)&limit, 0, 0) == 0) {
+        limit.rlim_cur = limit.rlim_max;
+        raw_syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, (long)&limit, 0, 0, 0);
+    }
+    raw_syscall(SYS_setsid, 0, 0, 0, 0, 0, 0);
+    raw_syscall(SYS_chdir, (long)"/", 0, 0, 0, 0, 0);
+    b->error = arrange_fds(b);
+    if (b->error == 0)
+        b->error = (int)raw_syscall(SYS_execveat, KEEPER_FD_END, (long)"", (long)b->argv,
+                                    (long)keeper.env, AT_EMPTY_PATH, 0);
+    leave(127);
+}
+
+/* Returns when the grandchild has become the keeper, or has ended. */
+static int intermediate(void *arg)
+{
+    struct birth *b = arg;
+    b->pid = clone(grandchild, stacks[1] + STACK_BYTES, CLONE_VM | CLONE_VFORK, b);
+    leave(0);
+}
+
+static bool adopts_orphans(void)
+{
+    int adopts = 0;
+    const long r = raw_syscall(SYS_prctl, PR_GET_CHILD_SUBREAPER, (long)&adopts, 0, 0, 0, 0);
+    return raw_getpid() == 1 || (r == 0 && adopts != 0);
+}
+
+/* The child by which it is born, or negative. */
+static int32_t conceive(struct birth *b)
+{
+    static char base[20], size[20], stack[20];
+    *b = (struct birth){
+        .argv = {(char *)NAME, base, size, stack, NULL},
+        .direct = adopts_orphans(),
+        .error = -ECHILD, /* when the second clone does not come about */
+    };
+    snprintf(base, sizeof(base), "%lx", (unsigned long)(uintptr_t)stack_arena(engine.st));
+    snprintf(size, sizeof(size), "%lx", (unsigned long)config.mem);
+    snprintf(stack, sizeof(stack), "%lx", (unsigned long)(uintptr_t)engine.st);
+    b->fds[KEEPER_FD_PACKET] = engine.link->fd;
+    b->fds[KEEPER_FD_ARENA] = keeper.arena;
+    b->fds[KEEPER_FD_CUSTODY] = keeper.in;
+    b->fds[KEEPER_FD_ADDRESS] = own_address_fd();
+    b->fds[KEEPER_FD_END] = keeper.program;
+    if (b->direct)
+        return b->pid = clone(grandchild, stacks[0] + STACK_BYTES, CLONE_VM | CLONE_VFORK, b);
+    return clone(intermediate, stacks[0] + STACK_BYTES, CLONE_VM, b);
+}
+
+/* A sandbox may kill for what a program with kernel sockets would never do. */
+static bool sandboxed(void)
+{
+    return raw_syscall(SYS_prctl, PR_GET_SECCOMP, 0, 0, 0, 0, 0) != 0;
+}
+
+static bool alive(int32_t pid)
+{
+    return pid > 0 && raw_syscall(SYS_kill, pid, 0, 0, 0, 0, 0) != -ESRCH;
+}
+
+void keeper_begin(void)
+{
+    if (keeper.program < 0 || !engine_running())
+        return;
+    int32_t *state = &engine.sh->keeper, none = KEEPER_NONE;
+    if (!__atomic_compare_exchange_n(state, &none, KEEPER_STARTING, false, __ATOMIC_ACQ_REL,
+                                     __ATOMIC_ACQUIRE))
+        return;
+    const int saved = errno;
+    const uint64_t all = UINT64_MAX;
+    uint64_t before;
+    int32_t child = -1;
+    if (!sandboxed()) {
+        raw_sigprocmask(SIG_SETMASK, &all, &before);
+        child = conceive(&birth);
+        raw_sigprocmask(SIG_SETMASK, &before, NULL);
+    }
+    if (child > 0) {
+        keeper.parent = raw_getpid();
+        __atomic_store_n(&keeper.child, child, __ATOMIC_RELEASE);
+    } else {
+        __atomic_store_n(state, KEEPER_IMPOSSIBLE, __ATOMIC_RELEASE);
+    }
+    errno = saved;
+}
+
+/* Whoever comes first waits for the intermediate child and says how it went. */
+static void collect(void)
+{
+    if (keeper.parent != raw_getpid()) /* a fork's child inherited the variables only */
+        return;
+    const int32_t child = __atomic_exchange_n(&keeper.child, 0, __ATOMIC_ACQ_REL);
+    if (child == 0)
+        return;
+    if (!birth.direct || birth.error != 0)
+        while (raw_syscall(SYS_wait4, child, 0, __WCLONE, 0, 0, 0) == -EINTR)
+            ;
+    const bool born = birth.error == 0 && birth.pid > 0;
+    __atomic_store_n(&engine.sh->keeper, born ? birth.pid : KEEPER_IMPOSSIBLE, __ATOMIC_RELEASE);
+}
+
+bool keeper_start(void)
+{
+    keeper_begin();
+    if (keeper.program < 0 || !engine_running())
+        return false;
+    collect();
+    int32_t state = __atomic_load_n(&engine.sh->keeper, __ATOMIC_ACQUIRE);
+    for (unsigned i = 0; state == KEEPER_STARTING && i < STARTING_LOOKS; i++) {
+        struct timespec pause = {.tv_nsec = (long)STARTING_LOOK};
+        raw_ppoll(NULL, 0, &pause);
+        state = __atomic_load_n(&engine.sh->keeper, __ATOMIC_ACQUIRE);
+    }
+    /* The init of a container takes everybody with it. */
+    return raw_getpid() != 1 && alive(state);
+}
+
+/* ---- guards ---- */
+
+static uint64_t cookie_of(int fd)
+{
+    uint64_t cookie = 0;
+    socklen_t len = sizeof(cookie);
+    (void)raw_getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &len);
+    return cookie;
+}
+
+struct wish {
+    uint64_t cookie; /* let go of this one; 0: by port */
+    uint16_t port;   /* let go of this process's named guards of this port; 0: of none */
+};
+
+static bool unwanted(const struct custody_item *item, const struct wish *w)
+{
+    if (w->cookie != 0)
+        return item->cookie == w->cookie;
+    if (w->port != 0)
+        return item->named && item->port == w->port && item->pid == raw_getpid();
+    return !tcp_port_in_use(engine.st, item->port) && !alive(item->pid);
+}
+
+/* Guards that are on their way from the queue into the queue. */
+struct bundle {
+    unsigned n;
+    struct custody_item items[CUSTODY_BATCH];
+    int fds[CUSTODY_BATCH];
+};
+
+static struct bundle taken, kept; /* under the lock, and too large for a program's stack */
+
+static void put_back(void)
+{
+    if (kept.n > 0 && custody_send(keeper.out, kept.items, kept.fds, kept.n) == 0)
+        engine.sh->held += kept.n;
+    for (unsigned i = 0; i < kept.n; i++)
+        raw_close(kept.fds[i]);
+    kept.n = 0;
+}
+
+/* Takes everything out and puts back, in few messages, what is still wanted. */
+static void go_through(const struct wish *w)
+{
+    struct rlimit before, high;
+    const bool limited = raw_syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, (long)&before, 0, 0) == 0;
+    uint32_t left = engine.sh->held;
+    engine.sh->held = 0;
+    if (limited) {
+        high = before;
+        high.rlim_cur = high.rlim_max;
+        raw_syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, (long)&high, 0, 0, 0);
+    }
+    while (left > 0) {
+        const int n = custody_receive(keeper.in, taken.items, taken.fds);
+        if (n < 0)
+            break;
+        left -= min_u32(left, n > 0 ? (uint32_t)n : 1);
+        for (int i = 0; i < n; i++) {
+            if (unwanted(&taken.items[i], w)) {
+                raw_close(taken.fds[i]);
+                continue;
+            }
+            kept.items[kept.n] = taken.items[i];
+            kept.fds[kept.n++] = taken.fds[i];
+            if (kept.n == CUSTODY_BATCH)
+                put_back();
+        }
+    }
+    put_back();
+    if (limited)
+        raw_syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, (long)&before, 0, 0, 0);
+    engine.sh->held_swept = engine.sh->held;
+}
+
+void keeper_hold(int fd, uint16_t port, bool named)
+{
+    if (keeper.out < 0)
+        return;
+    struct shared *sh = engine.sh;
+    const struct wish sweep = {.port = 0};
+    const struct custody_item item = {
+        .cookie = cookie_of(fd), .pid = raw_getpid(), .port = port, .named = named};
+    if (sh->held >= max_u32(SWEEP_MIN, 2 * sh->held_swept))
+        go_through(&sweep);
+    int err = custody_send(keeper.out, &item, &fd, 1);
+    if (err == -EAGAIN) { /* many small messages: fewer large ones take less room */
+        go_through(&sweep);
+        err = custody_send(keeper.out, &item, &fd, 1);
+    }
+    sh->held += err == 0;
+}
+
+void keeper_let_go(int fd, uint16_t port)
+{
+    if (keeper.out < 0 || engine.sh->held == 0)
+        return;
+    const struct wish w = {.cookie = fd >= 0 ? cookie_of(fd) : 0, .port = port};
+    if (w.cookie != 0 || w.port != 0)
+        go_through(&w);
+}

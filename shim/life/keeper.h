@@ -1,0 +1,35 @@
+/*
+ * The keeper: a small process beside each family of processes with connections. It sleeps until
+ * the last of the family is gone, whatever the cause, then finishes the engine's open work: data
+ * that send() took, FIN, TIME_WAIT. This is the family's side; the keeper's own is shim/keeper/.
+ */
+#pragma once
+
+#include "stack/base.h"
+
+/* Descriptors by which the keeper is started: what it finds as its numbers 3, 4, ... */
+enum keeper_fd {
+    KEEPER_FD_PACKET = 3, /* the packet socket */
+    KEEPER_FD_ARENA,      /* the memfd */
+    KEEPER_FD_CUSTODY,    /* the reading end of the guards in custody */
+    KEEPER_FD_ADDRESS,    /* the lock of the own address, or not open */
+    KEEPER_FD_END,
+};
+
+/*
+ * At the start of the engine: finds the executable beside the library and makes what all processes
+ * of the family inherit. arena: the memfd; taken over. Without an executable nothing happens.
+ */
+void keeper_prepare(int arena);
+/* Begins to start the family's keeper unless that was done. Not entered; errno unchanged. */
+void keeper_begin(void);
+/* The same, and waits until it stands. True: it does, and the process may go. */
+bool keeper_start(void);
+
+/* ---- guards, entered ---- */
+
+/* A new guard of this port. named: the program chose the port. */
+void keeper_hold(int fd, uint16_t port, bool named);
+/* The guard's descriptor is about to be closed and the port to be free. fd < 0: known by its port.
+ */
+void keeper_let_go(int fd, uint16_t port);

@@ -1,0 +1,130 @@
+#!/usr/bin/python3
+"""Builds everything, runs every suite in order and adds up what they count.
+
+The last line is `N passed, N failed, N skipped`. A suite that ends badly, or that says nothing about
+its count, counts as a failure. A suite whose directory has no files yet is left out.
+"""
+
+import argparse
+import glob
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+PYTHON = "/usr/bin/python3"
+SIM_SEEDS = 10000
+
+# libcheck: "97%: Checks: 40, Failures: 1, Errors: 0"; the others: "N passed, N failed[, N skipped]".
+CHECK = re.compile(r"^\d+%: Checks: (\d+), Failures: (\d+), Errors: (\d+)", re.M)
+PLAIN = re.compile(r"\b(\d+) passed, (\d+) failed(?:, (\d+) skipped)?")
+
+
+def suites(build):
+    """(name, files that must exist for it to count, argv, seconds)"""
+    tests = os.path.join(ROOT, "tests")
+    root = os.path.join(tests, "as-root.sh")
+    return [
+        ("unit", f"{tests}/unit/*.c", [f"{build}/asan/unit"], 120),
+        ("unit_ip", f"{tests}/unit/*.c", [f"{build}/asan/unit_ip"], 120),
+        ("packet", f"{tests}/packet/*.c", [f"{build}/asan/packet"], 180),
+        ("sim", f"{tests}/sim/*.c",
+         [f"{build}/asan/sim", "--seeds", str(SIM_SEEDS), "--first", "1"], 420),
+        ("hooks", f"{tests}/hooks/*.py",
+         [PYTHON, f"{tests}/hooks/check_hooks.py", f"{build}/libtcpshim.so"], 60),
+        ("diff", f"{tests}/diff/run.py", [root, PYTHON, f"{tests}/diff/run.py", "--build", build], 240),
+        ("apps", f"{tests}/apps/*.py", [root, PYTHON, f"{tests}/apps/run.py", "--build", build], 600),
+    ]
+
+
+def count(output):
+    """The last count that a suite gave, or None. libcheck may give one for each of several runners."""
+    checks = CHECK.findall(output)
+    if checks:
+        total = sum(int(row[0]) for row in checks)
+        failed = sum(int(row[1]) + int(row[2]) for row in checks)
+        return total - failed, failed, 0
+    plain = PLAIN.findall(output)
+    if plain:
+        return tuple(int(word or 0) for word in plain[-1])
+    return None
+
+
+def run(name, argv, seconds):
+    """Runs a suite, passing on what it prints. Returns (passed, failed, skipped)."""
+    print(f"=== {name}", flush=True)
+    begin = time.monotonic()
+    process = subprocess.Popen(argv, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT, start_new_session=True)
+    late = []
+
+    def stop(*_):
+        os.killpg(process.pid, signal.SIGKILL if late else signal.SIGTERM)
+        late.append(True)
+        signal.alarm(20)
+
+    signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    lines = []
+    for line in process.stdout:
+        text = line.decode("utf-8", "replace")
+        lines.append(text)
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    code = process.wait()
+    signal.alarm(0)
+    result = count("".join(lines))
+    if late:
+        print(f"{name}: stopped after {seconds} s", flush=True)
+    if result is None:
+        print(f"{name}: ended with {code} and gave no count", flush=True)
+        result = (0, 1, 0)
+    elif (code != 0 or late) and result[1] == 0:
+        print(f"{name}: ended with {code} although it counts no failure", flush=True)
+        result = (result[0], 1, result[2])
+    print(f"--- {name}: {result[0]} passed, {result[1]} failed, {result[2]} skipped, "
+          f"{time.monotonic() - begin:.0f} s", flush=True)
+    return result
+
+
+def build_all(build):
+    """The library and the test programs. Returns false when something does not build."""
+    jobs = f"-j{os.cpu_count() or 1}"
+    argv = ["make", "--no-print-directory", "-s", "-k", jobs, f"BUILD={build}", "all", "tests"]
+    environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
+    return subprocess.run(argv, cwd=ROOT, stdin=subprocess.DEVNULL, env=environment).returncode == 0
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--build", default="build")
+    parser.add_argument("suite", nargs="*", help="run only these")
+    options = parser.parse_args()
+    build = os.path.join(ROOT, options.build)  # an absolute path stays what it is
+
+    total = [0, 0, 0]
+    print("=== build", flush=True)
+    if not build_all(build):
+        print("--- build: failed", flush=True)
+        total[1] += 1
+    for name, files, argv, seconds in suites(build):
+        if options.suite and name not in options.suite:
+            continue
+        if not glob.glob(files):
+            print(f"=== {name}: no tests yet", flush=True)
+            continue
+        if argv[0].startswith(build) and not os.path.exists(argv[0]):
+            print(f"=== {name}: {argv[0]} was not built", flush=True)
+            total[1] += 1
+            continue
+        for index, number in enumerate(run(name, argv, seconds)):
+            total[index] += number
+    print(f"{total[0]} passed, {total[1]} failed, {total[2]} skipped", flush=True)
+    return 1 if total[1] or not total[0] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
