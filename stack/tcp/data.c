@@ -56,7 +56,7 @@ static void consider_ack(struct stack_cx *cx, struct tcp_conn *c)
     }
     if (c->ack_delayed)
         return;
-    /* Never so late that the sender's RTO, 200 ms at least, might be over (Linux: TCP_DELACK_MAX). */
+    /* Never so late that the sender's RTO (200 ms at least) might be over: TCP_DELACK_MAX. */
     const nsec_t most = min_u64(TCP_DELACK_MAX, max_u64(c->rtt.srtt, TCP_DELACK_MIN));
     c->ack_delayed = true;
     tcp_timer_set(cx, c, TCP_TIMER_DELAYED_ACK, cx->now + min_u64(c->ato, most));
