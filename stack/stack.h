@@ -90,6 +90,7 @@ struct ip_path {
 };
 
 struct stack_cx;
+struct flow_tuple;
 struct tcp_conn;
 struct tcp_listener;
 
@@ -111,6 +112,11 @@ struct stack_ops {
      * A conflict or another condition a human must hear of (ARP conflict). May be NULL.
      */
     void (*warn)(struct stack_cx *cx, const char *text, const struct ip_addr *addr);
+    /*
+     * Shared address: whether another stack on this host has this connection, so that its segments
+     * are not ours to reset. May be NULL.
+     */
+    bool (*foreign)(struct stack_cx *cx, const struct flow_tuple *tuple);
 };
 
 /* Who calls, when, and where output goes. */

@@ -16,6 +16,7 @@
 #include "shim/core/thread.h"
 #include "shim/life/service.h"
 #include "shim/link/guard.h"
+#include "shim/link/foreign.h"
 #include "shim/link/link.h"
 #include "shim/wait/epset.h"
 #include "shim/wait/sleep.h"
@@ -52,6 +53,7 @@ static const struct stack_ops engine_ops = {
     .notify = wait_notify,
     .trace = trace_text,
     .warn = engine_warn,
+    .foreign = foreign_flow,
 };
 
 void engine_clock(struct stack_cx *cx)

@@ -75,6 +75,7 @@ struct shared {
     struct list wakeups;   /* struct waiter: to be sent when the lock is gone */
     struct port_set ports; /* what the family's packet socket lets through (shim/link) */
     int32_t keeper;        /* its pid; 0: not started yet; negative: see shim/life/keeper.c (atomic) */
+    nsec_t foreign_until;  /* a keeper may have connections of our ports (shim/link/foreign.h) */
     uint32_t held;         /* guards in custody (shim/life/custody.h), */
     uint32_t held_swept;   /* and how many there were when it was last gone through */
     struct process processes[PROCESSES_MAX];

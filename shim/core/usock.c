@@ -12,8 +12,8 @@
 #include "shim/core/raw.h"
 #include "shim/core/shared.h"
 #include "shim/core/thread.h"
-#include "shim/life/service.h"
 #include "shim/life/keeper.h"
+#include "shim/life/service.h"
 #include "shim/link/guard.h"
 #include "shim/link/link.h"
 #include "shim/wait/epset.h"
@@ -89,7 +89,7 @@ void usock_drop(struct stack_cx *cx, struct usock *us, int fd)
     if (fd >= 0 && tcp_port_in_use(cx->st, guarded_port))
         guard_keep(fd, guarded_port);
     else
-        keeper_let_go(fd, guarded_port);
+        guard_end(fd, guarded_port);
 }
 
 /* Clears this process's entries for us; returns how many there were. */
@@ -132,7 +132,8 @@ void usock_drop_all(struct stack_cx *cx, bool keep_shared)
         if (us == NULL)
             continue;
         if (engine_frozen()) {
-            /* Its threads never come back from their calls; they must not find the kernel's socket. */
+            /* Its threads never come back from their calls; they must not find the kernel's socket.
+             */
             if (us->refs == 1)
                 us->calls = 0;
         } else if (us->refs == 1) {

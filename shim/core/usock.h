@@ -25,6 +25,7 @@ struct usock {
     bool v6only;
     bool bound;        /* bind() was called, or connect() chose a local address */
     bool bound_port;   /* by an explicit bind to a port, guarded by the backing socket */
+    bool port_chosen;  /* the kernel chose the port: bind(0), or listen() without bind() */
     bool kernel_bound; /* the backing socket holds the port in the kernel */
     bool reuseaddr, reuseport;
     bool connecting;   /* a connect() is in progress whose result was not yet fetched */

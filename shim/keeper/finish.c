@@ -13,16 +13,20 @@
 
 /* From the death of the family to the end of the keeper, at most. */
 #define LIFE_MAX (130 * NSEC_PER_SEC)
-/* Another family wants the own address: connections that are not over by then are given up. */
-#define YIELD_MAX (1500 * NSEC_PER_MSEC)
+/* Another family wants the own address: data that is not acknowledged by then is given up. */
+#define YIELD_MAX (5 * NSEC_PER_SEC)
+/* After SIGTERM. */
+#define SOON_MAX (2 * NSEC_PER_SEC)
 /* Guards are let go and the end is looked for this often. */
 #define LOOK  (250 * NSEC_PER_MSEC)
 #define BATCH 64
 
 struct engine engine;
+volatile sig_atomic_t finish_soon;
 
 static struct {
     nsec_t end;
+    bool hurried;
     nsec_t looked;
     uint32_t connections; /* when it was looked */
     nsec_t asked_netns, ask_netns_after;
@@ -96,23 +100,29 @@ static void release(struct stack_cx *cx)
     stack_flush(cx);
 }
 
+static void end_by(nsec_t when)
+{
+    work.end = min_u64(work.end, when);
+}
+
 /* ---- the own address ---- */
 
 /* Who asks for the address connects to its lock (shim/life/own_address.c) and waits there. */
 static void look_for_rival(struct stack_cx *cx)
 {
-    while (work.rival < 0) {
+    struct pollfd door = {.fd = KEEPER_FD_ADDRESS, .events = POLLIN};
+    struct timespec zero = {0};
+    while (work.rival < 0 && raw_ppoll(&door, 1, &zero) == 1) {
         const int fd = raw_accept4(KEEPER_FD_ADDRESS, NULL, NULL, SOCK_CLOEXEC);
         if (fd < 0)
             return;
         struct pollfd p = {.fd = fd};
-        struct timespec zero = {0};
         if (raw_ppoll(&p, 1, &zero) != 0) { /* gave up, perhaps long ago */
             raw_close(fd);
             continue;
         }
         work.rival = fd;
-        work.end = min_u64(work.end, cx->now + YIELD_MAX);
+        end_by(cx->now + YIELD_MAX);
     }
 }
 
@@ -122,9 +132,15 @@ static bool done(struct stack_cx *cx)
 {
     if (cx->now >= work.end)
         return true;
+    if (finish_soon && !work.hurried) {
+        work.hurried = true;
+        end_by(cx->now + SOON_MAX);
+    }
+    if ((work.rival >= 0 || finish_soon) && tcp_orphans_unsent(cx->st) == 0)
+        return true;
     if (tcp_connections(cx->st) != 0)
         return false;
-    if (tcp_time_waits(cx->st) == 0 || work.rival >= 0)
+    if (tcp_time_waits(cx->st) == 0)
         return true;
     if (cx->now < work.asked_netns + work.ask_netns_after)
         return false;
@@ -182,7 +198,7 @@ void finish(struct stack *st)
             until = min_u64(until, work.asked_netns + work.ask_netns_after);
         sleep_until(min_u64(until, work.end), cx.now);
     }
-    if (tcp_connections(st) != 0) {
+    if (cx.now >= work.end) {
         tcp_each_conn(st, give_up_one, &cx);
         stack_flush(&cx);
     }

@@ -1,7 +1,12 @@
 /* The work that a dead family left behind. */
 #pragma once
 
+#include <signal.h>
+
 #include "stack/stack.h"
+
+/* Somebody wants the keeper to end (SIGTERM): it delivers what is not delivered, in short time. */
+extern volatile sig_atomic_t finish_soon;
 
 /*
  * Closes what the dead held, as the kernel closes a dead process's sockets, and drives the engine

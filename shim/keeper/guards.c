@@ -25,6 +25,7 @@
 
 #include "shim/core/raw.h"
 #include "shim/life/custody.h"
+#include "shim/link/foreign.h"
 #include "stack/tcp/flow.h"
 #include "stack/tcp/tcp.h"
 
@@ -48,6 +49,16 @@ static struct guard guards[GUARDS_MAX];
 static unsigned nguards;
 static struct stand_in stand_ins[STAND_INS_MAX];
 static unsigned nstand_ins;
+
+/* Says that there are connections of this port; the name ends with this process. */
+static void announce(uint16_t port)
+{
+    struct sockaddr_un name;
+    const socklen_t len = foreign_name(port, &name);
+    const int fd = raw_socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd >= 0)
+        (void)raw_bind(fd, &name, len); /* taken: another keeper says so already */
+}
 
 static int drop_all(int fd)
 {
@@ -129,6 +140,7 @@ static bool must_stand(struct stack *st, uint16_t port)
     if (!tcp_port_in_use(st, port) || stands_in(port))
         return false; /* a second guard of the port, of an SO_REUSEPORT group */
     struct port_view v = {.port = port, .make = true};
+    announce(port);
     tcp_each_conn(st, visit, &v);
     return v.error != 0;
 }

@@ -17,12 +17,20 @@
 #include "shim/keeper/finish.h"
 #include "shim/life/keeper.h"
 
-/* Whatever happens in an arena that a dying process left: this ends it (seconds). */
+/* Whatever happens in an arena that a dying process left: these end it (seconds). */
 #define WATCHDOG 150
+#define CPU_MAX  60
+
+/* Service managers end everybody at once: the family first, please. */
+static void asked(int number)
+{
+    (void)number;
+    finish_soon = 1;
+}
 
 static void forget_parent(void)
 {
-    const struct rlimit no_core = {0};
+    const struct rlimit no_core = {0}, cpu = {CPU_MAX, CPU_MAX};
     sigset_t none;
     for (int n = 1; n < NSIG; n++) {
         signal(n, SIG_IGN); /* forgets what came for the group that it was born in */
@@ -30,7 +38,9 @@ static void forget_parent(void)
     }
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
+    signal(SIGTERM, asked);
     setrlimit(RLIMIT_CORE, &no_core);
+    setrlimit(RLIMIT_CPU, &cpu);
     prctl(PR_SET_NAME, "tcpshim-keeper");
 }
 

@@ -23,9 +23,10 @@ static bool has_leftovers(const struct usock *us)
 
 /*
  * The call that this thread sleeps in. A signal handler may longjmp() out of it (time-outs by
- * alarm(2)): then its frame lies below that of the thread's next call, and what it counted on the
- * socket is taken back. A handler's own calls lie deeper, or on the alternate stack.
+ * alarm(2)): then what it counted on the socket is taken back by the thread's next call. A call of
+ * the handler's own lies deeper by more than a signal frame, or on the alternate stack.
  */
+#define SIGNAL_FRAME_MIN 1024
 static __thread struct {
     const struct call *frame; /* NULL: none */
     struct usock *us;
@@ -39,14 +40,14 @@ static bool on_alternate_stack(void)
 }
 
 /* Entered. */
-static void __attribute__((noinline)) end_abandoned(struct stack_cx *cx)
+static void __attribute__((noinline)) end_abandoned(struct call *c)
 {
     struct usock *us = sleeping.us;
-    if ((uintptr_t)sleeping.frame > (uintptr_t)__builtin_frame_address(0) || on_alternate_stack())
+    if ((uintptr_t)sleeping.frame > (uintptr_t)c + SIGNAL_FRAME_MIN || on_alternate_stack())
         return;
     sleeping.frame = NULL;
     us->calls--;
-    usock_settle(cx, us);
+    usock_settle(&c->cx, us);
 }
 
 bool call_begin_ours(struct call *c, int fd, const char *name, unsigned kinds)
@@ -56,17 +57,18 @@ bool call_begin_ours(struct call *c, int fd, const char *name, unsigned kinds)
     c->fd = fd;
     c->sigpipe = c->drop = false;
     for (;;) {
-        c->us = fd_usock(fd);
-        if (c->us == NULL)
+        struct usock *us = fd_usock(fd);
+        if (us == NULL)
             return false;
+        c->us = us;
         engine_enter(&c->cx);
-        if (likely(fd_usock(fd) == c->us))
+        if (likely(fd_usock(fd) == us))
             break;
         engine_leave(&c->cx); /* another thread closed or replaced it meanwhile */
     }
     c->us->calls++;
     if (unlikely(sleeping.frame != NULL))
-        end_abandoned(&c->cx);
+        end_abandoned(c);
     if (unlikely(c->us->kind == USOCK_KERNEL)) {
         /* Decided through a descriptor of another process. */
         fd_clear(fd);
@@ -84,7 +86,8 @@ static void leave(struct call *c)
     c->us->calls--;
     if (c->drop) {
         fd_clear(c->fd);
-        usock_drop(&c->cx, c->us, c->fd); /* decides by what is left of it: not while we still count */
+        usock_drop(&c->cx, c->us,
+                   c->fd); /* decides by what is left of it: not while we still count */
     } else {
         usock_settle(&c->cx, c->us);
     }

@@ -22,7 +22,7 @@ static void linger(struct call *c)
     if (us->kind != USOCK_CONN || us->refs > 1)
         return;
     const struct tcp_opts *opts = tcp_opts(us->conn);
-    if (!opts->linger || opts->linger_secs == 0 || tcp_inq(us->conn) > 0 ||
+    if (!opts->linger || opts->linger_secs == 0 || tcp_unread(us->conn) > 0 ||
         tcp_shutdown(&c->cx, us->conn, TCP_SHUT_RDWR) < 0)
         return;
     const nsec_t end = c->cx.now + opts->linger_secs * NSEC_PER_SEC;

@@ -83,9 +83,12 @@ static int64_t start_connect(struct call *c, const struct endpoint *remote)
     if (d.verdict == VERDICT_FAIL)
         return -d.err;
     if (d.verdict == VERDICT_KERNEL) {
+        guard_release_unused(); /* one that is not needed any more would swallow a SYN to its port */
         usock_to_kernel(&c->cx, us);
         return CALL_PASS;
     }
+    if (us->bound && !ip_addr_is_any(&us->local.addr))
+        local = us->local.addr; /* bind() said so */
     struct tcp_conn *conn = usock_conn(&c->cx, us);
     if (conn == NULL)
         return -ENOBUFS;
@@ -111,9 +114,12 @@ static int report_failure(struct call *c)
     int err = 0;
     if (us->conn != NULL) {
         err = tcp_take_error(us->conn);
+        tcp_set_owner(us->conn, NULL);
         tcp_disconnect(&c->cx, us->conn);
     }
     us->kind = USOCK_UNDECIDED;
+    sock_unguard(c);
+    sock_ended(c);
     return err != 0 ? -err : -ECONNABORTED;
 }
 
@@ -145,10 +151,14 @@ static int disconnect(struct call *c)
         sock_unlisten(c);
         return 0;
     }
-    if (us->conn != NULL)
+    if (us->conn != NULL) {
+        tcp_set_owner(us->conn, NULL);
         tcp_disconnect(&c->cx, us->conn);
+    }
     us->kind = USOCK_UNDECIDED;
     us->connecting = us->given_up = false;
+    sock_unguard(c);
+    sock_ended(c);
     return 0;
 }
 

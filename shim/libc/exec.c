@@ -130,7 +130,8 @@ SHIM_EXPORT int execvpe(const char *file, char *const argv[], char *const envp[]
             continue;
         memcpy(path, dirs, dir_len);
         path[dir_len] = '/';
-        memcpy(path + dir_len + (dir_len > 0), file, file_len + 1);
+        memcpy(path + dir_len + (dir_len > 0), file, file_len);
+        path[dir_len + (dir_len > 0) + file_len] = '\0';
         exec_candidate(path, argv, envp);
         if (errno == EACCES)
             denied = true;

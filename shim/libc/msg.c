@@ -97,8 +97,7 @@ SHIM_EXPORT int recvmmsg(int fd, struct mmsghdr *msgs, unsigned n, int flags,
         msgs[done++].msg_len = (unsigned)r;
         if ((flags & MSG_WAITFORONE) != 0)
             flags |= MSG_DONTWAIT;
-        if ((timeout != NULL && over(&end)) ||
-            (msgs[done - 1].msg_hdr.msg_flags & MSG_OOB) != 0)
+        if ((timeout != NULL && over(&end)) || (msgs[done - 1].msg_hdr.msg_flags & MSG_OOB) != 0)
             break;
     }
     return (int)done;

@@ -45,10 +45,14 @@ static void move_peek_off(struct usock *us, int flags, size_t bytes)
         us->peek_off -= (int32_t)min_u64(bytes, (uint64_t)us->peek_off);
 }
 
-/* After `copied` bytes: an error, the urgent mark or the end is the next call's. */
-static bool must_stop(const struct usock *us)
+/*
+ * After some bytes an error, the urgent mark or the end is the next call's. A peek stops wherever the
+ * mark is: what it got ended there, or began there.
+ */
+static bool must_stop(const struct usock *us, bool peek)
 {
-    return tcp_peek_error(us->conn) != 0 || tcp_at_mark(us->conn);
+    return tcp_peek_error(us->conn) != 0 ||
+           (peek ? tcp_has_mark(us->conn) : tcp_at_mark(us->conn));
 }
 
 int64_t sock_recv(struct call *c, const struct slice *to, unsigned n, int flags)
@@ -81,7 +85,7 @@ int64_t sock_recv(struct call *c, const struct slice *to, unsigned n, int flags)
         if (r > 0) {
             copied += (size_t)r;
             cursor_advance(&k, (size_t)r);
-            if (copied >= target || must_stop(us))
+            if (copied >= target || must_stop(us, peek))
                 break;
             continue;
         }
@@ -99,6 +103,8 @@ int64_t sock_recv(struct call *c, const struct slice *to, unsigned n, int flags)
         }
         r = call_wait(c, TCP_EV_IN | TCP_EV_RDHUP, NULL, deadline,
                       us->rcvtimeo == 0 && copied == 0 ? WAIT_RESTART : 0);
+        if (total == 0)
+            return 0; /* it has waited, once */
         if (r < 0) {
             if (copied == 0)
                 return r;

@@ -81,6 +81,8 @@ SHIM_EXPORT ssize_t sendfile(int out, int in, off_t *offset, size_t count)
     struct stat st;
     if (fstat(in, &st) < 0)
         return -1;
+    if ((raw_fcntl(out, F_GETFL, 0) & O_APPEND) != 0)
+        return call_result(-EINVAL);
     struct file_range range = {.fd = in, .left = min_u64(count, TRANSFER_MAX), .size = st.st_size};
     range.pos = offset != NULL ? *offset : lseek(in, 0, SEEK_CUR);
     if (range.pos < 0)

@@ -31,6 +31,10 @@ int64_t sock_recv(struct call *c, const struct slice *to, unsigned n, int flags)
 int64_t sock_send(struct call *c, const struct slice *from, unsigned n, int flags);
 /* connect(2): may give CALL_PASS after it decided for the kernel. */
 int64_t sock_connect(struct call *c, const struct sockaddr *sa, socklen_t len);
+/* The call took the connection's owner away and ended it: tells the peer, then who waits. */
+void sock_ended(struct call *c);
+/* The backing socket of an unconnected socket guards no port, if it did: it listens no more. */
+void sock_unguard(struct call *c);
 /* The listener listens no more: an unconnected socket that is still bound. */
 void sock_unlisten(struct call *c);
 /*

@@ -12,6 +12,7 @@
 #include "shim/libc/sock.h"
 #include "shim/libc/sockaddr.h"
 #include "shim/life/keeper.h"
+#include "shim/link/foreign.h"
 #include "shim/link/guard.h"
 #include "shim/link/link.h"
 #include "shim/link/route.h"
@@ -164,7 +165,8 @@ static int bind_own_address(struct call *c, const struct sockaddr *sa, socklen_t
     return 0;
 }
 
-/* bind() of a socket that has a name already: what is wrong with the new one comes first, as in Linux. */
+/* bind() of a socket that has a name already: what is wrong with the new one comes first, as in
+ * Linux. */
 static int refuse_bind(const struct call *c, const struct sockaddr *sa, socklen_t len)
 {
     struct endpoint want;
@@ -188,12 +190,15 @@ static int sock_bind(struct call *c, const struct sockaddr *sa, socklen_t len)
     if (us->kind != USOCK_UNDECIDED)
         return refuse_bind(c, sa, len);
     int r;
+    struct endpoint asked;
     if (config.own_address) {
         r = bind_own_address(c, sa, len);
     } else {
         r = guard_bind(c->fd, sa, len, us->reuseaddr);
         if (r == 0)
             r = bound_by_kernel(c);
+        if (r == 0 && sockaddr_parse(us->family, sa, len, &asked) == 0)
+            us->port_chosen = asked.port == 0;
     }
     if (r == 0 && foreign_v6(&us->local))
         usock_to_kernel(&c->cx, us); /* native IPv6 is the kernel's */
@@ -209,7 +214,8 @@ SHIM_EXPORT int bind(int fd, const struct sockaddr *sa, socklen_t len)
 }
 
 /*
- * bindresvport(3): any free port that needs privileges to bind. libc's own calls bind() inside libc.
+ * bindresvport(3): any free port that needs privileges to bind. libc's own calls bind() inside
+ * libc.
  */
 SHIM_EXPORT int bindresvport(int fd, struct sockaddr_in *sin)
 {
@@ -221,7 +227,8 @@ SHIM_EXPORT int bindresvport(int fd, struct sockaddr_in *sin)
     if (sin->sin_family != AF_INET)
         return (int)call_result(-EAFNOSUPPORT);
     for (unsigned i = FIRST; i <= LAST; i++) {
-        const unsigned turn = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED) + (unsigned)raw_getpid();
+        const unsigned turn =
+            __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED) + (unsigned)raw_getpid();
         put_be16(&sin->sin_port, (uint16_t)(FIRST + turn % (LAST - FIRST + 1)));
         if (bind(fd, (const struct sockaddr *)sin, sizeof(*sin)) == 0)
             return 0;
@@ -245,10 +252,12 @@ static int autobind(struct call *c)
     if (us->kernel_bound)
         return 0; /* IP_BIND_ADDRESS_NO_PORT: listen() itself will choose */
     const int r = raw_bind(c->fd, &name, len);
+    us->port_chosen = r == 0;
     return r < 0 ? r : bound_by_kernel(c);
 }
 
-/* The packet socket lets the port through; before its guard stands, so that no SYN falls between. */
+/* The packet socket lets the port through; before its guard stands, so that no SYN falls between.
+ */
 static void want_port(uint16_t port)
 {
     if (port == 0)
@@ -276,6 +285,7 @@ static int listen_in_kernel(struct call *c, int backlog)
             return r;
         }
         us->guarded = us->kernel_listen = true;
+        foreign_look(&c->cx, us->local.port);
     }
     raw_fcntl(c->fd, F_SETFL, raw_fcntl(c->fd, F_GETFL, 0) | O_NONBLOCK);
     return us->local.port != 0 ? 0 : bound_by_kernel(c);
@@ -349,6 +359,33 @@ SHIM_EXPORT int listen(int fd, int backlog)
     return real_ready()->listen(fd, backlog);
 }
 
+/*
+ * A call ended a connection, or half of it, that had no owner meanwhile. In Linux the frames of
+ * such a call are on their way (and over the loopback have arrived) before its own socket's waiters
+ * wake.
+ */
+void sock_ended(struct call *c)
+{
+    stack_flush(&c->cx);
+    if (c->us->conn != NULL)
+        tcp_set_owner(c->us->conn, c->us);
+    wait_notify(&c->cx, c->us, UINT32_MAX);
+    wait_wake_all(&c->cx, c->us);
+}
+
+void sock_unguard(struct call *c)
+{
+    struct usock *us = c->us;
+    if (!us->guarded)
+        return;
+    guard_end(c->fd, us->local.port);
+    us->guarded = false;
+    if (!us->port_chosen)
+        return;
+    us->local.port = 0; /* Linux: a port that bind(0) chose is free again, another comes next */
+    us->bound_port = us->port_chosen = false;
+}
+
 void sock_unlisten(struct call *c)
 {
     struct usock *us = c->us;
@@ -356,13 +393,11 @@ void sock_unlisten(struct call *c)
     us->listener = NULL;
     us->kind = USOCK_UNDECIDED;
     us->kernel_listen = false;
-    raw_syscall(SYS_shutdown, c->fd, SHUT_RD, 0, 0, 0, 0);
-    if (us->guarded)
-        keeper_let_go(c->fd, us->local.port);
-    us->guarded = false;
+    wait_unlistens(&c->cx, us);
+    sock_unguard(c);
     raw_fcntl(c->fd, F_SETFL,
               (raw_fcntl(c->fd, F_GETFL, 0) & ~O_NONBLOCK) | (us->nonblock ? O_NONBLOCK : 0));
-    wait_wake_all(&c->cx, us);
+    sock_ended(c);
 }
 
 static int sock_shutdown(struct call *c, int how)
@@ -373,20 +408,25 @@ static int sock_shutdown(struct call *c, int how)
     if (us->kind == USOCK_LISTENER) {
         if (how != SHUT_WR) /* ends it: accept() fails from then on, connect() may follow */
             sock_unlisten(c);
+        else
+            wait_notify(&c->cx, us, UINT32_MAX); /* Linux wakes everybody though nothing changed */
         return 0;
     }
     struct tcp_conn *conn = usock_conn(&c->cx, us);
     if (conn == NULL)
         return -ENOTCONN;
     const enum tcp_state state = tcp_state(conn);
+    tcp_set_owner(conn, NULL);
     const int r = tcp_shutdown(&c->cx, conn, (enum tcp_how)how);
     if (us->connecting) { /* as Linux's inet_shutdown(): the attempt is over, however it stands */
         us->connecting = false;
         us->given_up = state == TCP_CLOSED;
     }
-    if (state == TCP_SYN_SENT)
+    if (state == TCP_SYN_SENT) {
         us->kind = USOCK_UNDECIDED;
-    wait_wake_all(&c->cx, us);
+        sock_unguard(c);
+    }
+    sock_ended(c);
     return r;
 }
 

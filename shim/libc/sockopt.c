@@ -41,7 +41,8 @@ int64_t option_give(void *val, socklen_t *len, const void *src, size_t n)
 {
     if (*len > n)
         *len = (socklen_t)n;
-    memcpy(val, src, *len);
+    if (*len > 0)
+        memcpy(val, src, *len);
     return 0;
 }
 

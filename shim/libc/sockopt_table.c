@@ -123,8 +123,8 @@ static int set_linger(struct call *c, const void *val, socklen_t len)
     opts->linger = linger.l_onoff != 0;
     if (opts->linger) /* Linux: off leaves the time as it was */
         opts->linger_secs = (uint16_t)(linger.l_linger < 0            ? 0
-                                   : linger.l_linger > UINT16_MAX ? UINT16_MAX
-                                                                  : linger.l_linger);
+                                       : linger.l_linger > UINT16_MAX ? UINT16_MAX
+                                                                      : linger.l_linger);
     option_changed(c);
     return 0;
 }
@@ -279,7 +279,10 @@ static int set_notsent_lowat(struct call *c, const void *val, socklen_t len)
     struct tcp_opts *opts = option_opts(c);
     if (opts == NULL)
         return -ENOBUFS;
-    opts->notsent_lowat = int_of(val) != 0 ? (uint32_t)int_of(val) : UINT32_MAX;
+    const uint32_t lowat = (uint32_t)int_of(val);
+    opts->notsent_lowat = lowat == 0            ? UINT32_MAX
+                          : lowat == UINT32_MAX ? UINT32_MAX - 1 /* told from the default */
+                                                : lowat;
     option_changed(c);
     return 0;
 }
@@ -289,7 +292,7 @@ static int64_t get_notsent_lowat(struct call *c, void *val, socklen_t *len)
     if (c->us->conn == NULL && c->us->listener == NULL)
         return CALL_PASS;
     const uint32_t lowat = option_opts(c)->notsent_lowat;
-    return give_int(lowat == UINT32_MAX ? 0 : (int)lowat, val, len);
+    return give_int(lowat == UINT32_MAX ? 0 : lowat == UINT32_MAX - 1 ? -1 : (int)lowat, val, len);
 }
 
 static int set_mtu_discover(struct call *c, const void *val, socklen_t len)

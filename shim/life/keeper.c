@@ -97,7 +97,7 @@ static void copy_environment(void)
 
 void keeper_prepare(int arena)
 {
-    int pair[2];
+    int pair[2] = {-1, -1};
     const int bytes = QUEUE_BYTES;
     const int program = arena >= 0 ? open_program() : -1;
     if (program < 0 || raw_syscall(SYS_socketpair, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0,
@@ -163,7 +163,7 @@ static int arrange_fds(const struct birth *b)
 static int grandchild(void *arg)
 {
     struct birth *b = arg;
-    struct rlimit limit;
+    struct rlimit limit = {0};
     if (raw_syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, (long)&limit, 0, 0) == 0) {
         limit.rlim_cur = limit.rlim_max;
         raw_syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, (long)&limit, 0, 0, 0);
@@ -327,7 +327,7 @@ static void put_back(void)
 /* Takes everything out and puts back, in few messages, what is still wanted. */
 static void go_through(const struct wish *w)
 {
-    struct rlimit before, high;
+    struct rlimit before = {0}, high;
     const bool limited = raw_syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, (long)&before, 0, 0) == 0;
     uint32_t left = engine.sh->held;
     engine.sh->held = 0;

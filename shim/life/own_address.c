@@ -16,21 +16,48 @@
 #define PROBE_WAIT (10 * NSEC_PER_MSEC)
 /* The engine lets a probe rest this long before it announces: we begin that much in the past. */
 #define PROBE_REST NSEC_PER_SEC
+/* Visits that nobody took note of; a full queue says no pid. */
+#define VISITORS_MAX 64
+/* A keeper that has the address may have connections to finish (its YIELD_MAX is less). */
+#define KEEPER_PATIENCE (6 * NSEC_PER_SEC)
 
 static int lock_fd = -1;
 
-/* The pid behind a name that is taken; 0: unknown. */
-static int holder(const struct sockaddr_un *name, socklen_t len)
+/* The pid behind a name that is taken; 0: unknown. fd is connected to its holder afterwards. */
+static int holder(int fd, const struct sockaddr_un *name, socklen_t len)
 {
     struct ucred cred = {.pid = 0};
     socklen_t cred_len = sizeof(cred);
-    int fd = raw_socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return 0;
     if (raw_connect(fd, name, len) == 0)
         (void)raw_getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &cred_len);
-    raw_close(fd);
     return cred.pid;
+}
+
+/*
+ * The name is taken. Where a keeper holds it for a family that is gone, it gives way to a visitor
+ * as soon as its connections are over (shim/keeper/finish.c): that is awaited. *pid: of the holder
+ * that does not; 0: unknown.
+ */
+static int bind_after_keeper(int fd, const struct sockaddr_un *name, socklen_t len, int *pid)
+{
+    int err = -EADDRINUSE;
+    const int visitor = raw_socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (visitor < 0)
+        return err;
+    *pid = 0;
+    for (nsec_t waited = 0, span = NSEC_PER_MSEC; err == -EADDRINUSE && waited < KEEPER_PATIENCE;
+         waited += span) {
+        if (*pid == 0)
+            *pid = holder(visitor, name, len);
+        if (*pid > 0 && *pid != raw_getpid() &&
+            raw_syscall(SYS_kill, *pid, 0, 0, 0, 0, 0) != -ESRCH)
+            break;
+        struct timespec pause = {.tv_nsec = (long)span};
+        raw_ppoll(NULL, 0, &pause);
+        err = raw_bind(fd, name, len);
+    }
+    raw_close(visitor);
+    return err;
 }
 
 int own_address_lock(const struct config *cfg, char *text, size_t len)
@@ -41,9 +68,12 @@ int own_address_lock(const struct config *cfg, char *text, size_t len)
     int n = snprintf(name.sun_path + 1, sizeof(name.sun_path) - 1, "tcpshim/%s", addr);
     socklen_t name_len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n);
     int fd = raw_socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int pid = 0;
     int err = fd < 0 ? fd : raw_bind(fd, &name, name_len);
+    if (err == -EADDRINUSE)
+        err = bind_after_keeper(fd, &name, name_len, &pid);
     if (err == 0)
-        err = raw_listen(fd, 1);
+        err = raw_listen(fd, VISITORS_MAX);
     if (err == 0) {
         int moved = fd_make_internal(fd);
         lock_fd = moved >= 0 ? moved : fd;
@@ -55,7 +85,7 @@ int own_address_lock(const struct config *cfg, char *text, size_t len)
         snprintf(text, len,
                  "TCPSHIM_ADDR=%s: the stack of pid %d has this address; choose another, or end "
                  "that process",
-                 addr, holder(&name, name_len));
+                 addr, pid);
     else
         snprintf(text, len, "TCPSHIM_ADDR=%s: cannot be locked (unix socket: %s)", addr,
                  strerror(-err));

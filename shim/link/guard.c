@@ -489,6 +489,18 @@ int guard_bind(int fd, const struct sockaddr *sa, socklen_t len, bool reuseaddr)
     return guard_make_way(port) ? raw_bind(fd, sa, len) : err;
 }
 
+void guard_end(int fd, uint16_t port)
+{
+    if (fd >= 0)
+        raw_syscall(SYS_shutdown, fd, SHUT_RD, 0, 0, 0, 0);
+    keeper_let_go(fd, port);
+}
+
+void guard_release_unused(void)
+{
+    sweep_kept();
+}
+
 void guard_sweep(struct stack_cx *cx)
 {
     if (cx->now < swept + NSEC_PER_SEC)

@@ -28,6 +28,8 @@ int guard_ephemeral(struct stack_cx *cx, const struct ip_addr *local,
  * duplicate that admits nobody until the last flow of the port is gone.
  */
 void guard_keep(int fd, uint16_t port);
+/* The backing socket fd guards the port no more: it listens no more, whoever else has it (the keeper). */
+void guard_end(int fd, uint16_t port);
 /* bind() to a port that only a kept guard holds: the guard makes way. True when one did. */
 bool guard_make_way(uint16_t port);
 /*
@@ -39,6 +41,8 @@ int guard_bind(int fd, const struct sockaddr *sa, socklen_t len, bool reuseaddr)
 /* Lets go of guards whose ports no flow uses any more; cheap, called now and then under the lock.
  */
 void guard_sweep(struct stack_cx *cx);
+/* The same at once, for the guards alone. */
+void guard_release_unused(void);
 void guard_after_fork_child(void);
 /* The kernel's range of ephemeral ports (net.ipv4.ip_local_port_range), inclusive. */
 void guard_port_range(uint16_t *min, uint16_t *max);

@@ -55,9 +55,11 @@ static void twin_drop(struct epitem *item)
 {
     if (!item->twin)
         return;
-    kernel_ctl(set_fd(item), EPOLL_CTL_DEL, item->fd, 0, 0);
     item->twin = false;
-    item->set->twins--;
+    /* Where it cannot be told any more, the number being another file's by now, it stays and is
+     * counted, so that epset_translate() goes on to leave it out. */
+    if (kernel_ctl(set_fd(item), EPOLL_CTL_DEL, item->fd, 0, 0) == 0)
+        item->set->twins--;
 }
 
 /* ---- sets ---- */
@@ -228,7 +230,8 @@ unsigned epset_translate(struct epset *ep, struct epoll_event *events, unsigned 
         struct epoll_event event = events[i];
         if (event.data.u64 >= base && event.data.u64 < end) {
             struct epitem *item = (struct epitem *)(uintptr_t)event.data.u64;
-            if (!pool_owns(&engine.sh->epitems, item) || item->set != ep || item->disabled)
+            if (!pool_owns(&engine.sh->epitems, item) || item->set != ep || !item->twin ||
+                item->disabled)
                 continue; /* removed or disabled meanwhile */
             event.data.u64 = item->data;
             item->told_round = ep->round;
@@ -269,7 +272,8 @@ static void item_arm(struct epitem *item, const struct epoll_event *event)
         epitem_notify(&item->watch, 0);
 }
 
-static struct epitem *item_new(struct epset *ep, int epfd, struct epmember member, int fd)
+static struct epitem *item_new(struct epset *ep, int epfd, struct epmember member, int fd,
+                               uint32_t events)
 {
     struct epitem *item = pool_alloc(&engine.sh->epitems);
     if (item == NULL)
@@ -281,7 +285,11 @@ static struct epitem *item_new(struct epset *ep, int epfd, struct epmember membe
     item->epfd = epfd;
     item->watch.kind = WATCH_EPOLL;
     list_push_back(&ep->items, &item->on_set);
-    list_push_back(member_watches(member), &item->watch.on_sock);
+    /* Linux's wait queues: the latest first, those that share an event behind all others */
+    if ((events & EPOLLEXCLUSIVE) != 0)
+        list_push_back(member_watches(member), &item->watch.on_sock);
+    else
+        list_push_front(member_watches(member), &item->watch.on_sock);
     return item;
 }
 
@@ -296,7 +304,7 @@ int epset_add(struct stack_cx *cx, struct epset *ep, int epfd, struct epmember m
     (void)cx;
     if (item_find(ep, member, fd) != NULL)
         return -EEXIST;
-    struct epitem *item = item_new(ep, epfd, member, fd);
+    struct epitem *item = item_new(ep, epfd, member, fd, event->events);
     if (item == NULL)
         return -ENOMEM;
     item->events = event->events | EPOLLERR | EPOLLHUP;
@@ -319,7 +327,7 @@ int epset_adopt(struct stack_cx *cx, struct epset *ep, int epfd, struct epset *i
     const struct epmember member = {.inner = inner};
     if (item_find(ep, member, fd) != NULL)
         return -EEXIST;
-    struct epitem *item = item_new(ep, epfd, member, fd);
+    struct epitem *item = item_new(ep, epfd, member, fd, event->events);
     if (item == NULL)
         return -ENOMEM;
     item->events = event->events | EPOLLERR | EPOLLHUP;
@@ -387,4 +395,10 @@ void epitem_listens(struct stack_cx *cx, struct watch *watch)
         twin_add(item, EPOLL_CTL_ADD);
     if (item->twin && item->disabled)
         item_disable(item);
+}
+
+void epitem_unlistens(struct stack_cx *cx, struct watch *watch)
+{
+    (void)cx;
+    twin_drop(item_of(watch));
 }

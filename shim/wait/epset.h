@@ -96,3 +96,4 @@ bool epitem_notify(struct watch *watch, unsigned depth);
 void epitem_remove(struct stack_cx *cx, struct watch *watch);
 void epitem_to_kernel(struct stack_cx *cx, struct watch *watch);
 void epitem_listens(struct stack_cx *cx, struct watch *watch);
+void epitem_unlistens(struct stack_cx *cx, struct watch *watch);

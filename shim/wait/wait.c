@@ -104,6 +104,15 @@ void wait_listens(struct stack_cx *cx, struct usock *us)
     }
 }
 
+void wait_unlistens(struct stack_cx *cx, struct usock *us)
+{
+    list_for_each(n, &us->watches) {
+        struct watch *watch = list_entry(n, struct watch, on_sock);
+        if (watch->kind == WATCH_EPOLL)
+            epitem_unlistens(cx, watch);
+    }
+}
+
 void wait_socket_init(struct usock *us)
 {
     list_init(&us->watches);

@@ -71,3 +71,5 @@ void wait_epoll_dup(int oldfd, int newfd);
  * clients: its members of epoll sets watch both from now on.
  */
 void wait_listens(struct stack_cx *cx, struct usock *us);
+/* Entered: it listens no more: they watch the engine's side alone again. */
+void wait_unlistens(struct stack_cx *cx, struct usock *us);

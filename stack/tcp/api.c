@@ -59,12 +59,10 @@ static int64_t may_send(struct tcp_conn *c)
 {
     if (c->err)
         return -tcp_take_error(c);
-    if (c->snd_shut)
-        return -EPIPE;
     switch (c->state) {
     case TCP_ESTABLISHED:
     case TCP_CLOSE_WAIT:
-        return 0;
+        return c->snd_shut ? -EPIPE : 0;
     case TCP_SYN_SENT:
     case TCP_SYN_RECEIVED:
         return -EAGAIN;
@@ -123,12 +121,13 @@ static int64_t recv_urgent(struct tcp_conn *c, const struct slice *to, unsigned 
         return -ENOTCONN;
     if (c->urg_state == URG_NOT_YET)
         return c->rcv_shut ? 0 : -EAGAIN;
+    if (!(flags & TCP_RECV_PEEK))
+        c->urg_state = URG_READ; /* Linux: by a call that has no room for it, too */
     for (unsigned i = 0; i < n; i++) {
         if (to[i].len == 0)
             continue;
-        *(uint8_t *)to[i].base = c->urg_byte;
-        if (!(flags & TCP_RECV_PEEK))
-            c->urg_state = URG_READ;
+        if (!(flags & TCP_RECV_TRUNC))
+            *(uint8_t *)to[i].base = c->urg_byte;
         return 1;
     }
     return 0;
@@ -171,17 +170,25 @@ int64_t tcp_recv(struct stack_cx *cx, struct tcp_conn *c, const struct slice *to
     if (unlikely(flags & TCP_RECV_OOB))
         return recv_urgent(c, to, n, flags);
     if (c->state == TCP_SYN_SENT || c->state == TCP_SYN_RECEIVED)
-        return -EAGAIN;
-    if (unlikely(c->urg_state != URG_NONE) && !(flags & TCP_RECV_PEEK))
-        skip_urgent(cx, c);
-    const uint32_t ready = recvbuf_ready(&c->recvbuf);
+        return nothing_ready(c);
     uint64_t want = 0;
     for (unsigned i = 0; i < n; i++)
         want += to[i].len;
+    if (unlikely(c->urg_state != URG_NONE) && !(flags & TCP_RECV_PEEK) && want != 0)
+        skip_urgent(cx, c);
+    const uint32_t ready = recvbuf_ready(&c->recvbuf);
     if (ready <= peek_from)
         return nothing_ready(c);
     if (flags & TCP_RECV_PEEK) {
+        if (unlikely(c->urg_state != URG_NONE) && !c->opts.oobinline && want != 0 &&
+            seq_eq(c->urg_seq, seq_add(c->copied_seq, peek_from))) {
+            peek_from++; /* the urgent byte is passed over here too */
+            if (ready <= peek_from)
+                return nothing_ready(c);
+        }
         const uint32_t len = (uint32_t)min_u64(until_mark(c, peek_from), want);
+        if (flags & TCP_RECV_TRUNC) /* Linux: counted, not copied */
+            return len;
         return recvbuf_peek(&c->recvbuf, peek_from, to, n, len);
     }
     const uint32_t len = (uint32_t)min_u64(until_mark(c, 0), want);
@@ -224,21 +231,14 @@ int tcp_shutdown(struct stack_cx *cx, struct tcp_conn *c, enum tcp_how how)
     const bool closed = c->state == TCP_CLOSED;
     if (c->state == TCP_SYN_SENT) { /* Linux: gives the attempt up */
         tcp_disconnect(cx, c);
-        tcp_notify(cx, c, TCP_EV_HUP | TCP_EV_ERR | TCP_EV_IN | TCP_EV_OUT);
+        tcp_notify(cx, c, TCP_WAKE_ALL);
         return 0;
     }
     if (how != TCP_SHUT_WR)
         c->rcv_shut = true;
     if (how != TCP_SHUT_RD)
         close_sending(cx, c, TCP_WHY_CALL_SHUTDOWN);
-    uint32_t events = 0;
-    if (how != TCP_SHUT_WR)
-        events |= TCP_EV_IN | TCP_EV_RDHUP;
-    if (how != TCP_SHUT_RD)
-        events |= TCP_EV_OUT;
-    if (c->rcv_shut && c->snd_shut)
-        events |= TCP_EV_HUP;
-    tcp_notify(cx, c, events);
+    tcp_notify(cx, c, TCP_WAKE_ALL);
     return closed ? -ENOTCONN : 0; /* Linux: an error, but the mark is set */
 }
 
@@ -269,6 +269,7 @@ void tcp_disconnect(struct stack_cx *cx, struct tcp_conn *c)
     c->rcv_shut = c->snd_shut = c->fin_received = false;
     c->urg_state = URG_NONE;
     c->copied_seq = c->rcv_nxt;
+    c->iss = c->snd_una = c->snd_nxt = (tcp_seq){0}; /* as new: see renew() */
 }
 
 /* Linux's tcp_fin_time(), and what TCP_LINGER2 below zero means. */

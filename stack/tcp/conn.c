@@ -169,12 +169,9 @@ void tcp_done(struct stack_cx *cx, struct tcp_conn *c, int err, enum tcp_reason 
     c->ack_now = c->ack_delayed = false;
     c->snd_una = c->snd_nxt;
     c->rcv_shut = c->snd_shut = true;
-    if (err) {
+    if (err)
         c->err = err;
-        tcp_notify(cx, c, TCP_EV_ERR | TCP_EV_HUP | TCP_EV_IN | TCP_EV_OUT | TCP_EV_RDHUP);
-    } else {
-        tcp_notify(cx, c, TCP_EV_HUP | TCP_EV_IN | TCP_EV_OUT | TCP_EV_RDHUP);
-    }
+    tcp_notify(cx, c, TCP_WAKE_ALL);
 }
 
 void tcp_orphan(struct stack_cx *cx, struct tcp_conn *c)

@@ -213,6 +213,15 @@ void tcp_conn_enter(struct stack_cx *cx, struct tcp_conn *c, const struct flow_t
 void tcp_done(struct stack_cx *cx, struct tcp_conn *c, int err, enum tcp_reason why);
 /* Frees the connection when it is CLOSED and nobody holds it. True: it is gone. */
 bool tcp_reap(struct stack_cx *cx, struct tcp_conn *c);
+/*
+ * Whom Linux wakes, which an edge-triggered epoll member can tell: sk_data_ready() those who wait for
+ * anything to read, sk_state_change() and sk_error_report() everyone, whatever they wait for.
+ */
+enum {
+    TCP_WAKE_DATA = TCP_EV_IN | TCP_EV_PRI,
+    TCP_WAKE_ALL =
+        TCP_EV_IN | TCP_EV_PRI | TCP_EV_OUT | TCP_EV_ERR | TCP_EV_HUP | TCP_EV_RDHUP,
+};
 /* Tells the program (or the listener's, before accept()) of events. */
 void tcp_notify(struct stack_cx *cx, struct tcp_conn *c, uint32_t events);
 void tcp_want_output(struct stack_cx *cx, struct tcp_conn *c);
@@ -316,6 +325,8 @@ void tcp_recovery_on_timeout(struct stack_cx *cx, struct tcp_conn *c);
 
 /* ---- data.c ---- */
 /* Segment text, urgent pointer and FIN: RFC 9293 3.10.7.4 sixth to eighth. */
+/* The urgent part alone, of text that nobody will read (Linux looks at that first). */
+void tcp_process_urgent(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s);
 void tcp_process_text(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s,
                       uint16_t gso_size);
 void tcp_schedule_ack(struct stack_cx *cx, struct tcp_conn *c, enum tcp_reason why);

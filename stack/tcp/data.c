@@ -88,7 +88,14 @@ static void pick_urgent_byte(struct stack_cx *cx, struct tcp_conn *c, tcp_seq st
         return;
     c->urg_byte = text[(uint32_t)seq_diff(c->urg_seq, start)];
     c->urg_state = URG_VALID;
-    tcp_notify(cx, c, TCP_EV_PRI);
+    tcp_notify(cx, c, TCP_WAKE_DATA);
+}
+
+void tcp_process_urgent(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s)
+{
+    if (s->flags & TCP_URG)
+        process_urgent(cx, c, s);
+    pick_urgent_byte(cx, c, s->seq, s->text, s->len);
 }
 
 static void process_fin(struct stack_cx *cx, struct tcp_conn *c)
@@ -113,7 +120,7 @@ static void process_fin(struct stack_cx *cx, struct tcp_conn *c)
     default:
         break;
     }
-    tcp_notify(cx, c, TCP_EV_IN | TCP_EV_RDHUP);
+    tcp_notify(cx, c, TCP_WAKE_ALL);
 }
 
 static void answer_duplicate(struct stack_cx *cx, struct tcp_conn *c, tcp_seq start, tcp_seq end)
@@ -174,9 +181,9 @@ static void store_text(struct stack_cx *cx, struct tcp_conn *c, const struct tcp
     if (stored < len)
         stack_count(cx->st, COUNT_NO_MEMORY);
     if (advance && recvbuf_ready(&c->recvbuf) >= c->opts.rcvlowat)
-        tcp_notify(cx, c, TCP_EV_IN);
+        tcp_notify(cx, c, TCP_WAKE_DATA);
     else if (advance && recvbuf_ready(&c->recvbuf) >= c->rcv_limit / 2)
-        tcp_notify(cx, c, TCP_EV_IN); /* a low-water mark above the buffer must not hang */
+        tcp_notify(cx, c, TCP_WAKE_DATA); /* a low-water mark above the buffer must not hang */
 }
 
 void tcp_process_text(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s,

@@ -168,6 +168,9 @@ void tcp_reset_reply(struct stack_cx *cx, const struct ip_packet *p, const struc
     if (s->flags & TCP_RST)
         return;
     const struct flow_tuple t = {p->dst, p->src, s->dst_port, s->src_port};
+    if (!cx->st->config.own_address && p->netif != NETIF_LOOP && cx->ops->foreign &&
+        cx->ops->foreign(cx, &t))
+        return;
     struct tcp_segment r = {.src_port = t.lport, .dst_port = t.rport, .flags = TCP_RST};
     if (s->flags & TCP_ACK) {
         r.seq = s->ack;

@@ -130,7 +130,7 @@ static void connected(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_
         tcp_set_state(cx, c, TCP_FIN_WAIT_1, TCP_WHY_CALL_SHUTDOWN);
         tcp_want_output(cx, c);
     }
-    tcp_notify(cx, c, TCP_EV_OUT);
+    tcp_notify(cx, c, TCP_WAKE_ALL);
 }
 
 void tcp_syn_sent_arrives(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s,

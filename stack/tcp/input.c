@@ -173,7 +173,7 @@ static bool established_by(struct stack_cx *cx, struct tcp_conn *c, const struct
     tcp_established(cx, c, TCP_WHY_RX_ACK_OF_SYN);
     if (c->fin_queued) /* shutdown() came before: RFC 9293 3.10.4 */
         tcp_set_state(cx, c, TCP_FIN_WAIT_1, TCP_WHY_CALL_SHUTDOWN);
-    tcp_notify(cx, c, TCP_EV_OUT);
+    tcp_notify(cx, c, TCP_WAKE_ALL);
     return true;
 }
 
@@ -190,7 +190,7 @@ static bool after_fin_acked(struct stack_cx *cx, struct tcp_conn *c)
     switch (c->state) {
     case TCP_FIN_WAIT_1:
         tcp_set_state(cx, c, TCP_FIN_WAIT_2, TCP_WHY_RX_ACK_OF_FIN);
-        tcp_notify(cx, c, TCP_EV_OUT);
+        tcp_notify(cx, c, TCP_WAKE_ALL);
         if (!c->app_held) {
             const int32_t secs = c->opts.linger2 ? c->opts.linger2 : TCP_FIN_TIMEOUT;
             tcp_timer_set(cx, c, TCP_TIMER_FIN_WAIT_2,
@@ -220,6 +220,8 @@ static bool refuses_text(struct stack_cx *cx, struct tcp_conn *c, const struct t
         return false;
     if (seq_leq(seq_add(s->seq, s->len), c->rcv_nxt))
         return false;
+    if (held)
+        tcp_process_urgent(cx, c, s);
     tcp_emit_rst(cx, c, TCP_WHY_RX_DATA_AFTER_CLOSE);
     tcp_done(cx, c, ECONNRESET, TCP_WHY_RX_DATA_AFTER_CLOSE);
     return true;

@@ -10,7 +10,8 @@
 static uint32_t frame_payload_max(const struct tcp_conn *c)
 {
     const uint32_t most = FRAME_BYTES_MAX - FRAME_HEADROOM - TCP_HEADER_MAX;
-    return c->mss < most ? most / c->mss * c->mss : c->mss;
+    const uint32_t mss = max_u32(c->mss, 1);
+    return mss < most ? most - most % mss : mss;
 }
 
 /* How much may go in one frame now, or the reason why nothing goes. */

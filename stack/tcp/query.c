@@ -55,6 +55,11 @@ uint32_t tcp_inq(const struct tcp_conn *c)
     return ahead >= 0 && (uint32_t)ahead < ready ? (uint32_t)ahead : ready;
 }
 
+uint32_t tcp_unread(const struct tcp_conn *c)
+{
+    return recvbuf_ready(&c->recvbuf);
+}
+
 uint32_t tcp_outq(const struct tcp_conn *c)
 {
     return c->state == TCP_CLOSED ? 0 : c->sendbuf.len;
@@ -68,6 +73,11 @@ uint32_t tcp_outq_unsent(const struct tcp_conn *c)
 bool tcp_at_mark(const struct tcp_conn *c)
 {
     return c->urg_state != URG_NONE && seq_eq(c->urg_seq, c->copied_seq);
+}
+
+bool tcp_has_mark(const struct tcp_conn *c)
+{
+    return c->urg_state != URG_NONE;
 }
 
 bool tcp_reading_shut(const struct tcp_conn *c)

@@ -130,8 +130,12 @@ bool tcp_remote(const struct tcp_conn *c, struct endpoint *out);
 /* SIOCINQ, SIOCOUTQ, SIOCOUTQNSD; sockatmark. */
 uint32_t tcp_inq(const struct tcp_conn *c);
 uint32_t tcp_outq(const struct tcp_conn *c);
+/* Bytes that close() would throw away, those of and behind an urgent mark included. */
+uint32_t tcp_unread(const struct tcp_conn *c);
 uint32_t tcp_outq_unsent(const struct tcp_conn *c);
 bool tcp_at_mark(const struct tcp_conn *c);
+/* Whether there is an urgent mark that was not passed yet. */
+bool tcp_has_mark(const struct tcp_conn *c);
 bool tcp_reading_shut(const struct tcp_conn *c);
 bool tcp_writing_shut(const struct tcp_conn *c);
 /* Room in the send buffer, as poll counts it. */

@@ -22,12 +22,13 @@ import framework
 import cases_address
 import cases_guard
 import cases_http
+import cases_keeper
 import cases_process
 import cases_store
 import cases_stream
 from lab import require
 
-GROUPS = (cases_http, cases_stream, cases_store, cases_address, cases_guard, cases_process)  # each registers its cases
+GROUPS = (cases_http, cases_stream, cases_store, cases_address, cases_guard, cases_process, cases_keeper)  # each registers its cases
 
 
 def selection(options):

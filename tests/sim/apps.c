@@ -206,7 +206,7 @@ static void compare(struct app *a, const uint8_t *buf, uint64_t n)
     while (buf[i] == want[i])
         i++;
     sim_fail(a->sim, "app %u.%u: byte %llu of the stream is wrong", a->pair->number, a->side,
-             (unsigned long long)(a->received + i));
+             (unsigned long long)a->received + i);
 }
 
 /* One recv(). False: nothing more for now. */

@@ -48,7 +48,7 @@ END_TEST
 static bool filled(const void *object, size_t size, uint8_t with)
 {
     const uint8_t *p = object;
-    return p[0] == with && memcmp(p, p + 1, size - 1) == 0;
+    return p != NULL && p[0] == with && memcmp(p, p + 1, size - 1) == 0;
 }
 
 static const size_t sizes[] = {

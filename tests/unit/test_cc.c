@@ -39,8 +39,8 @@ START_TEST(test_names)
     ck_assert_int_eq(cc_by_name("ren", 3), -1);
     ck_assert_int_eq(cc_by_name("bbr", 3), -1);
     ck_assert_int_eq(cc_by_name("", 0), -1);
-    for (uint8_t id = 0; id < TCP_CC_COUNT; id++) {
-        const char *name = cc_ops(id)->name;
+    for (unsigned id = 0; id < TCP_CC_COUNT; id++) {
+        const char *name = cc_ops((uint8_t)id)->name;
         ck_assert_int_eq(cc_by_name(name, strlen(name)), id);
     }
 }
