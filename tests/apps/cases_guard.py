@@ -121,7 +121,7 @@ def guard(run):
     kept += [in_namespace(run.client_host.path,
                           lambda: socket.create_connection((run.server_addr, PORT), 5))
              for _ in range(3)]
-    wait_for(lambda: "ports" in server.stdout(), 5)
+    wait_for(lambda: "\n" in server.stdout().partition("ports")[2], 5)
     lines = [line.split() for line in server.stdout().splitlines()]
     ports = [int(word) for line in lines if line[0] == "ports" for word in line[1:]]
     run.check(len(ports) == 21, f"the program did not get as far: {server.stderr()[-300:]}")

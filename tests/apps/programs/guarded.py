@@ -50,7 +50,7 @@ bound = socket.socket()
 bound.bind(("", 0))
 bound.connect((remote, remote_port))
 clients.append(bound)
-print("ports", *(c.getsockname()[1] for c in clients), flush=True)
+print("ports " + " ".join(str(c.getsockname()[1]) for c in clients), flush=True)
 for _ in range(20):
     serve_local(listener)
     listener.close()
