@@ -104,7 +104,8 @@ static int sock_accept(struct call *c, struct sockaddr *sa, socklen_t *len, int 
     bool drained = false;
     for (;;) {
         if (us->kind != USOCK_LISTENER)
-            return -EINVAL; /* shut down while we slept */
+            return -EINVAL; /* or shut down while we slept; the backing socket may listen, as a
+                               guard */
         int r = accept_now(c, sa, len, flags);
         if (r != -EAGAIN)
             return r;
@@ -126,7 +127,7 @@ static int sock_accept(struct call *c, struct sockaddr *sa, socklen_t *len, int 
 SHIM_EXPORT int accept4(int fd, struct sockaddr *sa, socklen_t *len, int flags)
 {
     struct call c;
-    if (unlikely(call_begin(&c, fd, "accept4", CALL_LISTENER)))
+    if (unlikely(call_begin(&c, fd, "accept4", CALL_ANY)))
         return (int)call_end(&c, sock_accept(&c, sa, len, flags));
     const int new_fd = real_ready()->accept4(fd, sa, len, flags);
     if (unlikely(new_fd >= 0 && fd_entry(new_fd) != 0))
@@ -137,7 +138,7 @@ SHIM_EXPORT int accept4(int fd, struct sockaddr *sa, socklen_t *len, int flags)
 SHIM_EXPORT int accept(int fd, struct sockaddr *sa, socklen_t *len)
 {
     struct call c;
-    if (unlikely(call_begin(&c, fd, "accept", CALL_LISTENER)))
+    if (unlikely(call_begin(&c, fd, "accept", CALL_ANY)))
         return (int)call_end(&c, sock_accept(&c, sa, len, 0));
     const int new_fd = real_ready()->accept(fd, sa, len);
     if (unlikely(new_fd >= 0 && fd_entry(new_fd) != 0))

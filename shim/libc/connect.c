@@ -73,6 +73,16 @@ static int open_from(struct call *c, struct tcp_conn *conn, const struct ip_addr
     return -EADDRNOTAVAIL;
 }
 
+/* What shutdown() said before connect() holds for the kernel's connection too, as in Linux. */
+static void carry_shutdown(const struct call *c)
+{
+    const struct tcp_conn *conn = c->us->conn;
+    if (conn != NULL && tcp_reading_shut(conn))
+        raw_syscall(SYS_shutdown, c->fd, SHUT_RD, 0, 0, 0, 0);
+    if (conn != NULL && tcp_writing_shut(conn))
+        raw_syscall(SYS_shutdown, c->fd, SHUT_WR, 0, 0, 0, 0);
+}
+
 /* Sends the SYN, or decides for the kernel (CALL_PASS). */
 static int64_t start_connect(struct call *c, const struct endpoint *remote)
 {
@@ -83,7 +93,9 @@ static int64_t start_connect(struct call *c, const struct endpoint *remote)
     if (d.verdict == VERDICT_FAIL)
         return -d.err;
     if (d.verdict == VERDICT_KERNEL) {
-        guard_release_unused(); /* one that is not needed any more would swallow a SYN to its port */
+        guard_release_unused(); /* one that is not needed any more would swallow a SYN to its port
+                                 */
+        carry_shutdown(c);
         usock_to_kernel(&c->cx, us);
         return CALL_PASS;
     }

@@ -173,6 +173,11 @@ static int refuse_bind(const struct call *c, const struct sockaddr *sa, socklen_
     int r = sockaddr_parse(c->us->family, sa, len, &want);
     if (r < 0)
         return r;
+    int free_bind = 0;
+    socklen_t len_of_int = sizeof(free_bind);
+    raw_getsockopt(c->fd, IPPROTO_IP, IP_FREEBIND, &free_bind, &len_of_int);
+    if (c->us->family == AF_INET6 || free_bind != 0)
+        return -EINVAL; /* the address is not looked at */
     want.port = 0;
     union sockaddr_any name;
     const socklen_t name_len = sockaddr_make(c->us->family, &want, &name);
@@ -389,6 +394,9 @@ void sock_unguard(struct call *c)
 void sock_unlisten(struct call *c)
 {
     struct usock *us = c->us;
+    struct tcp_conn *conn = usock_conn(&c->cx, us);
+    if (conn != NULL)
+        *tcp_opts(conn) = *tcp_listener_opts(us->listener); /* its options stay */
     tcp_listener_close(&c->cx, us->listener);
     us->listener = NULL;
     us->kind = USOCK_UNDECIDED;

@@ -123,7 +123,7 @@ static int sock_setsockopt(struct call *c, int level, int name, const void *val,
     if (o != NULL && (o->flags & OPTION_REFUSED) != 0)
         return -ENOPROTOOPT;
     if (o != NULL && (o->flags & OPTION_HOT) != 0 && c->us->kind != USOCK_UNDECIDED) {
-        if (len < sizeof(int))
+        if ((int)len < (int)sizeof(int))
             return -EINVAL;
         if (val == NULL)
             return -EFAULT;

@@ -12,6 +12,7 @@
 
 #include "shim/core/raw.h"
 #include "shim/libc/sockopt.h"
+#include "shim/wait/wait.h"
 
 /* Names that Debian 12's headers may lack, from the kernel's (asm-generic/socket.h, linux/in.h). */
 enum {
@@ -200,6 +201,22 @@ static int set_rcvbuf(struct call *c, const void *val, socklen_t len)
     return set_buffer(c, SO_RCVBUF, true);
 }
 
+/* Linux's tcp_set_rcvlowat(): what is there may be enough now, and who waits must hear of it. */
+static int set_rcvlowat(struct call *c, const void *val, socklen_t len)
+{
+    (void)val, (void)len;
+    struct tcp_opts *opts = option_opts(c);
+    if (opts == NULL)
+        return -ENOBUFS;
+    int value = 0;
+    socklen_t size = sizeof(value);
+    raw_getsockopt(c->fd, SOL_SOCKET, SO_RCVLOWAT, &value, &size);
+    opts->rcvlowat = (uint32_t)value;
+    if (c->us->conn != NULL && (tcp_poll(c->us->conn) & TCP_EV_IN) != 0)
+        wait_notify(&c->cx, c->us, TCP_EV_IN | TCP_EV_PRI);
+    return 0;
+}
+
 /* As the buffers are now, autotuning included. */
 static int64_t get_buffer(struct call *c, bool receive, void *val, socklen_t *len)
 {
@@ -360,7 +377,7 @@ const struct option options[] = {
     {SOL_SOCKET, SO_SNDBUFFORCE,     FIELD_NONE, 0, 0, set_sndbuf, NULL},
     {SOL_SOCKET, SO_RCVBUF,          FIELD_NONE, 0, 0, set_rcvbuf, get_rcvbuf},
     {SOL_SOCKET, SO_RCVBUFFORCE,     FIELD_NONE, 0, 0, set_rcvbuf, NULL},
-    {SOL_SOCKET, SO_RCVLOWAT,        FIELD_U32,  OPTION_READBACK, AT(rcvlowat), NULL, NULL},
+    {SOL_SOCKET, SO_RCVLOWAT,        FIELD_U32,  0, AT(rcvlowat), set_rcvlowat, NULL},
     {SOL_SOCKET, SO_PRIORITY,        FIELD_U8,   0, AT(priority), NULL, NULL},
     {SOL_SOCKET, SO_ACCEPTCONN,      FIELD_NONE, 0, 0, NULL, get_acceptconn},
     {SOL_SOCKET, SO_PEEK_OFF,        FIELD_NONE, 0, 0, set_peek_off, get_peek_off},

@@ -69,6 +69,8 @@ static int64_t socket_to_pipe(int in, int out, size_t len, unsigned flags, char 
 static int64_t pipe_to_socket(int in, int out, size_t len, unsigned flags, char *buffer)
 {
     const bool nonblock = (flags & SPLICE_F_NONBLOCK) != 0;
+    if ((raw_fcntl(out, F_GETFL, 0) & O_APPEND) != 0)
+        return -EINVAL;
     int64_t r = pipe_ready(in, POLLIN, !nonblock);
     if (r <= 0)
         return r < 0 ? r : -EAGAIN;

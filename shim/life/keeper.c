@@ -6,9 +6,9 @@
  * keeper's hands, and it starts while the program goes on. The service thread collects the child
  * in between.
  *
- * A program that is the init of its container, or adopts orphans (PR_SET_CHILD_SUBREAPER), would
- * get the grandchild back as a child with SIGCHLD: there it is a direct child without a signal,
- * which only waits with __WALL or __WCLONE see.
+ * A program that adopts orphans (PR_SET_CHILD_SUBREAPER) would get the grandchild back as a child
+ * with SIGCHLD: it does not adopt for as long as the birth takes. The init of a container always
+ * does, and takes everybody with it when it ends: it gets no keeper.
  */
 #define _GNU_SOURCE
 #include "shim/life/keeper.h"
@@ -123,7 +123,6 @@ void keeper_prepare(int arena)
 struct birth {
     char *argv[5];
     int fds[KEEPER_FD_END + 1]; /* by their new numbers; the last is the executable; -1: none */
-    bool direct;
     int32_t pid;
     int error;
 };
@@ -189,7 +188,13 @@ static bool adopts_orphans(void)
 {
     int adopts = 0;
     const long r = raw_syscall(SYS_prctl, PR_GET_CHILD_SUBREAPER, (long)&adopts, 0, 0, 0, 0);
-    return raw_getpid() == 1 || (r == 0 && adopts != 0);
+    return r == 0 && adopts != 0;
+}
+
+static void wait_for(int32_t child)
+{
+    while (raw_syscall(SYS_wait4, child, 0, __WCLONE, 0, 0, 0) == -EINTR)
+        ;
 }
 
 /* The child by which it is born, or negative. */
@@ -198,7 +203,6 @@ static int32_t conceive(struct birth *b)
     static char base[20], size[20], stack[20];
     *b = (struct birth){
         .argv = {(char *)NAME, base, size, stack, NULL},
-        .direct = adopts_orphans(),
         .error = -ECHILD, /* when the second clone does not come about */
     };
     snprintf(base, sizeof(base), "%lx", (unsigned long)(uintptr_t)stack_arena(engine.st));
@@ -209,15 +213,20 @@ static int32_t conceive(struct birth *b)
     b->fds[KEEPER_FD_CUSTODY] = keeper.in;
     b->fds[KEEPER_FD_ADDRESS] = own_address_fd();
     b->fds[KEEPER_FD_END] = keeper.program;
-    if (b->direct)
-        return b->pid = clone(grandchild, stacks[0] + STACK_BYTES, CLONE_VM | CLONE_VFORK, b);
-    return clone(intermediate, stacks[0] + STACK_BYTES, CLONE_VM, b);
+    if (!adopts_orphans())
+        return clone(intermediate, stacks[0] + STACK_BYTES, CLONE_VM, b);
+    raw_syscall(SYS_prctl, PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0, 0);
+    const int32_t child = clone(intermediate, stacks[0] + STACK_BYTES, CLONE_VM | CLONE_VFORK, b);
+    if (child > 0)
+        wait_for(child);
+    raw_syscall(SYS_prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0, 0);
+    return child;
 }
 
 /* A sandbox may kill for what a program with kernel sockets would never do. */
 static bool sandboxed(void)
 {
-    return raw_syscall(SYS_prctl, PR_GET_SECCOMP, 0, 0, 0, 0, 0) != 0;
+    return raw_syscall(SYS_prctl, PR_GET_SECCOMP, 0, 0, 0, 0, 0) > 0;
 }
 
 static bool alive(int32_t pid)
@@ -237,7 +246,7 @@ void keeper_begin(void)
     const uint64_t all = UINT64_MAX;
     uint64_t before;
     int32_t child = -1;
-    if (!sandboxed()) {
+    if (raw_getpid() != 1 && !sandboxed()) {
         raw_sigprocmask(SIG_SETMASK, &all, &before);
         child = conceive(&birth);
         raw_sigprocmask(SIG_SETMASK, &before, NULL);
@@ -259,9 +268,7 @@ static void collect(void)
     const int32_t child = __atomic_exchange_n(&keeper.child, 0, __ATOMIC_ACQ_REL);
     if (child == 0)
         return;
-    if (!birth.direct || birth.error != 0)
-        while (raw_syscall(SYS_wait4, child, 0, __WCLONE, 0, 0, 0) == -EINTR)
-            ;
+    wait_for(child); /* or it was waited for: ECHILD */
     const bool born = birth.error == 0 && birth.pid > 0;
     __atomic_store_n(&engine.sh->keeper, born ? birth.pid : KEEPER_IMPOSSIBLE, __ATOMIC_RELEASE);
 }
@@ -278,8 +285,7 @@ bool keeper_start(void)
         raw_ppoll(NULL, 0, &pause);
         state = __atomic_load_n(&engine.sh->keeper, __ATOMIC_ACQUIRE);
     }
-    /* The init of a container takes everybody with it. */
-    return raw_getpid() != 1 && alive(state);
+    return alive(state);
 }
 
 /* ---- guards ---- */

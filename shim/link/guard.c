@@ -122,9 +122,9 @@ static uint16_t port_of(int fd)
 static void drop_kept(unsigned i)
 {
     const int on = 1;
+    keeper_let_go(kept[i].fd, kept[i].port); /* takes a while: before the port is open */
     raw_setsockopt(kept[i].fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
     raw_syscall(SYS_shutdown, kept[i].fd, SHUT_RDWR, 0, 0, 0, 0);
-    keeper_let_go(kept[i].fd, kept[i].port);
     fd_release_internal(kept[i].fd);
     kept[i] = kept[--nkept];
 }

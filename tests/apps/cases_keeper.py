@@ -42,12 +42,12 @@ def unsent(run):
     run.check(server.stdout().strip() == taken, f"{server.stdout().strip()} of {taken} bytes arrived")
 
 
-@case("keeper-unseen", pairings=("UK",), sizes=("-",), kernel=False)
+@case("keeper-unseen", pairings=("UK",), sizes=("plain", "adopts"), kernel=False)
 def unseen(run):
     """No child, no SIGCHLD, no descriptor of the program is the keeper's."""
     server = run.server([PYTHON, ENDER, "sink", PORT], PORT)
-    client = run.start("client", [PYTHON, ENDER, "family", run.server_addr, PORT],
-                       run.client_host, True)
+    client = run.start("client", [PYTHON, ENDER, "family", run.server_addr, PORT] +
+                       ["adopts"] * (run.size == "adopts"), run.client_host, True)
     run.check(wait_for(lambda: keepers(run.client_host), 3), "there is no keeper")
     for pid in keepers(run.client_host):
         with open(f"/proc/{pid}/stat", encoding="ascii") as file:

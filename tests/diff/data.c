@@ -439,7 +439,39 @@ static void op_sendfile(struct world *w)
     settle(w);
 }
 
+/* splice() in either direction, through a pipe of its own. */
+static void op_splice(struct world *w)
+{
+    const unsigned slot = pick_slot(w, SLOT_SOCKET, true);
+    const int fd = fd_of(w, slot);
+    const size_t len = send_size(w);
+    int ends[2];
+    if (w->urgent) /* Linux's splice() stands still at the mark, the shim's passes over it as recv()
+                    */
+        return;
+    if (pipe2(ends, O_NONBLOCK | O_CLOEXEC) < 0)
+        return;
+    long r;
+    int err;
+    if (once_in(w, 2)) {
+        fill_pattern(w, len);
+        const ssize_t ready = write(ends[1], buffer, len);
+        say("%s splice from pipe(%zu of %zd)", slot_name(slot), len + 1, ready);
+        r = splice(ends[0], NULL, fd, NULL, len + 1, SPLICE_F_NONBLOCK);
+        err = errno;
+    } else {
+        say("%s splice to pipe(%zu)", slot_name(slot), len);
+        r = splice(fd, NULL, ends[1], NULL, len, SPLICE_F_NONBLOCK);
+        err = errno;
+        say_bytes(r > 0 ? read(ends[0], buffer, BUFFER) : 0);
+    }
+    say_result(r, err);
+    close(ends[0]);
+    close(ends[1]);
+    settle(w);
+}
+
 const struct operation data_operations[] = {
     {26, op_send}, {26, op_recv}, {6, op_drain},    {5, op_send_urgent}, {2, op_cork},
-    {4, op_ioctl}, {2, op_wrong}, {1, op_sendfile}, {0, NULL},
+    {4, op_ioctl}, {2, op_wrong}, {1, op_sendfile}, {2, op_splice},      {0, NULL},
 };

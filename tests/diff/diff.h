@@ -31,6 +31,8 @@ struct slot {
     int fd;        /* -1: nothing; a number that was closed may stay behind in `stale` */
     int stale;     /* the last number it had */
     unsigned file; /* number of the open file: duplicates share it */
+    bool v6;       /* an AF_INET6 socket: its addresses are mapped ones */
+    bool stays;    /* its members of sets could not move to the kernel as they are: see ready.c */
     bool mixed;    /* a set with members other than user-stack sockets: order is not compared */
     bool used;     /* was connected, or tried */
     bool apart;    /* a socket that the shim leaves to the kernel (nobody listened) */
@@ -99,10 +101,15 @@ void world_end(struct world *w);
 /* ---- addresses (world.c) ---- */
 
 struct sockaddr_in address(const struct world *w, uint16_t port);
+/* As the slot's socket takes an address: mapped (RFC 4291 2.5.5.2) for AF_INET6. Returns its
+ * length. */
+socklen_t address_for(const struct world *w, unsigned slot, const struct sockaddr_in *sa,
+                      socklen_t len, struct sockaddr_storage *out);
+socklen_t address_size(const struct world *w, unsigned slot);
 /* The port that a socket is bound to; 0: none. */
 uint16_t port_of(int fd);
 /* slot: the socket whose name or peer it is, -1: none. */
-void say_address(const struct world *w, int slot, const struct sockaddr_in *sa, socklen_t len);
+void say_address(const struct world *w, int slot, const void *given, socklen_t len);
 
 /* ---- settle.c ---- */
 
@@ -119,6 +126,8 @@ struct operation {
 };
 extern const struct operation life_operations[], data_operations[], option_operations[],
     ready_operations[]; /* each ends with a NULL */
+/* Every slot of the same file stays (see struct slot). */
+void mark_stays(struct world *w, unsigned slot);
 /* A listener, a connection to it and its accepted end. */
 void life_pair(struct world *w);
 void life_listener(struct world *w);

@@ -28,12 +28,15 @@ static void tame(int fd)
 static unsigned new_socket(struct world *w, int type)
 {
     const unsigned slot = slot_for_new(w, SLOT_SOCKET);
-    const int fd = socket(AF_INET, type, 0);
+    const bool v6 = once_in(w, 5);
+    const int fd = socket(v6 ? AF_INET6 : AF_INET, type, 0);
     const int err = errno;
     slot_open(w, slot, fd);
     if (fd >= 0)
         tame(fd);
-    say("socket(%s%s) as %s", (type & SOCK_NONBLOCK) != 0 ? "NONBLOCK" : "blocking",
+    w->slot[slot].v6 = v6;
+    say("socket(%s%s%s) as %s", v6 ? "IPv6 " : "",
+        (type & SOCK_NONBLOCK) != 0 ? "NONBLOCK" : "blocking",
         (type & SOCK_CLOEXEC) != 0 ? " CLOEXEC" : "", slot_name(slot));
     say_result(fd, err);
     return slot;
@@ -69,7 +72,9 @@ static int say_bind(struct world *w, unsigned slot, const struct sockaddr_in *sa
     say("bind(%s, ", slot_name(slot));
     say_address(w, -1, sa, len);
     say(")");
-    const int r = bind(fd, (const struct sockaddr *)sa, len);
+    struct sockaddr_storage room;
+    len = address_for(w, slot, sa, len, &room);
+    const int r = bind(fd, (const struct sockaddr *)&room, len);
     say_result(r, errno);
     if (r == 0 && w->nports < PORTS)
         w->ports[w->nports++] = port_of(fd);
@@ -125,9 +130,7 @@ static void op_bind(struct world *w)
     default:
         break;
     }
-    struct sockaddr_storage room = {0};
-    memcpy(&room, &sa, sizeof(sa));
-    say_bind(w, slot, (const struct sockaddr_in *)&room, len);
+    say_bind(w, slot, &sa, len);
 }
 
 static void say_listen(struct world *w, unsigned slot, int backlog)
@@ -158,13 +161,19 @@ void life_listener(struct world *w)
     say_listen(w, slot, PICK(w, 0, 1, 4, 8, 8));
 }
 
+static void mark_used(struct world *w, unsigned slot)
+{
+    for (unsigned i = 0; i < SLOTS; i++)
+        w->slot[i].used |= w->slot[i].file == w->slot[slot].file;
+}
+
 /* Nobody may listen there: the shim leaves such a connection to the kernel, and its place in sets.
  */
 static void set_apart(struct world *w, unsigned slot)
 {
     for (unsigned i = 0; i < SLOTS; i++) {
         if (w->slot[i].file == w->slot[slot].file)
-            w->slot[i].used = w->slot[i].apart = true;
+            w->slot[i].apart = true;
         if (kind_of(i) == SLOT_SET)
             w->slot[i].mixed = true;
     }
@@ -177,9 +186,11 @@ static void say_connect(struct world *w, unsigned slot, const struct sockaddr_in
     say("connect(%s, ", slot_name(slot));
     say_address(w, -1, sa, len);
     say(")");
-    const int r = connect(fd, (const struct sockaddr *)sa, len);
+    struct sockaddr_storage room;
+    len = address_for(w, slot, sa, len, &room);
+    const int r = connect(fd, (const struct sockaddr *)&room, len);
     say_result(r, errno);
-    w->slot[slot].used = true;
+    mark_used(w, slot);
     if (!served)
         set_apart(w, slot);
     settle(w);
@@ -218,7 +229,7 @@ static void op_connect_wrong(struct world *w)
         sa.sin_family = AF_UNSPEC;
         break;
     default:
-        if (sa.sin_port == 0)
+        if (sa.sin_port == 0 || w->slot[slot].stays)
             return;
         valid = true;
         break;
@@ -231,8 +242,8 @@ static unsigned say_accept(struct world *w, unsigned listener)
     const int fd = fd_of(w, listener);
     const unsigned slot = slot_for_new(w, SLOT_SOCKET);
     const int flags = PICK(w, SOCK_NONBLOCK, SOCK_NONBLOCK, SOCK_NONBLOCK | SOCK_CLOEXEC, 0, 0x7);
-    struct sockaddr_in sa = {0};
-    socklen_t len = sizeof(sa);
+    struct sockaddr_storage sa = {0};
+    socklen_t len = address_size(w, listener);
     const bool named = once_in(w, 2), plain = flags == 0;
     if (named && once_in(w, 8))
         len = (socklen_t)PICK(w, 0, 2, 8, -1);
@@ -242,7 +253,9 @@ static unsigned say_accept(struct world *w, unsigned listener)
     say("accept(%s, flags %#x) as %s", slot_name(listener), flags, slot_name(slot));
     const int r = plain ? accept(fd, to, to_len) : accept4(fd, to, to_len, flags);
     const int err = errno;
+    const bool v6 = w->slot[listener].v6;
     slot_open(w, slot, r);
+    w->slot[slot].v6 = v6;
     if (r >= 0 && named) {
         say(" ");
         say_address(w, (int)slot, &sa, room < len ? room : len);
@@ -287,7 +300,7 @@ static void op_shutdown(struct world *w)
     say("shutdown(%s, %d)", slot_name(slot), how);
     const int r = shutdown(fd_of(w, slot), how);
     say_result(r, errno);
-    w->slot[slot].used = true; /* also when it was a listener, or nothing yet */
+    mark_used(w, slot); /* also when it was a listener, or nothing yet */
     settle(w);
 }
 
@@ -309,7 +322,9 @@ static void op_close(struct world *w)
 
 static void copy_marks(struct world *w, unsigned to, unsigned from)
 {
+    w->slot[to].v6 = w->slot[from].v6;
     w->slot[to].used = w->slot[from].used;
+    w->slot[to].stays = w->slot[from].stays;
     w->slot[to].file = w->slot[from].file;
     w->slot[to].mixed = w->slot[from].mixed;
     w->slot[to].apart = w->slot[from].apart;
@@ -360,6 +375,7 @@ static void op_dup2(struct world *w)
         : flags == 0 ? "3"
                      : "3 flags",
         slot_name(from), slot_name(to));
+    mark_stays(w, to);
     const int r = flags < 0 ? dup2(fd_of(w, from), target) : dup3(fd_of(w, from), target, flags);
     const int err = errno;
     if (r >= 0 && from != to) {
@@ -373,7 +389,7 @@ static void op_dup2(struct world *w)
 static void say_name(struct world *w, unsigned slot, bool peer)
 {
     struct sockaddr_storage sa = {0};
-    socklen_t room = sizeof(struct sockaddr_in);
+    socklen_t room = address_size(w, slot);
     if (once_in(w, 6))
         room = (socklen_t)PICK(w, 0, 2, 8, 100, -1);
     socklen_t len = room;
@@ -382,7 +398,7 @@ static void say_name(struct world *w, unsigned slot, bool peer)
     const int err = errno;
     if (r == 0) {
         say(" ");
-        say_address(w, (int)slot, (struct sockaddr_in *)&sa, room < len ? room : len);
+        say_address(w, (int)slot, &sa, room < len ? room : len);
         say(" %u", len);
     }
     say_result(r, err);

@@ -145,6 +145,17 @@ static uint32_t some_epoll_events(struct world *w, bool exclusive_too)
     return events;
 }
 
+/*
+ * When a socket turns out to be the kernel's, its members of sets move to the kernel's sets. That
+ * of a number that was closed while a duplicate lives on is lost then, and a one-shot member that
+ * was reported tells of HUP once more: epoll_ctl(2) makes neither as it was.
+ */
+void mark_stays(struct world *w, unsigned slot)
+{
+    for (unsigned i = 0; i < SLOTS; i++)
+        w->slot[i].stays |= w->slot[i].file == w->slot[slot].file;
+}
+
 /* The set has members of both kinds from now on. */
 static void mix(struct world *w, unsigned file)
 {
@@ -173,6 +184,8 @@ static void say_ctl(struct world *w, unsigned set, int op, unsigned slot)
     const int err = errno;
     if (r == 0 && op != EPOLL_CTL_DEL && !tcp)
         mix(w, w->slot[set].file);
+    if ((event.events & EPOLLONESHOT) != 0)
+        mark_stays(w, slot);
     say_result(r, err);
 }
 
@@ -215,7 +228,8 @@ static void op_wait(struct world *w)
     if (once_in(w, 60))
         max = PICK(w, 0, -1);
     const int how = PICK(w, 0, 0, 1, 2);
-    const int timeout = once_in(w, 40) ? 2 : 0;
+    /* Waiting, the shim asks the kernel's side of a busy set only now and then. */
+    const int timeout = once_in(w, 40) && !s->mixed ? 2 : 0;
     const struct timespec span = {.tv_nsec = timeout * 1000000L};
     const int fd = fd_of(w, set);
     say("epoll_wait(%s, %d)", slot_name(set), max);

@@ -194,6 +194,7 @@ void slot_close(struct world *w, unsigned slot)
     if (s->fd < 0)
         return;
     say("close(%s)", slot_name(slot));
+    mark_stays(w, slot);
     const int r = close(s->fd);
     const int err = errno;
     s->fd = -1;
@@ -290,8 +291,48 @@ static void say_port(const struct world *w, int slot, uint16_t port)
     say(" some port");
 }
 
-void say_address(const struct world *w, int slot, const struct sockaddr_in *sa, socklen_t len)
+socklen_t address_size(const struct world *w, unsigned slot)
 {
+    return w->slot[slot].v6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
+}
+
+socklen_t address_for(const struct world *w, unsigned slot, const struct sockaddr_in *sa,
+                      socklen_t len, struct sockaddr_storage *out)
+{
+    memset(out, 0, sizeof(*out));
+    if (!w->slot[slot].v6 || sa->sin_family != AF_INET || len != sizeof(*sa)) {
+        memcpy(out, sa, len < sizeof(*sa) ? len : sizeof(*sa));
+        return len;
+    }
+    struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)out;
+    in6->sin6_family = AF_INET6;
+    in6->sin6_port = sa->sin_port;
+    if (sa->sin_addr.s_addr != htonl(INADDR_ANY)) {
+        in6->sin6_addr.s6_addr[10] = in6->sin6_addr.s6_addr[11] = 0xff;
+        memcpy(&in6->sin6_addr.s6_addr[12], &sa->sin_addr, 4);
+    }
+    return sizeof(*in6);
+}
+
+/* An address that a call gave, an IPv6 one in full as IPv4. */
+static struct sockaddr_in plain(const void *given, socklen_t len)
+{
+    struct sockaddr_in sa = {0};
+    const struct sockaddr_in6 *in6 = given;
+    memcpy(&sa, given, len < sizeof(sa) ? len : sizeof(sa));
+    if (len < sizeof(*in6) || in6->sin6_family != AF_INET6)
+        return sa;
+    static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
+    if (memcmp(in6->sin6_addr.s6_addr, mapped, sizeof(mapped)) == 0)
+        memcpy(&sa.sin_addr, &in6->sin6_addr.s6_addr[12], 4);
+    else
+        memcpy(&sa.sin_addr, in6->sin6_addr.s6_addr, 4);
+    return sa;
+}
+
+void say_address(const struct world *w, int slot, const void *given, socklen_t len)
+{
+    const struct sockaddr_in full = plain(given, len), *sa = &full;
     say("[%u", len);
     if (len >= sizeof(sa->sin_family))
         say(" family %u", sa->sin_family);

@@ -2,10 +2,11 @@
 
     unsent ADDRESS PORT HOW   sends until nothing more is taken, says how much, and ends by HOW
     sink PORT                 accepts one, waits a while, reads to the end, says how much it was
-    family ADDRESS PORT       looks for children that are not its own
+    family ADDRESS PORT [adopts]  looks for children that are not its own
     idle WHAT                 a while without a connection, but perhaps with a socket
     hold PORT                 accepts, answers "ready", and sleeps
 """
+import ctypes
 import errno
 import os
 import select
@@ -15,6 +16,7 @@ import sys
 import time
 
 SO_SNDBUFFORCE = 32
+PR_SET_CHILD_SUBREAPER = 36
 
 def end(how):
     if how == "exit":
@@ -69,7 +71,9 @@ def no_child():
         assert error.errno == errno.ECHILD, error
 
 
-def family(address, port):
+def family(address, port, adopts=""):
+    if adopts:
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     signals = []
     signal.signal(signal.SIGCHLD, lambda *_: signals.append(1))
     sock = socket.create_connection((address, int(port)))
