@@ -37,7 +37,7 @@ SHIM_OBJ       := $(SHIM_SRC:%.c=$(BUILD)/%.o)
 ASAN_STACK_OBJ := $(STACK_SRC:%.c=$(BUILD)/asan/%.o)
 ASAN_TEST_OBJ  := $(TEST_SRC:%.c=$(BUILD)/asan/%.o)
 FUZZ_STACK_OBJ := $(STACK_SRC:%.c=$(BUILD)/fuzz/obj/%.o)
-BENCH_BIN      := $(BENCH_SRC:%.c=$(BUILD)/%)
+BENCH_BIN      := $(BUILD)/bench/rtt $(BUILD)/bench/conn $(BUILD)/bench/cubic.so
 FUZZ_BIN       := $(FUZZ_SRC:tests/fuzz/%.c=$(BUILD)/fuzz/%)
 KEEPER_OBJ     := $(KEEPER_SRC:%.c=$(BUILD)/%.o)
 ALL_OBJ        := $(STACK_OBJ) $(SHIM_OBJ) $(KEEPER_OBJ) $(ASAN_STACK_OBJ) $(ASAN_TEST_OBJ)
@@ -131,6 +131,10 @@ sim: $(BUILD)/asan/sim
 $(BUILD)/bench/%: bench/%.c bench/net.h
 	@mkdir -p $(@D)
 	$(CC) $(BASE) $(WARN) $(CFLAGS) -o $@ $<
+
+$(BUILD)/bench/%.so: bench/%.c
+	@mkdir -p $(@D)
+	$(CC) $(BASE) $(WARN) $(CFLAGS) -fPIC -shared -o $@ $<
 
 # Measurements, not tests: nothing of them decides about `make check`.
 bench: all $(BENCH_BIN)

@@ -23,42 +23,41 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "tests", "lab"))
 from lab import Lab, end_group, require, wait_for  # noqa: E402  (the path above comes first)
 
+PORT = 8000
 PAIRS = ("K-K", "U-K", "K-U", "U-U")
 
 
 class Bench:
     """What a measure needs: it starts one server, runs one client and returns numbers by name."""
 
-    def __init__(self, lab, args, directory):
-        self.lab = lab
+    def __init__(self, args, directory):
+        self.lab = None  # a new one for each measurement: what an earlier one left behind is gone
         self.build = os.path.abspath(args.build)
         self.seconds = args.seconds
         self.directory = directory
-        self.libraries = {"U": os.path.join(self.build, "libtcpshim.so"), "K": None}
+        self.libraries = {"U": os.path.join(self.build, "libtcpshim.so"),
+                          "K": self.program("cubic.so")}
         if args.against:
             self.libraries["V"] = os.path.abspath(args.against)
-        self.port = 20000
         self.pair = None
 
     def program(self, name):
         return os.path.join(self.build, "bench", name)
 
     def _env(self, side):
-        library = self.libraries[side]
-        return {"LD_PRELOAD": library} if library else None
+        return {"LD_PRELOAD": self.libraries[side]}
 
     def server(self, make_argv):
-        """make_argv(port) in host a, on a port that no earlier measure has used."""
-        self.port += 1
-        process = self.lab.popen(self.lab.a, make_argv(str(self.port)), self._env(self.pair[2]),
+        """make_argv(port) in host a, once it listens."""
+        process = self.lab.popen(self.lab.a, make_argv(str(PORT)), self._env(self.pair[2]),
                                  stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        if not wait_for(lambda: self.lab.a.kernel_listens(self.port), 10):
+        if not wait_for(lambda: self.lab.a.kernel_listens(PORT), 10):
             raise RuntimeError("the server does not listen")
         return process
 
     def client(self, make_argv):
         """make_argv(address, port) in host b; its standard output."""
-        argv = make_argv(self.lab.a.addr, str(self.port))
+        argv = make_argv(self.lab.a.addr, str(PORT))
         process = self.lab.popen(self.lab.b, argv, self._env(self.pair[0]),
                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         try:
@@ -83,9 +82,10 @@ class Bench:
 
 
 def bulk(bench, streams):
+    seconds = str(max(1, round(bench.seconds)))
     text = bench.both(lambda port: ["iperf3", "-s", "-1", "-p", port],
-                      lambda addr, port: ["iperf3", "-c", addr, "-p", port, "-C", "cubic", "-J", "-P",
-                                          str(streams), "-t", str(max(1, round(bench.seconds)))])
+                      lambda addr, port: ["iperf3", "-c", addr, "-p", port, "-J", "-P", str(streams),
+                                          "-t", seconds])
     end = json.loads(text)["end"]
     received = end["sum_received"]
     cpu = end["cpu_utilization_percent"]
@@ -163,7 +163,8 @@ def run_measure(bench, measure, pairs, rounds):
         for pair in pairs:
             bench.pair = pair
             try:
-                got = function(bench, *arguments)
+                with Lab() as bench.lab:
+                    got = function(bench, *arguments)
             except (RuntimeError, ValueError, KeyError, AttributeError) as error:
                 print(f"bench: {name} {pair}: {error}", file=sys.stderr)
                 got = {}
@@ -229,11 +230,11 @@ def main():
               "kernel": os.uname().release, "processors": os.cpu_count(), "measures": []}
     print(f"{'measure':<11} {'unit':<9} {'pair':<4} {'median':>10}  ratio to {args.pairs[0]} "
           f"[spread], target; {args.rounds} rounds of {args.seconds:g} s")
-    with Lab() as lab, tempfile.TemporaryDirectory(prefix="tcpshim-bench-") as directory:
+    with tempfile.TemporaryDirectory(prefix="tcpshim-bench-") as directory:
         os.chmod(directory, 0o755)
         with open(os.path.join(directory, "page"), "wb") as page:
             page.write(b"x" * 1024)
-        bench = Bench(lab, args, directory)
+        bench = Bench(args, directory)
         for measure in MEASURES:
             if args.only and measure[0] not in args.only:
                 continue
