@@ -4,6 +4,7 @@
 #   make demo        two hosts in network namespaces, three transfers, what happened on each
 #   make check       all test suites; ends with `N passed, N failed, N skipped`
 #   make sim         SEEDS simulated runs from seed FIRST     make fuzz    each fuzzer for FUZZ_TIME seconds
+#   make bench       kernel and user stack side by side, paired runs       make bench-quick  under 3 minutes
 #   make soak        long simulation and 1 GB transfers       make lint    clang-tidy and cppcheck
 #   make format      clang-format                             make clean
 #   make install-deps  every Debian package that the above need
@@ -26,15 +27,17 @@ PYTHON := /usr/bin/python3
 STACK_SRC := $(wildcard stack/*.c stack/*/*.c)
 KEEPER_SRC := $(wildcard shim/keeper/*.c)
 SHIM_SRC  := $(filter-out $(KEEPER_SRC),$(wildcard shim/*.c shim/*/*.c))
+BENCH_SRC := $(wildcard bench/*.c)
 TEST_SRC  := $(wildcard tests/unit/*.c tests/packet/*.c tests/sim/*.c)
 FUZZ_SRC  := $(wildcard tests/fuzz/fuzz_*.c)
-HEADERS   := $(wildcard stack/*.h stack/*/*.h shim/*.h shim/*/*.h tests/*/*.h)
+HEADERS   := $(wildcard stack/*.h stack/*/*.h shim/*.h shim/*/*.h tests/*/*.h bench/*.h)
 
 STACK_OBJ      := $(STACK_SRC:%.c=$(BUILD)/%.o)
 SHIM_OBJ       := $(SHIM_SRC:%.c=$(BUILD)/%.o)
 ASAN_STACK_OBJ := $(STACK_SRC:%.c=$(BUILD)/asan/%.o)
 ASAN_TEST_OBJ  := $(TEST_SRC:%.c=$(BUILD)/asan/%.o)
 FUZZ_STACK_OBJ := $(STACK_SRC:%.c=$(BUILD)/fuzz/obj/%.o)
+BENCH_BIN      := $(BUILD)/bench/rtt $(BUILD)/bench/conn $(BUILD)/bench/cubic.so
 FUZZ_BIN       := $(FUZZ_SRC:tests/fuzz/%.c=$(BUILD)/fuzz/%)
 KEEPER_OBJ     := $(KEEPER_SRC:%.c=$(BUILD)/%.o)
 ALL_OBJ        := $(STACK_OBJ) $(SHIM_OBJ) $(KEEPER_OBJ) $(ASAN_STACK_OBJ) $(ASAN_TEST_OBJ)
@@ -43,7 +46,7 @@ ALL_OBJ        := $(STACK_OBJ) $(SHIM_OBJ) $(KEEPER_OBJ) $(ASAN_STACK_OBJ) $(ASA
 TEST_BIN := $(if $(wildcard tests/unit/*.c),$(BUILD)/asan/unit $(BUILD)/asan/unit_ip) \
 	$(foreach suite,packet sim,$(if $(wildcard tests/$(suite)/*.c),$(BUILD)/asan/$(suite)))
 
-.PHONY: all tests fuzzers demo check sim soak fuzz lint tidy cppcheck format clean install-deps FORCE
+.PHONY: all tests fuzzers demo check sim bench bench-quick soak fuzz lint tidy cppcheck format clean install-deps FORCE
 all: $(BUILD)/libtcpshim.so $(BUILD)/tcpshim-keeper
 tests: $(TEST_BIN)
 fuzzers: $(FUZZ_BIN)
@@ -125,6 +128,24 @@ check:
 sim: $(BUILD)/asan/sim
 	$(BUILD)/asan/sim --seeds $(SEEDS) --first $(FIRST)
 
+$(BUILD)/bench/%: bench/%.c bench/net.h
+	@mkdir -p $(@D)
+	$(CC) $(BASE) $(WARN) $(CFLAGS) -o $@ $<
+
+$(BUILD)/bench/%.so: bench/%.c
+	@mkdir -p $(@D)
+	$(CC) $(BASE) $(WARN) $(CFLAGS) -fPIC -shared -o $@ $<
+
+# Measurements, not tests: nothing of them decides about `make check`.
+bench: all $(BENCH_BIN)
+	@tests/deps.sh build bench
+	@tests/as-root.sh $(PYTHON) bench/run.py --build $(BUILD)
+
+bench-quick: all $(BENCH_BIN)
+	@tests/deps.sh build bench
+	@tests/as-root.sh $(PYTHON) bench/run.py --build $(BUILD) --rounds 3 --seconds 1 \
+		-k bulk rtt-1 rtt-64 rtt-1024 connect http redis redis-16
+
 soak: all $(BUILD)/asan/sim
 	$(BUILD)/asan/sim --seeds 1000000 --first $(FIRST)
 	tests/as-root.sh $(PYTHON) tests/apps/run.py --build $(BUILD) --soak
@@ -141,20 +162,20 @@ fuzz: fuzzers
 
 lint: tidy cppcheck
 tidy:
-	@printf '%s\n' $(strip $(STACK_SRC) $(SHIM_SRC) $(KEEPER_SRC) $(TEST_SRC) $(FUZZ_SRC)) | \
+	@printf '%s\n' $(strip $(STACK_SRC) $(SHIM_SRC) $(KEEPER_SRC) $(TEST_SRC) $(FUZZ_SRC) $(BENCH_SRC)) | \
 		xargs -P $$(nproc) -n 4 sh -c \
 		'clang-tidy --quiet --warnings-as-errors="*" "$$@" -- $(BASE) -Wall -Wextra 2>&1 | \
 		grep -v "warnings\? .*generated\.$$" | { ! grep .; }' tidy
 
 cppcheck:
 	@cppcheck --quiet --error-exitcode=1 --std=c11 --language=c --inline-suppr -j $$(nproc) -I. \
-		--enable=warning,performance,portability --suppressions-list=tests/cppcheck.txt stack shim tests
+		--enable=warning,performance,portability --suppressions-list=tests/cppcheck.txt stack shim tests bench
 
 format:
-	clang-format -i $(STACK_SRC) $(SHIM_SRC) $(KEEPER_SRC) $(TEST_SRC) $(FUZZ_SRC) $(HEADERS)
+	clang-format -i $(STACK_SRC) $(SHIM_SRC) $(KEEPER_SRC) $(TEST_SRC) $(FUZZ_SRC) $(BENCH_SRC) $(HEADERS)
 
 install-deps:
-	@tests/deps.sh build demo check lint
+	@tests/deps.sh build demo check bench lint
 
 clean:
 	rm -rf $(BUILD)

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the Debian packages that are missing. Usage: tests/deps.sh SET...  (build demo check lint)
+# Installs the Debian packages that are missing. Usage: tests/deps.sh SET...  (build demo check bench lint)
 # Quick and silent when all is there. Daemons that come with a package are not started.
 set -u
 
@@ -8,6 +8,7 @@ set_demo="iproute2 python3 util-linux curl nginx"
 set_check="$set_demo check pkg-config libpcap-dev diffutils iputils-ping procps
     wget netcat-openbsd socat iperf3 redis-server redis-tools memcached lighttpd haproxy
     apache2-utils wrk openssh-client openssh-server perl nodejs tcpdump ethtool"
+set_bench="$set_demo iperf3 wrk redis-server redis-tools"
 set_lint="clang clang-format clang-tidy cppcheck libclang-rt-14-dev shellcheck"
 
 wanted=
@@ -16,8 +17,9 @@ for name in "$@"; do
     build) wanted="$wanted $set_build" ;;
     demo) wanted="$wanted $set_demo" ;;
     check) wanted="$wanted $set_check" ;;
+    bench) wanted="$wanted $set_bench" ;;
     lint) wanted="$wanted $set_lint" ;;
-    *) echo "deps.sh: unknown set '$name'; known: build demo check lint" >&2; exit 2 ;;
+    *) echo "deps.sh: unknown set '$name'; known: build demo check bench lint" >&2; exit 2 ;;
     esac
 done
 

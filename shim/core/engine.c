@@ -163,14 +163,14 @@ bool engine_inside(void)
     return thread_state.inside != 0;
 }
 
-unsigned engine_drain(struct stack_cx *cx)
+unsigned engine_drain_for(struct stack_cx *cx, const bool *enough)
 {
     struct shared *sh = engine.sh;
     struct link *l = engine.link;
     unsigned frames = 0;
     if (likely(l != NULL)) {
         for (unsigned batch = 0; batch < DRAIN_BATCHES; batch++) {
-            unsigned got = l->ops->receive(l, cx, DRAIN_BATCH);
+            unsigned got = l->ops->receive(l, cx, DRAIN_BATCH, enough);
             frames += got;
             if (got < DRAIN_BATCH)
                 break;
@@ -184,6 +184,11 @@ unsigned engine_drain(struct stack_cx *cx)
     __atomic_store_n(&sh->drains, sh->drains + 1, __ATOMIC_RELAXED);
     sh->drained_at = cx->now;
     return frames;
+}
+
+unsigned engine_drain(struct stack_cx *cx)
+{
+    return engine_drain_for(cx, NULL);
 }
 
 void shared_init(struct stack *st)

@@ -56,3 +56,5 @@ void engine_clock(struct stack_cx *cx);
  * Returns the number of frames taken. Calls that find nothing do this before they give EAGAIN.
  */
 unsigned engine_drain(struct stack_cx *cx);
+/* The same for a caller that has what it wants once *enough: see link_ops.receive. */
+unsigned engine_drain_for(struct stack_cx *cx, const bool *enough);

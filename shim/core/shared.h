@@ -36,6 +36,7 @@ struct waiter {
     bool woken;              /* something happened to what it watches since it registered */
     bool asleep;             /* between leave and enter of a wait: a wake-up must be sent */
     bool service;            /* a service thread */
+    bool single;             /* waits for one socket: when it is woken it has what it wants */
     struct list on_sleepers; /* in shared.sleepers: asleep and could drive */
     struct list on_queue;    /* in shared.wakeups or process.relay */
     struct list watches;     /* struct waiter_watch */

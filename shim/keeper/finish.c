@@ -56,7 +56,7 @@ static void read_clock(struct stack_cx *cx)
 
 static void drain(struct stack_cx *cx)
 {
-    while (engine.link->ops->receive(engine.link, cx, BATCH) == BATCH) {
+    while (engine.link->ops->receive(engine.link, cx, BATCH, NULL) == BATCH) {
         stack_flush(cx);
         read_clock(cx);
     }

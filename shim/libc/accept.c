@@ -81,12 +81,15 @@ static int drop_accepted(struct call *c, int fd, int err)
     return err;
 }
 
-/* Either door, without waiting. */
-static int accept_now(struct call *c, struct sockaddr *sa, socklen_t *len, int flags)
+/*
+ * The engine's door, or either, without waiting. The kernel makes a file before it finds that
+ * nobody stands at its door, so that one is not knocked at before there is reason to.
+ */
+static int accept_now(struct call *c, struct sockaddr *sa, socklen_t *len, int flags, bool either)
 {
     struct endpoint remote = {.port = 0};
     const int fd = accept_user(c, flags, &remote);
-    if (fd == -EAGAIN)
+    if (fd == -EAGAIN && either)
         return accept_kernel(c, sa, len, flags);
     if (fd < 0 || sa == NULL)
         return fd;
@@ -101,12 +104,13 @@ static int sock_accept(struct call *c, struct sockaddr *sa, socklen_t *len, int 
         return -EINVAL;
     const nsec_t deadline = call_deadline(c, us->rcvtimeo);
     const unsigned restart = us->rcvtimeo == 0 ? WAIT_RESTART : 0;
+    struct pollfd kernel = {.fd = c->fd, .events = POLLIN};
     bool drained = false;
     for (;;) {
         if (us->kind != USOCK_LISTENER)
             return -EINVAL; /* or shut down while we slept; the backing socket may listen, as a
                                guard */
-        int r = accept_now(c, sa, len, flags);
+        int r = accept_now(c, sa, len, flags, drained || kernel.revents != 0);
         if (r != -EAGAIN)
             return r;
         if (us->nonblock) {
@@ -116,7 +120,6 @@ static int sock_accept(struct call *c, struct sockaddr *sa, socklen_t *len, int 
             drained = true;
             continue;
         }
-        struct pollfd kernel = {.fd = c->fd, .events = POLLIN};
         const bool two_doors = us->kernel_listen && fd_usock(c->fd) == us;
         r = call_wait(c, TCP_EV_IN, two_doors ? &kernel : NULL, deadline, restart);
         if (r < 0)

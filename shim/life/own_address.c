@@ -127,7 +127,7 @@ static void listen_for_answers(struct stack_cx *cx)
     struct pollfd p = {.fd = probe_link->fd, .events = POLLIN};
     struct timespec left = {.tv_nsec = (long)PROBE_WAIT};
     while (raw_ppoll(&p, 1, &left) > 0)
-        if (probe_link->ops->receive(probe_link, cx, 64) == 0)
+        if (probe_link->ops->receive(probe_link, cx, 64, NULL) == 0)
             break;
 }
 

@@ -19,6 +19,8 @@
 #include "shim/link/ports.h"
 
 #define RX_BYTES_MAX 131072
+/* A frame below this is not a full one at Ethernet's MTU. */
+#define RX_SHORT     1400
 #define RCVBUF_BYTES (16 << 20)
 #define SNDBUF_BYTES (4 << 20)
 /* The IP header of an Ethernet frame is aligned when the frame begins here. */
@@ -155,7 +157,8 @@ static void take(struct af_packet *a, struct stack_cx *cx, const struct sockaddr
     stack_input(cx, &f);
 }
 
-static unsigned packet_receive(struct link *l, struct stack_cx *cx, unsigned max)
+static unsigned packet_receive(struct link *l, struct stack_cx *cx, unsigned max,
+                               const bool *enough)
 {
     struct af_packet *a = self(l);
     unsigned taken = 0;
@@ -179,6 +182,8 @@ static unsigned packet_receive(struct link *l, struct stack_cx *cx, unsigned max
         }
         take(a, cx, &from, &vnet, (size_t)n - extra);
         taken++;
+        if (enough != NULL && *enough && n < RX_SHORT)
+            break;
     }
     return taken;
 }

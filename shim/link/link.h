@@ -17,9 +17,12 @@ struct link_ops {
     const char *name;
     /* As stack_ops.transmit. */
     int (*transmit)(struct link *l, struct stack_cx *cx, const struct frame_out *frame);
-    /* Takes up to max frames that wait and hands each to stack_input(). Returns how many; 0: none.
-     * Never blocks. */
-    unsigned (*receive)(struct link *l, struct stack_cx *cx, unsigned max);
+    /*
+     * Takes up to max frames that wait and hands each to stack_input(). Returns how many; 0: none.
+     * Never blocks. Where *enough (may be NULL) became true by a frame that ends a burst, because it
+     * is not full, it does not ask whether there are more.
+     */
+    unsigned (*receive)(struct link *l, struct stack_cx *cx, unsigned max, const bool *enough);
 };
 
 /*

@@ -328,7 +328,7 @@ int wait_sleep(struct stack_cx *cx, struct waiter *w, struct pollfd *fds, unsign
     }
     if (sh->driver == waiter_slot(sh, w)) {
         if (fds[n + 1].revents != 0) {
-            engine_drain(cx);
+            engine_drain_for(cx, w->single ? &w->woken : NULL);
             drain_first |= cx->now - before < SLEPT_NOT;
         } else if (stack_deadline(cx->st) <= cx->now) {
             stack_run_timers(cx);

@@ -47,6 +47,8 @@ int wait_socket(struct stack_cx *cx, struct usock *us, uint32_t events, struct p
     /* Linux: a wait with a time-out is never restarted (sock_intr_errno). */
     const bool restart = (flags & WAIT_RESTART) != 0 && deadline == NSEC_NEVER;
     struct waiter *w = waiter_begin();
+    if (w != NULL)
+        w->single = true;
     if (kfd != NULL)
         kfd->revents = 0;
     while (cx->now < deadline) {

@@ -135,7 +135,7 @@ struct waiter *waiter_begin(void)
         t->wake_fd = wake_fds[t->slot - 1];
     }
     struct waiter *w = waiter_at(engine.sh, t->slot);
-    w->woken = false;
+    w->woken = w->single = false;
     return w;
 }
 

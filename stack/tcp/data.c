@@ -40,13 +40,25 @@ void tcp_schedule_ack(struct stack_cx *cx, struct tcp_conn *c, enum tcp_reason w
     tcp_want_output(cx, c);
 }
 
+/* What a reader was woken for is unread, and takes from the window that the peer was told last. */
+static bool reader_is_behind(const struct stack_cx *cx, const struct tcp_conn *c)
+{
+    return recvbuf_ready(&c->recvbuf) >= c->opts.rcvlowat &&
+           tcp_receive_window(cx, c) < (uint32_t)seq_diff(c->rcv_adv, c->rcv_wup);
+}
+
 /* New text in order arrived: now, or in company? */
 static void consider_ack(struct stack_cx *cx, struct tcp_conn *c)
 {
     if (c->ack_now)
         return;
     const uint32_t owed = (uint32_t)seq_diff(c->rcv_nxt, c->rcv_wup);
-    if (owed > c->rcv_mss) { /* RFC 9293 MUST-58: at least every second full segment */
+    /*
+     * RFC 9293 MUST-58: at least every second full segment. Linux differs: not while the program is
+     * yet to read, for it would close the window only to open it again; its recv() acknowledges
+     * then (tcp_window_consumed()), one time for all that it takes.
+     */
+    if (owed > c->rcv_mss && !reader_is_behind(cx, c)) {
         tcp_schedule_ack(cx, c, TCP_WHY_SEND_ACK_NOW);
         return;
     }
@@ -160,6 +172,7 @@ static void store_text(struct stack_cx *cx, struct tcp_conn *c, const struct tcp
     c->data_segs_in++;
     pick_urgent_byte(cx, c, start, text, len);
     const uint32_t off = (uint32_t)seq_diff(start, c->rcv_nxt);
+    const bool holes = off || c->recvbuf.nranges;
     uint32_t stored;
     const uint32_t advance =
         recvbuf_insert(&t->chunks, &t->ranges, &c->recvbuf, c->rcv_nxt, off, text, len, &stored);
@@ -167,8 +180,8 @@ static void store_text(struct stack_cx *cx, struct tcp_conn *c, const struct tcp
     c->bytes_received += advance;
     TRACE(cx, BUFFER, &c->flow, BUFFER_RX, stored, recvbuf_ready(&c->recvbuf),
           c->recvbuf.ooo_bytes);
-    if (off || c->recvbuf.nranges || stored < len) {
-        /* RFC 5681 4.2: a hole opened, or was filled in part: the sender must hear at once */
+    if (holes || stored < len) {
+        /* RFC 5681 4.2: a hole opened, or was filled or narrowed: the sender must hear at once */
         if (off && stored == 0 && c->sack_ok && len) {
             c->dsack_due = true;
             c->dsack = (struct tcp_sack_block){start, seq_add(start, len)};

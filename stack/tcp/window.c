@@ -95,8 +95,7 @@ void tcp_window_consumed(struct stack_cx *cx, struct tcp_conn *c)
         c->ack_now = true;
         c->ack_why = TCP_WHY_SEND_WINDOW_UPDATE;
         tcp_want_output(cx, c);
-    } else if (c->ack_delayed && recvbuf_ready(&c->recvbuf) == 0 &&
-               seq_diff(c->rcv_nxt, c->rcv_wup) > c->rcv_mss) {
+    } else if (c->ack_delayed && seq_diff(c->rcv_nxt, c->rcv_wup) > c->rcv_mss) {
         c->ack_now = true;
         c->ack_why = TCP_WHY_SEND_ACK_NOW;
         tcp_want_output(cx, c);

@@ -145,7 +145,7 @@ const char *slot_name(unsigned slot)
 unsigned pick_slot(struct world *w, enum slot_kind kind, bool used)
 {
     const unsigned first = kinds[kind].first, count = kinds[kind].count;
-    unsigned found[SLOTS], n = 0;
+    unsigned found[SLOTS] = {0}, n = 0;
     for (unsigned i = first; i < first + count; i++)
         if ((w->slot[i].fd >= 0) == used)
             found[n++] = i;
@@ -163,7 +163,7 @@ int tcp_state_of(int fd)
 
 int pick_state(struct world *w, int state)
 {
-    unsigned found[SOCKETS], n = 0;
+    unsigned found[SOCKETS] = {0}, n = 0;
     for (unsigned i = 0; i < SOCKETS; i++)
         if (w->slot[i].fd >= 0 && tcp_state_of(w->slot[i].fd) == state)
             found[n++] = i;

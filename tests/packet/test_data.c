@@ -202,10 +202,37 @@ TEST(ack_every_second,
     for (unsigned i = 0; i < 10; i++) {
         inject("A len 1460");
         inject("A len 1460");
-        check(drain_tx() >= 1);
         call_recv(c, 10000);
-        drain_tx();
+        check(drain_tx() >= 1);
     }
+}
+
+TEST(ack_after_reading,
+     "Linux's __tcp_ack_snd_check(), tcp_cleanup_rbuf(): what is unread is acknowledged when read")
+{
+    struct tcp_conn *c = established(NULL);
+    tcp_quickack(the_cx(), c, false);
+    for (unsigned i = 0; i < 10; i++)
+        inject("A len 1460");
+    check_eq(drain_tx(), 0);
+    check_eq(call_recv(c, 20000), 14600);
+    expect_tx("A ack 14601");
+    for (unsigned i = 0; i < 10; i++)
+        inject("A len 1460");
+    /* a program that does not read: in time all the same */
+    expect_tx_in(ms(35), ms(201), "A ack 29201");
+    check_eq(call_recv(c, 20000), 14600);
+}
+
+TEST(ack_low_water, "Linux's __tcp_ack_snd_check(): nobody was woken to read below SO_RCVLOWAT")
+{
+    struct tcp_conn *c = established(NULL);
+    tcp_quickack(the_cx(), c, false);
+    tcp_opts(c)->rcvlowat = 10000;
+    inject("A len 1460");
+    inject("A len 1460");
+    expect_tx("A ack 2921");
+    check_eq(call_recv(c, 20000), 2920);
 }
 
 TEST(ack_delayed, "RFC 9293 3.8.6.3; Linux: 40 ms")
@@ -765,6 +792,7 @@ TEST(recv_window_full_of_small,
     check_eq(tcp_inq(c), 14000);
     check(the_stack()->tcp.chunks.live < 16);
     check_eq(call_recv(c, 20000), 14000);
+    drain_tx();
 }
 
 TEST(recv_ooo_flood, "many single bytes out of order: the memory for them is bounded")
