@@ -33,6 +33,7 @@ def suites(build):
         ("packet", f"{tests}/packet/*.c", [f"{build}/asan/packet"], 180),
         ("sim", f"{tests}/sim/*.c",
          [f"{build}/asan/sim", "--seeds", str(SIM_SEEDS), "--first", "1"], 420),
+        ("rates", f"{tests}/sim/*.c", [f"{build}/asan/sim", "--rates"], 60),
         ("hooks", f"{tests}/hooks/*.py",
          [PYTHON, f"{tests}/hooks/check_hooks.py", f"{build}/libtcpshim.so"], 60),
         ("diff", f"{tests}/diff/run.py", [root, PYTHON, f"{tests}/diff/run.py", "--build", build], 240),

@@ -94,6 +94,13 @@ bool tcp_process_ack(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_s
         c->persist_backoff = 0;
 
     if (c->sent.total == 0) {
+        /* a D-SACK may come when all is acknowledged: what was sent twice had arrived before */
+        if (s->opt.sack_count) {
+            struct sent_ack late;
+            sentmap_ack(&cx->st->tcp.records, &c->sent, c->snd_una, s->ack, c->snd_nxt, &s->opt,
+                        cx->now, &late);
+            tcp_recovery_on_ack(cx, c, s, &late, prior_in_flight, false);
+        }
         if (c->snd_wnd) {
             tcp_timer_stop(c, TCP_TIMER_PERSIST);
             tcp_want_output(cx, c);
@@ -120,7 +127,7 @@ bool tcp_process_ack(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_s
         c->max_in_flight = tcp_in_flight(c);
     }
     /* RFC 6298 5.2, 5.3 */
-    if (forward)
+    if (forward || (tcp_timer_armed(c, TCP_TIMER_LOSS_PROBE) && !tcp_probe_wanted(c)))
         tcp_arm_retransmit(cx, c);
     if (!writable_before && tcp_writable(c) && !c->snd_shut)
         tcp_notify(cx, c, TCP_EV_OUT);

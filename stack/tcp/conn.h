@@ -50,48 +50,61 @@ struct tcp_conn {
     struct flow flow; /* first */
 
     /* who holds it */
-    void *owner;        /* for notify() */
-    bool app_held;      /* the program has a descriptor for it */
-    bool in_table;      /* the flow is in the connection table */
-    bool needs_output;  /* on output_pending */
-    bool half_accepted; /* on the accept queue of `listener` */
+    void *owner; /* for notify() */
     struct tcp_listener *listener;
     struct list pending_link; /* output_pending */
     struct list holder_link;  /* the accept queue of `listener`, or the stack's orphans */
+    int err;                  /* pending error, positive errno (SO_ERROR) */
+    int soft_err;             /* reported when a time-out ends the connection */
 
-    uint8_t state; /* enum tcp_state; changed by tcp_set_state() alone */
-    bool rcv_shut; /* no more to read: FIN arrived, or shutdown(RD) */
-    bool snd_shut; /* no more to write: shutdown(WR) or close() */
-    bool fin_queued;
-    bool fin_received;
-    bool fin_ahead; /* a FIN arrived before the text in front of it: fin_seq says where it stands */
-    bool syn_acked; /* the peer has acknowledged our SYN */
-    bool connected; /* has been ESTABLISHED */
-    bool more;      /* the last send() said MSG_MORE */
-    bool cork_expired; /* the 200 ms of a cork are over */
-    int err;           /* pending error, positive errno (SO_ERROR) */
-    int soft_err;      /* reported when a time-out ends the connection */
+    uint8_t state;          /* enum tcp_state; changed by tcp_set_state() alone */
+    bool app_held : 1;      /* the program has a descriptor for it */
+    bool in_table : 1;      /* the flow is in the connection table */
+    bool needs_output : 1;  /* on output_pending */
+    bool half_accepted : 1; /* on the accept queue of `listener` */
+    bool rcv_shut : 1;      /* no more to read: FIN arrived, or shutdown(RD) */
+    bool snd_shut : 1;      /* no more to write: shutdown(WR) or close() */
+    bool fin_queued : 1;
+    bool fin_received : 1;
+    bool fin_ahead : 1;    /* a FIN came before the text in front of it: fin_seq says where it is */
+    bool syn_acked : 1;    /* the peer has acknowledged our SYN */
+    bool connected : 1;    /* has been ESTABLISHED */
+    bool more : 1;         /* the last send() said MSG_MORE */
+    bool cork_expired : 1; /* the 200 ms of a cork are over */
+    bool urgent_out : 1;
+    bool wscale_ok : 1, ts_ok : 1, sack_ok : 1;
+    bool ack_now : 1;
+    bool ack_delayed : 1; /* an ACK is owed, the timer runs */
+    bool dsack_due : 1;
+    bool cwnd_limited : 1;
+    /* loss recovery: rack.c, recovery.c */
+    bool rack_again : 1;      /* the segment of rack_sent was a retransmission */
+    bool reordering_seen : 1; /* RFC 8985 6.2 step 3 */
+    bool dsack_round : 1;  /* a D-SACK widened RACK's window in the round that ends at dsack_end */
+    bool tlp_out : 1;      /* a loss probe is out, tlp_end says until where */
+    bool tlp_retrans : 1;  /* it was a retransmission */
+    bool undo_armed : 1;   /* the last reduction of cwnd may yet turn out to be for nothing */
+    bool undo_stamped : 1; /* undo_stamp is valid */
 
     struct ip_path path;
     struct tcp_opts opts;
 
     /* send sequence space */
-    tcp_seq iss, snd_una, snd_nxt, snd_wl1, snd_wl2;
+    tcp_seq iss, irs; /* ISNs, ours and the peer's */
+    tcp_seq snd_una, snd_nxt, snd_wl1, snd_wl2;
     tcp_seq snd_up;   /* one past the urgent byte */
     tcp_seq snd_sml;  /* end of the last segment sent that was smaller than the MSS (Minshall) */
     tcp_seq push_seq; /* end of the last write: the segment that reaches it carries PSH */
-    bool urgent_out;
     uint32_t snd_wnd, snd_wnd_max;
     uint16_t mss;      /* payload of a full segment, options deducted */
     uint16_t peer_mss; /* from its SYN */
     uint16_t advmss;
     uint8_t snd_wscale, rcv_wscale;
-    bool wscale_ok, ts_ok, sack_ok;
     struct sendbuf sendbuf;
     struct sentmap sent;
 
     /* receive sequence space */
-    tcp_seq irs, rcv_nxt;
+    tcp_seq rcv_nxt;
     tcp_seq rcv_wup;    /* RCV.NXT when the last ACK went out */
     tcp_seq rcv_adv;    /* right edge offered: never retreats */
     tcp_seq copied_seq; /* next byte that recv() takes */
@@ -99,26 +112,24 @@ struct tcp_conn {
     tcp_seq urg_seq;   /* the urgent byte, when urg_state says so */
     uint8_t urg_state; /* enum tcp_urgent */
     uint8_t urg_byte;
-    uint16_t rcv_mss; /* estimate of the peer's segment size */
-    struct recvbuf recvbuf;
+    uint16_t rcv_mss;   /* estimate of the peer's segment size */
     uint32_t rcv_limit; /* bytes of window that the buffer admits now: autotuned */
+    struct recvbuf recvbuf;
     /* receive autotuning: bytes that the program took in the last round trip */
     nsec_t drs_start;
     tcp_seq drs_seq;
     uint32_t drs_space;
 
     /* acknowledging */
-    bool ack_now;
+    nsec_t ato;
     uint8_t ack_why;   /* enum tcp_reason of the ACK that is due */
-    bool ack_delayed;  /* one is owed, the timer runs */
     uint8_t quickacks; /* ACKs that go at once (Linux: icsk_ack.quick) */
     uint8_t pingpong;  /* interactive: replies carry the ACKs */
-    nsec_t ato;
-    bool dsack_due;
     struct tcp_sack_block dsack;
 
     /* timestamps (RFC 7323) */
     uint32_t ts_recent, ts_offset;
+    uint32_t undo_stamp; /* TSval of the first retransmission since undo was armed */
     nsec_t ts_recent_at;
 
     /* round trips, loss, congestion */
@@ -130,8 +141,7 @@ struct tcp_conn {
     uint8_t probes_out; /* zero-window probes unanswered */
     uint8_t persist_backoff;
     uint8_t keepalives_out;
-    uint8_t retries; /* of SYN, or time-outs in a row */
-    bool cwnd_limited;
+    uint8_t retries;      /* of SYN, or time-outs in a row */
     uint8_t held;         /* enum tcp_reason of the silence last traced */
     tcp_seq high_seq;     /* SND.NXT when recovery began */
     tcp_seq round_end;    /* the round trip is over when this is acknowledged */
@@ -139,13 +149,30 @@ struct tcp_conn {
     uint32_t max_in_flight;
     nsec_t retrans_start; /* when what is being retried was first sent; 0: no time-out yet */
 
+    /* RACK-TLP (RFC 8985 5): rack.c */
+    nsec_t
+        rack_sent;   /* RACK.xmit_ts: when the newest segment known to have arrived left; 0: none */
+    nsec_t rack_rtt; /* and how long it took */
+    tcp_seq rack_end; /* RACK.end_seq */
+    tcp_seq dsack_end;
+    tcp_seq tlp_end;
+    uint8_t reo_mult;       /* RACK.reo_wnd_mult less one */
+    uint8_t reo_persist;    /* recoveries until reo_mult falls back */
+    uint16_t reorder_count; /* for TCP_INFO */
+    uint32_t dsack_count;   /* D-SACKs received: segments that arrived twice */
+    uint32_t total_retrans; /* segments sent again */
+
+    /* Proportional Rate Reduction (RFC 6937 3), and what tells whether it was for nothing */
+    uint32_t prr_delivered, prr_out, prr_flight;
+    uint32_t undo_retrans; /* bytes sent again since, and not reported as duplicates */
+
     /* by enum tcp_timer; the wheel holds the earliest */
     nsec_t deadline[TCP_CONN_TIMERS];
     struct wheel_timer timer;
 
     nsec_t created, last_sent, last_recv, last_ack, last_challenge;
     uint64_t bytes_acked, bytes_received, bytes_sent, bytes_retrans;
-    uint32_t segs_in, segs_out, data_segs_in, data_segs_out, total_retrans;
+    uint32_t segs_in, segs_out, data_segs_in, data_segs_out;
 };
 
 _Static_assert(sizeof(struct tcp_conn) <= 1024, "an idle connection costs at most 1 KiB");
@@ -243,9 +270,13 @@ void tcp_update_mss(struct stack_cx *cx, struct tcp_conn *c);
 /* The connection starts to carry data: windows, congestion control and timers as at ESTABLISHED. */
 void tcp_established(struct stack_cx *cx, struct tcp_conn *c, enum tcp_reason why);
 /* The timestamp clock of RFC 7323, in milliseconds. */
+static inline uint32_t tcp_ts_at(nsec_t t, uint32_t offset)
+{
+    return (uint32_t)(t / NSEC_PER_MSEC) + offset;
+}
 static inline uint32_t tcp_ts_now(const struct stack_cx *cx, uint32_t offset)
 {
-    return (uint32_t)(cx->now / NSEC_PER_MSEC) + offset;
+    return tcp_ts_at(cx->now, offset);
 }
 /* First sequence number of what the send buffer holds. */
 static inline tcp_seq tcp_data_start(const struct tcp_conn *c)
@@ -312,7 +343,12 @@ void tcp_emit_ack(struct stack_cx *cx, struct tcp_conn *c, enum tcp_reason why);
 /* ---- output.c ---- */
 /* Sends everything that may be sent now: retransmissions, data, FIN, ACK. */
 void tcp_output(struct stack_cx *cx, struct tcp_conn *c);
+/* Arms the retransmission timer or, where a probe may come first, the loss probe's. */
 void tcp_arm_retransmit(struct stack_cx *cx, struct tcp_conn *c);
+/* Sends a segment of new data for a loss probe, whatever cwnd is; false: none may go. */
+bool tcp_probe_new(struct stack_cx *cx, struct tcp_conn *c);
+/* Sends the last segment again. */
+void tcp_probe_again(struct stack_cx *cx, struct tcp_conn *c);
 
 /* ---- ack.c ---- */
 /* An acceptable ACK in a synchronized state: RFC 9293 3.10.7.4 fifth. False: drop the segment. */
@@ -322,6 +358,25 @@ bool tcp_process_ack(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_s
 void tcp_recovery_on_ack(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s,
                          const struct sent_ack *a, uint32_t prior_in_flight, bool duplicate);
 void tcp_recovery_on_timeout(struct stack_cx *cx, struct tcp_conn *c);
+void tcp_recovery_on_reorder_timeout(struct stack_cx *cx, struct tcp_conn *c);
+/* len bytes go out; again: not for the first time. */
+void tcp_recovery_on_send(struct stack_cx *cx, struct tcp_conn *c, uint32_t len, bool again);
+
+/* ---- rack.c ---- */
+/* Before detection: the newest segment that arrived, signs of reordering. */
+void tcp_rack_update(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s,
+                     const struct sent_ack *a);
+/* Marks what is lost and arms the timer for what may be; returns bytes newly lost. */
+uint32_t tcp_rack_detect(struct stack_cx *cx, struct tcp_conn *c);
+void tcp_rack_saw_reordering(struct tcp_conn *c);
+/* A recovery ended: a widened window does not last for ever. */
+void tcp_rack_recovered(struct tcp_conn *c);
+/* Whether a probe, and not the RTO, is to break a silence now; and after how long. */
+bool tcp_probe_wanted(const struct tcp_conn *c);
+nsec_t tcp_probe_timeout(const struct tcp_conn *c);
+void tcp_loss_probe_timeout(struct stack_cx *cx, struct tcp_conn *c);
+bool tcp_probe_on_ack(struct tcp_conn *c, const struct tcp_segment *s, const struct sent_ack *a,
+                      bool duplicate);
 
 /* ---- data.c ---- */
 /* Segment text, urgent pointer and FIN: RFC 9293 3.10.7.4 sixth to eighth. */

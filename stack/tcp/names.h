@@ -34,6 +34,8 @@ enum tcp_state {
     X(KEEPALIVE, "keepalive", "asks a silent peer for a sign of life (RFC 9293 3.8.4)")            \
     X(CORK, "cork", "sends what a cork held for 200 ms, as Linux does")                            \
     X(FIN_WAIT_2, "fin-wait-2", "ends an orphan whose peer never closes")                          \
+    X(REORDER, "reorder", "what is still missing now was lost, not reordered (RFC 8985 6.2)")      \
+    X(LOSS_PROBE, "loss-probe", "asks for the ACK of a tail that may be lost (RFC 8985 7)")        \
     X(SYN_ACK, "syn-ack", "sends the SYN-ACK of a half-open connection again")                     \
     X(TIME_WAIT, "time-wait", "ends TIME_WAIT after 2 MSL")
 
@@ -86,6 +88,7 @@ enum tcp_timer {
     X(SEND_RETRANSMIT, "retransmission time-out")                                                  \
     X(SEND_FAST_RETRANSMIT, "fast retransmit")                                                     \
     X(SEND_RECOVERY, "retransmission in recovery")                                                 \
+    X(SEND_LOSS_PROBE, "tail loss probe")                                                          \
     X(SEND_PROBE, "window probe")                                                                  \
     X(SEND_KEEPALIVE, "keepalive probe")                                                           \
     X(SEND_ACK_NOW, "ACK of two segments or more")                                                 \
@@ -111,10 +114,11 @@ enum tcp_timer {
     X(DROP_ACK_FUTURE, "ACK of data not sent")                                                     \
     X(DROP_NO_ACK, "no ACK flag")                                                                  \
     X(DROP_STATE, "makes no sense in this state")                                                  \
-    X(RECOVERY_ENTER, "duplicate ACKs: recovery begins")                                           \
+    X(RECOVERY_ENTER, "losses found: recovery begins")                                             \
     X(RECOVERY_EXIT, "recovery ends")                                                              \
     X(RECOVERY_RTO, "time-out: everything in flight is taken for lost")                            \
-    X(RECOVERY_UNDO, "the time-out was spurious")
+    X(RECOVERY_UNDO, "nothing was lost: cwnd as before")                                           \
+    X(RECOVERY_PROBE, "a probe repaired a loss: cwnd is reduced")
 
 enum tcp_reason {
 #define X(id, words) TCP_WHY_##id,

@@ -92,6 +92,25 @@ static bool restart_after_idle(struct stack_cx *cx, struct tcp_conn *c)
     return true;
 }
 
+/*
+ * RFC 6298 5.1; RFC 8985 7.2: a loss probe is put off by each transmission, but not beyond the time
+ * at which the RTO would come.
+ */
+static void arm_after_send(struct stack_cx *cx, struct tcp_conn *c)
+{
+    if (!tcp_timer_armed(c, TCP_TIMER_LOSS_PROBE)) {
+        if (!tcp_timer_armed(c, TCP_TIMER_RETRANSMIT))
+            tcp_arm_retransmit(cx, c);
+        return;
+    }
+    const struct sent_record *head = sentmap_first(&c->sent);
+    const nsec_t rto = (head ? head->sent : cx->now) + c->rtt.rto;
+    nsec_t at = cx->now + tcp_probe_timeout(c);
+    if (rto > cx->now)
+        at = min_u64(at, rto);
+    tcp_timer_set(cx, c, TCP_TIMER_LOSS_PROBE, at);
+}
+
 /* Sends the planned frame; false when nothing could be sent. */
 static bool send_new(struct stack_cx *cx, struct tcp_conn *c, const struct plan *p)
 {
@@ -111,9 +130,9 @@ static bool send_new(struct stack_cx *cx, struct tcp_conn *c, const struct plan 
     c->snd_nxt = seq_add(c->snd_nxt, span);
     if (bytes % c->mss != 0)
         c->snd_sml = c->snd_nxt;
+    tcp_recovery_on_send(cx, c, span, false);
     note_flight(c);
-    if (!tcp_timer_armed(c, TCP_TIMER_RETRANSMIT))
-        tcp_arm_retransmit(cx, c);
+    arm_after_send(cx, c);
     tcp_timer_stop(c, TCP_TIMER_PERSIST);
     return true;
 }
@@ -121,7 +140,7 @@ static bool send_new(struct stack_cx *cx, struct tcp_conn *c, const struct plan 
 /* Normally r is no longer than most; when memory was short it could not be split: then its head
  * goes. */
 static void send_again(struct stack_cx *cx, struct tcp_conn *c, struct sent_record *r,
-                       uint32_t most)
+                       uint32_t most, bool probe)
 {
     const uint32_t controls = ((r->flags & TCP_SYN) != 0) + ((r->flags & TCP_FIN) != 0);
     const bool syn = r->flags & TCP_SYN;
@@ -135,7 +154,8 @@ static void send_again(struct stack_cx *cx, struct tcp_conn *c, struct sent_reco
         e.flags |= TCP_ACK;
     if (e.len && seq_eq(seq_add(r->seq, e.len), tcp_data_end(c)))
         e.flags |= TCP_PSH;
-    e.why = c->ca_state == TCP_CA_LOSS || syn                     ? TCP_WHY_SEND_RETRANSMIT
+    e.why = probe                                                 ? TCP_WHY_SEND_LOSS_PROBE
+            : c->ca_state == TCP_CA_LOSS || syn                   ? TCP_WHY_SEND_RETRANSMIT
             : r->transmissions == 1 && seq_eq(r->seq, c->snd_una) ? TCP_WHY_SEND_FAST_RETRANSMIT
                                                                   : TCP_WHY_SEND_RECOVERY;
     stack_count(cx->st, COUNT_RETRANS);
@@ -143,9 +163,30 @@ static void send_again(struct stack_cx *cx, struct tcp_conn *c, struct sent_reco
     c->bytes_retrans += e.len;
     tcp_emit(cx, c, &e);
     sentmap_retransmitted(&c->sent, r, cx->now);
+    if (!probe)
+        tcp_recovery_on_send(cx, c, r->len, true);
     note_flight(c);
-    if (!tcp_timer_armed(c, TCP_TIMER_RETRANSMIT))
+    /* Linux: the time-out counts from when the oldest was sent last */
+    if (!tcp_timer_armed(c, TCP_TIMER_RETRANSMIT) ||
+        (seq_eq(e.seq, c->snd_una) && c->ca_state == TCP_CA_RECOVERY))
         tcp_arm_retransmit(cx, c);
+}
+
+bool tcp_probe_new(struct stack_cx *cx, struct tcp_conn *c)
+{
+    const int32_t room = seq_diff(seq_add(c->snd_una, c->snd_wnd), c->snd_nxt);
+    const uint32_t len = min_u32(min_u32(tcp_unsent(c), c->mss), room > 0 ? (uint32_t)room : 0);
+    if (len == 0)
+        return false;
+    const struct plan p = {.len = len, .why = TCP_WHY_SEND_LOSS_PROBE};
+    return send_new(cx, c, &p);
+}
+
+void tcp_probe_again(struct stack_cx *cx, struct tcp_conn *c)
+{
+    struct sent_record *r = sentmap_last(&cx->st->tcp.records, &c->sent, c->mss);
+    if (r)
+        send_again(cx, c, r, c->mss, true);
 }
 
 static void send_lost(struct stack_cx *cx, struct tcp_conn *c)
@@ -162,7 +203,7 @@ static void send_lost(struct stack_cx *cx, struct tcp_conn *c)
         struct sent_record *r = sentmap_next_lost(&cx->st->tcp.records, &c->sent, most);
         if (!r)
             return;
-        send_again(cx, c, r, most);
+        send_again(cx, c, r, most, false);
     }
 }
 
@@ -170,6 +211,8 @@ void tcp_arm_retransmit(struct stack_cx *cx, struct tcp_conn *c)
 {
     if (c->sent.total == 0) {
         tcp_timer_stop(c, TCP_TIMER_RETRANSMIT);
+        tcp_timer_stop(c, TCP_TIMER_LOSS_PROBE);
+        tcp_timer_stop(c, TCP_TIMER_REORDER);
         return;
     }
     nsec_t at = cx->now + rtt_backed_off(&c->rtt, c->backoffs);
@@ -177,6 +220,12 @@ void tcp_arm_retransmit(struct stack_cx *cx, struct tcp_conn *c)
         const nsec_t end = c->retrans_start + c->opts.user_timeout * NSEC_PER_MSEC;
         at = min_u64(at, max_u64(end, cx->now));
     }
+    if (tcp_probe_wanted(c)) {
+        tcp_timer_stop(c, TCP_TIMER_RETRANSMIT);
+        tcp_timer_set(cx, c, TCP_TIMER_LOSS_PROBE, min_u64(cx->now + tcp_probe_timeout(c), at));
+        return;
+    }
+    tcp_timer_stop(c, TCP_TIMER_LOSS_PROBE);
     tcp_timer_set(cx, c, TCP_TIMER_RETRANSMIT, at);
 }
 

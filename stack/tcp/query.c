@@ -170,6 +170,8 @@ void tcp_view(const struct stack_cx *cx, const struct tcp_conn *c, struct tcp_vi
         .notsent = tcp_outq_unsent(c),
         .sndbuf = c->opts.sndbuf,
         .rcvbuf = c->opts.rcvbuf,
+        .reord_seen = c->reorder_count,
+        .dsack_dups = c->dsack_count,
     };
 }
 

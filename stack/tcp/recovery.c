@@ -1,7 +1,8 @@
 /*
- * Loss recovery: RFC 6675 with SACK, RFC 6582 (NewReno) without, RFC 6298 section 5 after a
- * time-out. States are Linux's: Open, Disorder (something was sacked or duplicated), Recovery,
- * Loss.
+ * Loss recovery. Losses are found by RACK (rack.c) with SACK, by RFC 6582 (NewReno) without, and by
+ * the time-out of RFC 6298 section 5. Meanwhile PRR (RFC 6937) says how much may go, and D-SACK and
+ * timestamps tell when it was all for nothing (RFC 3708, RFC 3522, RFC 4015). States are Linux's:
+ * Open, Disorder (something was sacked or duplicated), Recovery, Loss.
  */
 #include "stack/tcp/conn.h"
 
@@ -10,12 +11,70 @@ static void trace_recovery(struct stack_cx *cx, struct tcp_conn *c, enum tcp_rea
     TRACE(cx, CC, &c->flow, RECOVERY, why, c->cc.cwnd, c->cc.ssthresh, tcp_in_flight(c));
 }
 
+static bool in_recovery(const struct tcp_conn *c)
+{
+    return c->ca_state == TCP_CA_RECOVERY || c->ca_state == TCP_CA_LOSS;
+}
+
+/* ---- how much to send: RFC 6937 ---- */
+
+/*
+ * 3.1. delivered: bytes that this ACK says have arrived; progress: SND.UNA moved and nothing more
+ * was found lost, so that it is safe to send more than has arrived (SSRB), else as much (CRB).
+ */
+static void reduce_proportionally(struct tcp_conn *c, uint32_t delivered, bool progress)
+{
+    c->prr_delivered += delivered;
+    const uint32_t pipe = tcp_in_flight(c);
+    const uint32_t ssthresh = c->cc.ssthresh;
+    uint64_t room;
+    if (pipe > ssthresh) {
+        const uint64_t flight = max_u32(c->prr_flight, 1);
+        const uint64_t due = ((uint64_t)c->prr_delivered * ssthresh + flight - 1) / flight;
+        room = due > c->prr_out ? due - c->prr_out : 0;
+    } else {
+        const uint32_t ahead = c->prr_delivered > c->prr_out ? c->prr_delivered - c->prr_out : 0;
+        room = (uint64_t)max_u32(ahead, delivered) + (progress ? c->mss : 0);
+        room = min_u64(room, ssthresh - pipe);
+    }
+    if (c->prr_out == 0) /* Linux, RFC 9937: the first retransmission goes at once */
+        room = max_u64(room, c->mss);
+    c->cc.cwnd = max_u32((uint32_t)min_u64(pipe + room, UINT32_MAX), c->mss);
+}
+
+void tcp_recovery_on_send(struct stack_cx *cx, struct tcp_conn *c, uint32_t len, bool again)
+{
+    if (c->ca_state == TCP_CA_RECOVERY)
+        c->prr_out += len;
+    if (!again || !c->undo_armed)
+        return;
+    c->undo_retrans += len;
+    if (!c->undo_stamped) {
+        c->undo_stamped = true;
+        c->undo_stamp = tcp_ts_now(cx, c->ts_offset);
+    }
+}
+
+/* ---- beginning and end ---- */
+
+/* cwnd is going to fall: remember what it takes to take that back. */
+static void arm_undo(struct tcp_conn *c)
+{
+    c->undo_armed = true;
+    c->undo_stamped = false;
+    c->undo_retrans = 0;
+}
+
 static void enter_recovery(struct stack_cx *cx, struct tcp_conn *c, uint32_t prior_in_flight)
 {
     c->ca_state = TCP_CA_RECOVERY;
     c->high_seq = c->snd_nxt;
+    c->tlp_out = false;
+    arm_undo(c);
+    c->prr_delivered = 0;
+    c->prr_out = 0;
+    c->prr_flight = c->cc.cwnd; /* Linux: cwnd, as ssthresh is a part of cwnd, not of the flight */
     c->cc.ssthresh = cc_ops(c->cc.id)->on_loss(&c->cc, prior_in_flight, cx->now);
-    c->cc.cwnd = max_u32(c->cc.ssthresh, c->mss);
     trace_recovery(cx, c, TCP_WHY_RECOVERY_ENTER);
 }
 
@@ -26,36 +85,91 @@ static void leave_recovery(struct stack_cx *cx, struct tcp_conn *c)
     c->ca_state = TCP_CA_OPEN;
     c->reno_sacked = 0;
     c->dupacks = 0;
+    tcp_rack_recovered(c);
     trace_recovery(cx, c, TCP_WHY_RECOVERY_EXIT);
 }
 
-/* Without SACK a duplicate ACK stands for one segment that has left the network. */
-static void count_duplicates(struct tcp_conn *c, const struct sent_ack *a, bool duplicate)
+/* ---- was it for nothing? ---- */
+
+/* RFC 3708, in Linux's form: all that was sent again has been reported as a duplicate. */
+static bool all_were_duplicates(struct tcp_conn *c, const struct tcp_segment *s,
+                                const struct sent_ack *a)
 {
+    if (!a->dsack || c->undo_retrans == 0)
+        return false;
+    const struct tcp_sack_block *b = &s->opt.sack[0];
+    c->undo_retrans -= min_u32(c->undo_retrans, (uint32_t)seq_diff(b->end, b->start));
+    return c->undo_retrans == 0;
+}
+
+/* RFC 3522 3.2 (Eifel detection): the ACK echoes a stamp older than the first retransmission. */
+static bool original_arrived(const struct tcp_conn *c, const struct tcp_segment *s,
+                             const struct sent_ack *a)
+{
+    return in_recovery(c) && a->acked && c->undo_stamped && c->ts_ok && s->opt.has_ts &&
+           s->opt.ts_ecr && (int32_t)(s->opt.ts_ecr - c->undo_stamp) < 0;
+}
+
+static void undo_if_spurious(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s,
+                             const struct sent_ack *a)
+{
+    if (!c->undo_armed)
+        return;
+    const bool duplicates = all_were_duplicates(c, s, a);
+    if (!duplicates && !original_arrived(c, s, a))
+        return;
+    c->undo_armed = false;
+    cc_undo(&c->cc);
+    if (c->ca_state == TCP_CA_RECOVERY)
+        tcp_rack_saw_reordering(c);
+    if (in_recovery(c)) {
+        /* What was really lost RACK finds again, with a window that is wider now. */
+        sentmap_unmark_lost(&c->sent);
+        c->ca_state = TCP_CA_OPEN;
+        c->reno_sacked = 0;
+        c->dupacks = 0;
+    }
+    c->backoffs = 0;
+    c->retries = 0;
+    trace_recovery(cx, c, TCP_WHY_RECOVERY_UNDO);
+}
+
+/* ---- finding losses ---- */
+
+/* Without SACK a duplicate ACK stands for one segment that has left the network. Returns the bytes
+ * that this ACK says have arrived. */
+static uint32_t count_duplicates(struct tcp_conn *c, const struct sent_ack *a, bool duplicate)
+{
+    const uint32_t before = c->reno_sacked;
     if (duplicate) {
         if (c->dupacks < UINT8_MAX)
             c->dupacks++;
         const uint32_t outstanding = sentmap_pipe(&c->sent);
         c->reno_sacked =
             min_u32(c->reno_sacked + c->mss, outstanding > c->mss ? outstanding - c->mss : 0);
-    } else if (a->acked) {
-        if (c->ca_state == TCP_CA_RECOVERY || c->ca_state == TCP_CA_LOSS) {
-            /* partial ACK: it covers the hole and what the duplicates stood for */
-            const uint32_t beyond = a->acked > c->mss ? a->acked - c->mss : 0;
-            c->reno_sacked -= min_u32(c->reno_sacked, beyond);
-        } else {
-            c->reno_sacked = 0;
-            c->dupacks = 0;
-        }
-        c->reno_sacked = min_u32(c->reno_sacked, sentmap_pipe(&c->sent));
+        return c->mss;
     }
+    if (!a->acked)
+        return 0;
+    if (in_recovery(c)) {
+        /* partial ACK: it covers the hole and what the duplicates stood for */
+        const uint32_t beyond = a->acked > c->mss ? a->acked - c->mss : 0;
+        c->reno_sacked -= min_u32(c->reno_sacked, beyond);
+    } else {
+        c->reno_sacked = 0;
+        c->dupacks = 0;
+    }
+    c->reno_sacked = min_u32(c->reno_sacked, sentmap_pipe(&c->sent));
+    return a->acked - min_u32(a->acked, before - min_u32(before, c->reno_sacked));
 }
 
 static uint32_t find_losses(struct stack_cx *cx, struct tcp_conn *c, const struct sent_ack *a)
 {
     struct pool *records = &cx->st->tcp.records;
     if (c->sack_ok)
-        return c->sent.sacked ? sentmap_mark_lost(records, &c->sent, c->mss, TCP_DUPTHRESH) : 0;
+        return tcp_rack_detect(cx, c);
+    if (c->ca_state == TCP_CA_LOSS)
+        return 0;
     if (c->ca_state == TCP_CA_RECOVERY)
         return a->acked ? sentmap_mark_head_lost(records, &c->sent, c->mss) : 0;
     /* RFC 6582 3.2 step 2: not again for what was sent before the last recovery */
@@ -64,38 +178,69 @@ static uint32_t find_losses(struct stack_cx *cx, struct tcp_conn *c, const struc
     return 0;
 }
 
+/* RFC 8985 7.4.2: a loss that the probe repaired is a sign of congestion like any other. */
+static void reduce_for_probe(struct stack_cx *cx, struct tcp_conn *c, uint32_t prior_in_flight)
+{
+    if (in_recovery(c))
+        return;
+    c->undo_armed = false;
+    c->cc.ssthresh = cc_ops(c->cc.id)->on_loss(&c->cc, prior_in_flight, cx->now);
+    c->cc.cwnd = max_u32(min_u32(c->cc.cwnd, c->cc.ssthresh), c->mss);
+    trace_recovery(cx, c, TCP_WHY_RECOVERY_PROBE);
+}
+
 void tcp_recovery_on_ack(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s,
                          const struct sent_ack *a, uint32_t prior_in_flight, bool duplicate)
 {
-    (void)s;
+    uint32_t delivered = a->delivered;
     if (!c->sack_ok)
-        count_duplicates(c, a, duplicate);
+        delivered = count_duplicates(c, a, duplicate);
+    else
+        tcp_rack_update(cx, c, s, a);
     if (unlikely(a->reneged)) {
         /* RFC 2018 8: the receiver took its word back; trust the cumulative ACK alone */
         sentmap_mark_all_lost(&c->sent, true);
     }
-    if ((c->ca_state == TCP_CA_RECOVERY || c->ca_state == TCP_CA_LOSS) &&
-        seq_geq(c->snd_una, c->high_seq))
+    if (unlikely(c->tlp_out) && tcp_probe_on_ack(c, s, a, duplicate))
+        reduce_for_probe(cx, c, prior_in_flight);
+    undo_if_spurious(cx, c, s, a);
+    if (in_recovery(c) && seq_geq(c->snd_una, c->high_seq))
         leave_recovery(cx, c);
+    const uint32_t lost = find_losses(cx, c, a);
     if (c->ca_state == TCP_CA_LOSS)
         return;
-    const uint32_t lost = find_losses(cx, c, a);
-    if (c->ca_state == TCP_CA_RECOVERY)
-        return;
-    if (lost)
+    if (c->ca_state != TCP_CA_RECOVERY) {
+        if (lost == 0) {
+            c->ca_state = c->sent.sacked || c->dupacks ? TCP_CA_DISORDER : TCP_CA_OPEN;
+            return;
+        }
         enter_recovery(cx, c, prior_in_flight);
-    else if (c->sent.sacked || c->dupacks)
-        c->ca_state = TCP_CA_DISORDER;
-    else
-        c->ca_state = TCP_CA_OPEN;
+    }
+    if (delivered || lost)
+        reduce_proportionally(c, delivered, a->acked && lost == 0);
+}
+
+void tcp_recovery_on_reorder_timeout(struct stack_cx *cx, struct tcp_conn *c)
+{
+    const uint32_t prior_in_flight = tcp_in_flight(c);
+    const uint32_t lost = tcp_rack_detect(cx, c);
+    TRACE(cx, TIMER, &c->flow, TIMER_FIRED, TCP_TIMER_REORDER, 1);
+    if (lost == 0)
+        return;
+    if (!in_recovery(c))
+        enter_recovery(cx, c, prior_in_flight);
+    if (c->ca_state == TCP_CA_RECOVERY)
+        reduce_proportionally(c, 0, false);
+    tcp_output(cx, c);
 }
 
 void tcp_recovery_on_timeout(struct stack_cx *cx, struct tcp_conn *c)
 {
     stack_count(cx->st, COUNT_RTOS);
     /* RFC 5681 3.1: ssthresh falls once for each loss event, not for each retry */
-    const bool in_episode = c->ca_state == TCP_CA_RECOVERY || c->ca_state == TCP_CA_LOSS;
+    const bool in_episode = in_recovery(c);
     if (c->cc.mss && (!in_episode || seq_geq(c->snd_una, c->high_seq))) {
+        arm_undo(c);
         c->cc.ssthresh = cc_ops(c->cc.id)->on_loss(&c->cc, tcp_in_flight(c), cx->now);
     }
     if (c->cc.mss && c->ca_state != TCP_CA_LOSS)
@@ -105,6 +250,8 @@ void tcp_recovery_on_timeout(struct stack_cx *cx, struct tcp_conn *c)
     c->high_seq = c->snd_nxt;
     c->reno_sacked = 0;
     c->dupacks = 0;
+    c->tlp_out = false;
+    tcp_timer_stop(c, TCP_TIMER_REORDER);
     /* A head that was sacked while everything before it is acknowledged: the peer reneged. */
     const struct sent_record *head = sentmap_first(&c->sent);
     sentmap_mark_all_lost(&c->sent, head && head->sacked);

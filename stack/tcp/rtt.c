@@ -53,7 +53,6 @@ static void next_sample(struct rtt *r, nsec_t sample)
 void rtt_sample(struct rtt *r, nsec_t sample)
 {
     sample = max_u64(min_u64(sample, SAMPLE_MAX), 1);
-    r->latest = sample;
     if (r->srtt == 0)
         first_sample(r, sample);
     else

@@ -14,7 +14,6 @@ struct rtt {
     nsec_t mdev;     /* smoothed mean deviation (TCP_INFO's tcpi_rttvar) */
     nsec_t mdev_max; /* its largest value in this round */
     nsec_t min_rtt;
-    nsec_t latest;
     nsec_t rto;       /* without backoff */
     bool rounds_told; /* rtt_round() is in use */
 };

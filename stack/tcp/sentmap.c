@@ -184,6 +184,24 @@ bool sentmap_sent(struct pool *pool, struct sentmap *m, tcp_seq seq, uint32_t le
     return false;
 }
 
+bool sent_after(nsec_t sent1, tcp_seq end1, nsec_t sent2, tcp_seq end2)
+{
+    return sent1 > sent2 || (sent1 == sent2 && seq_gt(end1, end2));
+}
+
+/* r arrived, as far as `end`: RACK's part of it (RFC 8985 6.2 steps 2 and 3). */
+static void note_arrived(struct sentmap *m, const struct sent_record *r, tcp_seq end,
+                         struct sent_ack *out)
+{
+    struct sent_mark *k = r->transmissions == 1 ? &out->once : &out->again;
+    if (!k->valid || sent_after(r->sent, end, k->sent, k->end))
+        *k = (struct sent_mark){true, r->transmissions > 1, r->sent, end};
+    if (seq_gt(end, m->fack))
+        m->fack = end;
+    else if (seq_lt(end, m->fack) && r->transmissions == 1)
+        out->reordered = true;
+}
+
 /* The newest transmission among records sent once that an ACK is about. */
 struct rtt_pick {
     bool valid;
@@ -207,6 +225,7 @@ static void ack_bytes(struct sentmap *m, struct sent_record *r, uint32_t n, stru
     if (!r->sacked) {
         out->delivered += n;
         pick(rtt, r);
+        note_arrived(m, r, seq_add(r->seq, n), out);
     }
     uncount(m, r, n);
     m->total -= n;
@@ -313,6 +332,7 @@ static void sack_record(struct pool *pool, struct sentmap *m, struct sent_record
     out->newly_sacked += r->len;
     out->delivered += r->len;
     pick(rtt, r);
+    note_arrived(m, r, end_of(r), out);
 }
 
 /* Neighbours that are both sacked need one record only. Returns the one that remains. */
@@ -353,6 +373,8 @@ void sentmap_ack(struct pool *pool, struct sentmap *m, tcp_seq snd_una, tcp_seq 
     memset(out, 0, sizeof(*out));
     if (seq_gt(ack, snd_nxt))
         return;
+    if (seq_lt(m->fack, snd_una) || seq_gt(m->fack, snd_nxt))
+        m->fack = snd_una; /* long idle, or the first ACK */
     if (seq_gt(ack, snd_una)) {
         out->acked = (uint32_t)seq_diff(ack, snd_una);
         ack_cumulative(pool, m, ack, out, &cumulative);
@@ -422,6 +444,62 @@ uint32_t sentmap_mark_lost(struct pool *pool, struct sentmap *m, uint32_t mss, u
         newly += r->len;
     }
     return newly;
+}
+
+uint32_t sentmap_mark_older(struct sentmap *m, const struct sent_mark *newest, nsec_t window,
+                            nsec_t now, nsec_t *wait)
+{
+    uint32_t newly = 0;
+    *wait = 0;
+    for (struct sent_record *r = sentmap_first(m); r != NULL; r = next_of(m, r)) {
+        if (r->sacked || r->lost)
+            continue;
+        /* What is sent again goes after what is sent first in the same instant. */
+        const bool after = r->transmissions > 1 && !newest->again && r->sent == newest->sent;
+        if (after || !sent_after(newest->sent, newest->end, r->sent, end_of(r))) {
+            if (r->transmissions == 1)
+                break; /* sent for the first time after `newest`: so was all that follows */
+            continue;
+        }
+        if (r->sent + window <= now) {
+            mark_lost(m, r);
+            newly += r->len;
+        } else {
+            *wait = max_u64(*wait, r->sent + window - now);
+        }
+    }
+    return newly;
+}
+
+void sentmap_unmark_lost(struct sentmap *m)
+{
+    for (struct sent_record *r = sentmap_first(m); r != NULL && m->lost > 0; r = next_of(m, r)) {
+        if (!r->lost)
+            continue;
+        uncount(m, r, r->len);
+        r->lost = false;
+        r->retrans = r->transmissions > 1;
+        if (r->retrans)
+            m->retrans += r->len;
+    }
+    if (m->owed_lost) {
+        m->owed_lost = false;
+        m->lost -= m->owed;
+    }
+    m->lost_hint = NULL;
+}
+
+struct sent_record *sentmap_last(struct pool *pool, struct sentmap *m, uint32_t mss)
+{
+    if (list_empty(&m->records))
+        return NULL;
+    struct sent_record *r = record_of(m->records.prev);
+    const uint32_t fin = (r->flags & TCP_FIN) != 0;
+    const uint32_t text = r->len - fin;
+    const uint32_t tail = text % mss ? text % mss : mss;
+    if (text > tail && split(pool, m, r, text - tail))
+        r = next_of(m, r);
+    return r;
 }
 
 uint32_t sentmap_mark_head_lost(struct pool *pool, struct sentmap *m, uint32_t mss)

@@ -32,6 +32,7 @@ struct sentmap {
     uint32_t retrans; /* bytes in flight as retransmissions */
     uint32_t total;   /* bytes in all records */
     uint32_t count;   /* records */
+    tcp_seq fack;     /* RACK.fack: end of the highest segment known to have arrived */
     uint64_t delivered;
     nsec_t delivered_at;
     struct sent_record *lost_hint; /* no lost record lies before it; NULL: begin at the head */
@@ -40,6 +41,14 @@ struct sentmap {
     uint32_t owed;
     uint8_t owed_flags;
     bool owed_lost;
+};
+
+/* A transmission: when it left and where it ended. */
+struct sent_mark {
+    bool valid;
+    bool again; /* not the first of these bytes */
+    nsec_t sent;
+    tcp_seq end;
 };
 
 /* What one ACK taught. */
@@ -52,8 +61,11 @@ struct sent_ack {
     nsec_t rtt;               /* now - sent, of the newest record newly acknowledged or sacked */
     bool acked_retransmitted; /* some newly acknowledged record had been sent again */
     bool dsack;               /* the first block is a D-SACK (RFC 2883) */
-    bool reneged;  /* the cumulative ACK stops short of a record sacked before: RFC 2018 8 */
-    uint8_t flags; /* SYN, FIN acknowledged */
+    bool reneged;   /* the cumulative ACK stops short of a record sacked before: RFC 2018 8 */
+    bool reordered; /* a segment sent once arrived after a higher one: RFC 8985 6.2 step 3 */
+    uint8_t flags;  /* SYN, FIN acknowledged */
+    /* the newest transmissions newly acknowledged or sacked, sent once and sent again */
+    struct sent_mark once, again;
 };
 
 void sentmap_init(struct sentmap *m);
@@ -74,6 +86,19 @@ void sentmap_ack(struct pool *pool, struct sentmap *m, tcp_seq snd_una, tcp_seq 
  * (dupthresh-1)*mss sacked bytes, or by dupthresh disjoint sacked runs. Returns bytes newly lost.
  */
 uint32_t sentmap_mark_lost(struct pool *pool, struct sentmap *m, uint32_t mss, unsigned dupthresh);
+/* RFC 8985 6.2 RACK_sent_after(): later in time, or as late and higher in sequence. */
+bool sent_after(nsec_t sent1, tcp_seq end1, nsec_t sent2, tcp_seq end2);
+/*
+ * RFC 8985 6.2 step 5: marks as lost what was sent before `newest` (which has arrived) and more
+ * than `window` ago, retransmissions too. Returns bytes newly lost; *wait is how long until the
+ * last of those sent before `newest` would be, 0 when there is none.
+ */
+uint32_t sentmap_mark_older(struct sentmap *m, const struct sent_mark *newest, nsec_t window,
+                            nsec_t now, nsec_t *wait);
+/* Nothing was lost after all: what waits to be sent again is in flight. */
+void sentmap_unmark_lost(struct sentmap *m);
+/* The last segment sent, of at most mss bytes of text (its record is split). NULL: none. */
+struct sent_record *sentmap_last(struct pool *pool, struct sentmap *m, uint32_t mss);
 /* Marks the first unsacked mss bytes lost (fast retransmit without SACK, partial ACK of NewReno).
  */
 uint32_t sentmap_mark_head_lost(struct pool *pool, struct sentmap *m, uint32_t mss);

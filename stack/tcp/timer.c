@@ -227,6 +227,12 @@ static void fire(struct stack_cx *cx, struct tcp_conn *c, enum tcp_timer which)
         tcp_output(cx, c);
         c->cork_expired = false;
         break;
+    case TCP_TIMER_REORDER:
+        tcp_recovery_on_reorder_timeout(cx, c);
+        break;
+    case TCP_TIMER_LOSS_PROBE:
+        tcp_loss_probe_timeout(cx, c);
+        break;
     case TCP_TIMER_FIN_WAIT_2:
         if (c->state == TCP_FIN_WAIT_2 && !c->app_held)
             tcp_done(cx, c, 0, TCP_WHY_TIMEOUT_FIN_WAIT_2);

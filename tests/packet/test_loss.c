@@ -151,6 +151,7 @@ TEST(rto_whole_window_lost, "everything in flight was lost: all of it comes agai
     struct tcp_conn *c = with_rtt(SACK_OPTS, ms(1));
     check_eq(call_send(c, 14600), 14600);
     check_eq(drain_text(), 14600);
+    expect_tx_in(ms(2), ms(10), "PA seq 13141 len 1460"); /* the loss probe */
     t_run(ms(250));
     uint32_t got = 1;
     for (unsigned i = 0; i < 20 && got < 14601; i++) {

@@ -1,7 +1,8 @@
 /*
  * sim [--seeds N] [--first S] [--jobs J] [--verbose]: runs N seeds from S on in J processes. Prints
  * each seed that fails and why; `sim --first SEED --seeds 1 --verbose` shows all that happened in
- * one. The last line is `sim: N passed, N failed, N skipped`; the exit status is 1 when one failed.
+ * one. --rates instead: how fast some transfers are (rates.c). The last line is `sim: N passed, N
+ * failed, N skipped`; the exit status is 1 when one failed.
  */
 #include "tests/sim/sim.h"
 
@@ -89,16 +90,15 @@ static void run_jobs(uint64_t end, unsigned jobs, bool verbose)
 
 int main(int argc, char **argv)
 {
-    static const struct option options[] = {{"seeds", required_argument, NULL, 'n'},
-                                            {"first", required_argument, NULL, 'f'},
-                                            {"jobs", required_argument, NULL, 'j'},
-                                            {"verbose", no_argument, NULL, 'v'},
-                                            {NULL, 0, NULL, 0}};
+    static const struct option options[] = {
+        {"seeds", required_argument, NULL, 'n'}, {"first", required_argument, NULL, 'f'},
+        {"jobs", required_argument, NULL, 'j'},  {"rates", no_argument, NULL, 'r'},
+        {"verbose", no_argument, NULL, 'v'},     {NULL, 0, NULL, 0}};
     uint64_t seeds = 10000, first = 1;
     unsigned jobs = 2;
-    bool verbose = false;
+    bool verbose = false, rates = false;
     int opt;
-    while ((opt = getopt_long(argc, argv, "n:f:j:v", options, NULL)) != -1) {
+    while ((opt = getopt_long(argc, argv, "n:f:j:rv", options, NULL)) != -1) {
         switch (opt) {
         case 'n':
             seeds = strtoull(optarg, NULL, 10);
@@ -109,12 +109,19 @@ int main(int argc, char **argv)
         case 'j':
             jobs = (unsigned)strtoul(optarg, NULL, 10);
             break;
+        case 'r':
+            rates = true;
+            break;
         case 'v':
             verbose = true;
             break;
         default:
             return 2;
         }
+    }
+    if (rates) {
+        app_pattern_init();
+        return sim_rates(verbose) != 0;
     }
     shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (shared == MAP_FAILED)

@@ -82,7 +82,8 @@ static nsec_t travel(struct host *h, uint32_t len)
     }
     at += im->delay + prng_below(&s->rng, im->jitter + 1);
     if (prng_permille(&s->rng, im->reorder))
-        at += prng_range(&s->rng, 1, 20) * (im->delay / 4 + 50 * NSEC_PER_USEC);
+        at += im->reorder_max ? prng_below(&s->rng, im->reorder_max)
+                              : prng_range(&s->rng, 1, 20) * (im->delay / 4 + 50 * NSEC_PER_USEC);
     return at;
 }
 

@@ -246,10 +246,12 @@ static void judge(struct sim *s)
     }
 }
 
-const char *sim_run(uint64_t seed, bool verbose)
+const char *sim_play(uint64_t seed, bool verbose, void (*make)(struct sim *s),
+                     const struct sim **world)
 {
     static struct sim sim;
     struct sim *s = &sim;
+    *world = s;
     event_free_all(s);
     memset(s, 0, sizeof(*s));
     s->seed = seed;
@@ -259,9 +261,15 @@ const char *sim_run(uint64_t seed, bool verbose)
     s->now = SIM_EPOCH + prng_below(&s->plan_rng, NSEC_PER_SEC);
     if (setjmp(s->out))
         return s->why;
-    scenario_make(s);
+    make(s);
     loop(s);
     judge(s);
     sim_say(s, NULL, "passed: %llu frames", (unsigned long long)s->frames);
     return NULL;
+}
+
+const char *sim_run(uint64_t seed, bool verbose)
+{
+    const struct sim *world;
+    return sim_play(seed, verbose, scenario_make, &world);
 }

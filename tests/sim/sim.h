@@ -126,6 +126,7 @@ struct pair {
 
 struct impairment {
     unsigned loss, dup, reorder, corrupt; /* permille */
+    nsec_t reorder_max;                   /* how late; 0: up to five times the delay */
     nsec_t delay, jitter;
     uint64_t ns_per_byte; /* bandwidth; 0: no limit */
     nsec_t queue_max;     /* a frame that would wait longer is dropped */
@@ -259,3 +260,10 @@ void scenario_make(struct sim *s);
 /* ---- sim.c ---- */
 /* Runs one seed. NULL: all held; otherwise what did not. */
 const char *sim_run(uint64_t seed, bool verbose);
+/* The same with a world of `make`; *world remains until the next run. */
+const char *sim_play(uint64_t seed, bool verbose, void (*make)(struct sim *s),
+                     const struct sim **world);
+
+/* ---- rates.c ---- */
+/* Returns how many of the transfers were too slow or failed. */
+unsigned sim_rates(bool verbose);
