@@ -84,6 +84,7 @@ struct tcp_conn {
     bool tlp_out : 1;      /* a loss probe is out, tlp_end says until where */
     bool tlp_retrans : 1;  /* it was a retransmission */
     bool undo_armed : 1;   /* the last reduction of cwnd may yet turn out to be for nothing */
+    bool frto : 1;         /* a time-out began this loss episode: RFC 5682 */
     bool undo_stamped : 1; /* undo_stamp is valid */
 
     struct ip_path path;

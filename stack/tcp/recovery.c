@@ -110,13 +110,23 @@ static bool original_arrived(const struct tcp_conn *c, const struct tcp_segment 
            s->opt.ts_ecr && (int32_t)(s->opt.ts_ecr - c->undo_stamp) < 0;
 }
 
+/*
+ * RFC 5682 3.1 step 3.b, with SACK: after a time-out something arrived that was not sent again.
+ * The new data of step 2.b is not sent: timestamps decide where SACK does not.
+ */
+static bool time_out_was_spurious(const struct tcp_conn *c, const struct sent_ack *a)
+{
+    return c->frto && c->ca_state == TCP_CA_LOSS && a->once.valid && !a->acked_retransmitted &&
+           seq_leq(a->once.end, c->high_seq);
+}
+
 static void undo_if_spurious(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s,
                              const struct sent_ack *a)
 {
     if (!c->undo_armed)
         return;
     const bool duplicates = all_were_duplicates(c, s, a);
-    if (!duplicates && !original_arrived(c, s, a))
+    if (!duplicates && !original_arrived(c, s, a) && !time_out_was_spurious(c, a))
         return;
     c->undo_armed = false;
     cc_undo(&c->cc);
@@ -247,6 +257,7 @@ void tcp_recovery_on_timeout(struct stack_cx *cx, struct tcp_conn *c)
         cc_ops(c->cc.id)->on_timeout(&c->cc, cx->now);
     c->cc.cwnd = c->mss;
     c->ca_state = TCP_CA_LOSS;
+    c->frto = c->sack_ok && !in_episode;
     c->high_seq = c->snd_nxt;
     c->reno_sacked = 0;
     c->dupacks = 0;

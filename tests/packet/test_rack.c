@@ -236,6 +236,21 @@ TEST(undo_time_out_by_timestamp, "RFC 3522, 4015: a delay spike; the RTO was for
     expect_none(sec(1));
 }
 
+TEST(frto_sack, "RFC 5682 3.1: after the time-out something arrives that was sent once only")
+{
+    struct tcp_conn *c = sending(SACK_OPTS, 14600);
+    const uint32_t before = view(c).cwnd;
+    t_run(ms(700));
+    check_eq(counter(COUNT_RTOS), 1);
+    drain_tx();
+    inject("A ack 1 <nop,nop,sack 1461:2921>");
+    check(view(c).ca_state != 4);
+    check(view(c).cwnd >= before);
+    check_eq(drain_text(), 0);
+    inject("A ack 14601");
+    expect_none(sec(1));
+}
+
 TEST(undo_not_when_lost, "RFC 3522: an echo of the retransmission: the loss was real")
 {
     struct tcp_conn *c = sending("<mss 1460,sackOK,ts>", 14480);
