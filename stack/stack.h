@@ -21,22 +21,23 @@
 #define FRAME_HEADROOM 64
 /* TCP header with the most options. */
 #define TCP_HEADER_MAX 60
-/* A frame's bytes, L2 header included, never exceed this (AF_PACKET segments larger ones in software). */
+/* A frame's bytes, L2 header included, never exceed this (AF_PACKET segments larger ones in
+ * software). */
 #define FRAME_BYTES_MAX 65535
 /* Payload slices of one frame: 64 KB in chunks, one more at each end for partial ones. */
 #define FRAME_SLICES_MAX 20
 
 /* A frame on its way out: headers built in place, payload left where it lies. */
 struct frame_out {
-    uint8_t netif;          /* index into stack.netifs */
-    uint8_t l4_proto;       /* IPPROTO_* of what is at `l4` */
+    uint8_t netif;    /* index into stack.netifs */
+    uint8_t l4_proto; /* IPPROTO_* of what is at `l4` */
     uint8_t head[FRAME_HEADROOM + TCP_HEADER_MAX + 4];
-    uint16_t head_start;    /* offset in head[] of the first byte to send */
-    uint16_t l4;            /* offset in head[] of the transport header (FRAME_HEADROOM for TCP) */
-    uint16_t head_end;      /* offset in head[] after the last header byte */
-    uint16_t gso_size;      /* payload bytes per segment when the link must cut; 0: a single segment */
-    bool csum_partial;      /* the transport checksum field holds the pseudo-header sum only */
-    uint16_t csum_offset;   /* of the checksum field within the transport header */
+    uint16_t head_start; /* offset in head[] of the first byte to send */
+    uint16_t l4;         /* offset in head[] of the transport header (FRAME_HEADROOM for TCP) */
+    uint16_t head_end;   /* offset in head[] after the last header byte */
+    uint16_t gso_size;   /* payload bytes per segment when the link must cut; 0: a single segment */
+    bool csum_partial;   /* the transport checksum field holds the pseudo-header sum only */
+    uint16_t csum_offset; /* of the checksum field within the transport header */
     uint32_t payload_len;
     unsigned nslices;
     struct slice slices[FRAME_SLICES_MAX];
@@ -47,8 +48,8 @@ struct frame_in {
     const uint8_t *data; /* from the L2 header on (from the IP header where the link has no L2) */
     uint32_t len;
     uint8_t netif;
-    bool csum_trusted;  /* the link vouches for the checksum (partial or verified): do not verify */
-    uint16_t gso_size;  /* payload bytes per wire segment of a coalesced frame, 0 otherwise */
+    bool csum_trusted; /* the link vouches for the checksum (partial or verified): do not verify */
+    uint16_t gso_size; /* payload bytes per wire segment of a coalesced frame, 0 otherwise */
 };
 
 enum netif_kind {
@@ -65,12 +66,12 @@ enum netif_kind {
 struct netif {
     bool up;
     enum netif_kind kind;
-    uint32_t ifindex;   /* the kernel's number, for the link; 0 inside the stack */
-    uint32_t mtu;       /* bytes of an IP packet */
+    uint32_t ifindex; /* the kernel's number, for the link; 0 inside the stack */
+    uint32_t mtu;     /* bytes of an IP packet */
     uint8_t mac[6];
-    bool gso;           /* takes frames larger than the MTU and cuts them */
-    bool csum_offload;  /* completes partial checksums */
-    bool answers_arp;   /* own address: the engine answers ARP and ping for its addresses */
+    bool gso;          /* takes frames larger than the MTU and cuts them */
+    bool csum_offload; /* completes partial checksums */
+    bool answers_arp;  /* own address: the engine answers ARP and ping for its addresses */
     unsigned naddrs;
     struct {
         struct ip_addr addr;
@@ -80,10 +81,11 @@ struct netif {
     struct ip_addr gateway; /* own address mode; zero: none */
 };
 
-/* How packets of one connection travel. Filled by the shim from the kernel's routing or by ip_route(). */
+/* How packets of one connection travel. Filled by the shim from the kernel's routing or by
+ * ip_route(). */
 struct ip_path {
     uint8_t netif;
-    bool mac_known;          /* mac is the next hop's, learned from its frames: no ARP needed */
+    bool mac_known; /* mac is the next hop's, learned from its frames: no ARP needed */
     uint8_t mac[6];
     uint32_t mtu;            /* 0: the interface's */
     struct ip_addr next_hop; /* on-link neighbour to ask ARP for */
@@ -134,7 +136,7 @@ struct stack_config {
     bool own_address;
     bool loopback; /* connections to own addresses and 127/8 may run inside the arena */
     uint16_t port_min, port_max; /* ephemeral range, inclusive */
-    uint8_t cc;    /* default congestion control, enum tcp_cc_id */
+    uint8_t cc;                  /* default congestion control, enum tcp_cc_id */
 };
 
 /*
@@ -165,6 +167,7 @@ struct stack_config {
     X(SEGS_OUT, "segments-out", "TCP segments sent")                                               \
     X(RSTS_OUT, "resets-out", "RSTs sent")                                                         \
     X(RETRANS, "retransmitted", "segments sent again")                                             \
+    X(LOSS_PROBES, "loss-probes", "segments sent again to probe a tail (RFC 8985 7)")              \
     X(RTOS, "rto", "retransmission time-outs")                                                     \
     X(CHALLENGE, "challenge-acks", "challenge ACKs sent (RFC 5961)")                               \
     X(CHALLENGE_LIMITED, "challenge-limited", "challenge ACKs suppressed by the rate limit")       \
@@ -176,7 +179,8 @@ struct stack_config {
     X(COOKIES_OK, "cookies-valid", "connections made from a cookie")                               \
     X(COOKIES_BAD, "cookies-bad", "ACKs with a wrong cookie")                                      \
     X(NO_MEMORY, "no-memory", "allocations refused")                                               \
-    X(TW_RECYCLED, "time-wait-recycled", "TIME_WAIT ended early by a newer SYN or for want of room") \
+    X(TW_RECYCLED, "time-wait-recycled",                                                           \
+      "TIME_WAIT ended early by a newer SYN or for want of room")                                  \
     X(BUFFER_PRUNED, "pruned", "out-of-order data given up under memory pressure")                 \
     X(INVARIANT, "invariant-broken", "an internal check failed (a defect of ours)")
 
@@ -202,7 +206,8 @@ struct stack *stack_init(void *base, size_t size, size_t extra, const struct sta
                          nsec_t now);
 void *stack_extra(struct stack *st);
 /*
- * Segments for no connection are not answered any more, whatever their port: another stack may have it.
+ * Segments for no connection are not answered any more, whatever their port: another stack may have
+ * it.
  */
 void stack_ignore_strangers(struct stack *st);
 /*
@@ -212,7 +217,8 @@ void stack_ignore_strangers(struct stack *st);
 void stack_repair(struct stack *st);
 struct arena *stack_arena(struct stack *st);
 struct netif *stack_netif(struct stack *st, unsigned index);
-/* Adds an interface; returns its index or -ENOSPC. Announces own addresses (gratuitous ARP) at the next flush. */
+/* Adds an interface; returns its index or -ENOSPC. Announces own addresses (gratuitous ARP) at the
+ * next flush. */
 int stack_add_netif(struct stack *st, const struct netif *nif);
 /* Looks an interface up by the kernel's number; -1 when unknown. */
 int stack_netif_by_ifindex(const struct stack *st, uint32_t ifindex);
@@ -223,7 +229,8 @@ void stack_count(struct stack *st, enum stack_counter c);
 void stack_input(struct stack_cx *cx, const struct frame_in *frame);
 /* Runs every timer that is due at cx->now. */
 void stack_run_timers(struct stack_cx *cx);
-/* Sends what the entries since the last flush left to send, runs the loopback dry. Ends every batch. */
+/* Sends what the entries since the last flush left to send, runs the loopback dry. Ends every
+ * batch. */
 void stack_flush(struct stack_cx *cx);
 /* When stack_run_timers() must run next; NSEC_NEVER: no timer is armed. */
 nsec_t stack_deadline(const struct stack *st);

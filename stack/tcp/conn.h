@@ -242,13 +242,12 @@ void tcp_done(struct stack_cx *cx, struct tcp_conn *c, int err, enum tcp_reason 
 /* Frees the connection when it is CLOSED and nobody holds it. True: it is gone. */
 bool tcp_reap(struct stack_cx *cx, struct tcp_conn *c);
 /*
- * Whom Linux wakes, which an edge-triggered epoll member can tell: sk_data_ready() those who wait for
- * anything to read, sk_state_change() and sk_error_report() everyone, whatever they wait for.
+ * Whom Linux wakes, which an edge-triggered epoll member can tell: sk_data_ready() those who wait
+ * for anything to read, sk_state_change() and sk_error_report() everyone, whatever they wait for.
  */
 enum {
     TCP_WAKE_DATA = TCP_EV_IN | TCP_EV_PRI,
-    TCP_WAKE_ALL =
-        TCP_EV_IN | TCP_EV_PRI | TCP_EV_OUT | TCP_EV_ERR | TCP_EV_HUP | TCP_EV_RDHUP,
+    TCP_WAKE_ALL = TCP_EV_IN | TCP_EV_PRI | TCP_EV_OUT | TCP_EV_ERR | TCP_EV_HUP | TCP_EV_RDHUP,
 };
 /* Tells the program (or the listener's, before accept()) of events. */
 void tcp_notify(struct stack_cx *cx, struct tcp_conn *c, uint32_t events);

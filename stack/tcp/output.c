@@ -158,7 +158,7 @@ static void send_again(struct stack_cx *cx, struct tcp_conn *c, struct sent_reco
             : c->ca_state == TCP_CA_LOSS || syn                   ? TCP_WHY_SEND_RETRANSMIT
             : r->transmissions == 1 && seq_eq(r->seq, c->snd_una) ? TCP_WHY_SEND_FAST_RETRANSMIT
                                                                   : TCP_WHY_SEND_RECOVERY;
-    stack_count(cx->st, COUNT_RETRANS);
+    stack_count(cx->st, probe ? COUNT_LOSS_PROBES : COUNT_RETRANS);
     c->total_retrans += 1 + e.len / (c->mss + 1u);
     c->bytes_retrans += e.len;
     tcp_emit(cx, c, &e);

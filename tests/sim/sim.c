@@ -180,6 +180,7 @@ static void judge_app(struct sim *s, struct app *a)
 }
 
 /* On a network that loses nothing whatever is sent twice was sent for nothing. */
+/* Loss probes may go: a slow reader's ACK can be later than two round trips, on Linux too. */
 static void judge_perfect(struct sim *s, struct host *h)
 {
     static const enum stack_counter none[] = {COUNT_RETRANS,     COUNT_RTOS,     COUNT_PAWS,
