@@ -6,42 +6,54 @@
 #include <unistd.h>
 
 #include "shim/core/config.h"
+#include "shim/core/engine.h"
 #include "shim/libc/real.h"
 #include "shim/life/init.h"
+#include "shim/link/guard.h"
 
-static void before_loss(void)
+#define KEEP_UID ((uid_t)-1)
+
+/* uid: what the effective one becomes; KEEP_UID: it stays. */
+static void before_loss(uid_t uid)
 {
     shim_init();
-    if (!config.off && geteuid() == 0)
-        (void)engine_start_quietly();
+    if (config.off || geteuid() != 0)
+        return;
+    (void)engine_start_quietly();
+    if (!engine_running() || uid == 0 || uid == KEEP_UID)
+        return;
+    struct stack_cx cx;
+    engine_enter(&cx);
+    guard_give(uid);
+    engine_leave(&cx);
 }
 
 SHIM_EXPORT int setuid(uid_t uid)
 {
-    before_loss();
+    before_loss(uid);
     return real_ready()->setuid(uid);
 }
 
 SHIM_EXPORT int seteuid(uid_t uid)
 {
-    before_loss();
+    before_loss(uid);
     return real_ready()->seteuid(uid);
 }
 
 SHIM_EXPORT int setreuid(uid_t ruid, uid_t euid)
 {
-    before_loss();
+    before_loss(euid);
     return real_ready()->setreuid(ruid, euid);
 }
 
 SHIM_EXPORT int setresuid(uid_t ruid, uid_t euid, uid_t suid)
 {
-    before_loss();
+    before_loss(euid);
     return real_ready()->setresuid(ruid, euid, suid);
 }
 
 SHIM_EXPORT int chroot(const char *path)
 {
-    before_loss();
+    before_loss(KEEP_UID);
     return real_ready()->chroot(path);
 }

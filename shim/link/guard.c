@@ -489,6 +489,17 @@ int guard_bind(int fd, const struct sockaddr *sa, socklen_t len, bool reuseaddr)
     return guard_make_way(port) ? raw_bind(fd, sa, len) : err;
 }
 
+void guard_give(uid_t uid)
+{
+    for (unsigned fd = 0; fd < fd_high(); fd++) {
+        const struct usock *us = fd_usock((int)fd);
+        if (us && us->kernel_bound)
+            raw_syscall(SYS_fchown, (int)fd, uid, -1, 0, 0, 0);
+    }
+    for (unsigned i = 0; i < nkept; i++)
+        raw_syscall(SYS_fchown, kept[i].fd, uid, -1, 0, 0, 0);
+}
+
 void guard_end(int fd, uint16_t port)
 {
     if (fd >= 0)

@@ -43,6 +43,12 @@ int guard_bind(int fd, const struct sockaddr *sa, socklen_t len, bool reuseaddr)
 void guard_sweep(struct stack_cx *cx);
 /* The same at once, for the guards alone. */
 void guard_release_unused(void);
+/*
+ * Entered. The program is about to become user `uid`: its bound sockets and kept guards become that
+ * user's, since only sockets of one user share a port (SO_REUSEPORT), and a guard of root's could
+ * not make way without a gap later.
+ */
+void guard_give(uid_t uid);
 void guard_after_fork_child(void);
 /* The kernel's range of ephemeral ports (net.ipv4.ip_local_port_range), inclusive. */
 void guard_port_range(uint16_t *min, uint16_t *max);
