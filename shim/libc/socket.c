@@ -391,6 +391,30 @@ void sock_unguard(struct call *c)
     us->bound_port = us->port_chosen = false;
 }
 
+struct peer_search {
+    struct stack *st;
+    uint16_t port;
+    bool found;
+};
+
+static void find_remote_peer(struct tcp_conn *conn, void *arg)
+{
+    struct peer_search *s = arg;
+    struct endpoint local, remote;
+    if (tcp_local(conn, &local) && local.port == s->port && tcp_remote(conn, &remote) &&
+        !ip_is_local(s->st, &remote.addr))
+        s->found = true;
+}
+
+/* Whether connections of this port go over the wire: the kernel would reset them without a guard.
+ */
+static bool remote_peers(struct stack *st, uint16_t port)
+{
+    struct peer_search s = {.st = st, .port = port};
+    tcp_each_conn(st, find_remote_peer, &s);
+    return s.found;
+}
+
 void sock_unlisten(struct call *c)
 {
     struct usock *us = c->us;
@@ -402,7 +426,9 @@ void sock_unlisten(struct call *c)
     us->kind = USOCK_UNDECIDED;
     us->kernel_listen = false;
     wait_unlistens(&c->cx, us);
-    sock_unguard(c);
+    /* haproxy pauses its listeners by shutdown(): their connections must not lose the guard */
+    if (!us->guarded || !remote_peers(c->cx.st, us->local.port) || guard_retire(c->fd) < 0)
+        sock_unguard(c);
     raw_fcntl(c->fd, F_SETFL,
               (raw_fcntl(c->fd, F_GETFL, 0) & ~O_NONBLOCK) | (us->nonblock ? O_NONBLOCK : 0));
     sock_ended(c);

@@ -489,6 +489,14 @@ int guard_bind(int fd, const struct sockaddr *sa, socklen_t len, bool reuseaddr)
     return guard_make_way(port) ? raw_bind(fd, sa, len) : err;
 }
 
+int guard_retire(int fd)
+{
+    const int r = seal(fd, false, false);
+    if (r == 0)
+        reset_waiting(fd);
+    return r;
+}
+
 void guard_give(uid_t uid)
 {
     for (unsigned fd = 0; fd < fd_high(); fd++) {

@@ -44,6 +44,11 @@ void guard_sweep(struct stack_cx *cx);
 /* The same at once, for the guards alone. */
 void guard_release_unused(void);
 /*
+ * The program's listener stops listening, but connections of its port live on: its backing socket
+ * stays their guard, admits nobody and resets who waits in it. 0 or negative errno.
+ */
+int guard_retire(int fd);
+/*
  * Entered. The program is about to become user `uid`: its bound sockets and kept guards become that
  * user's, since only sockets of one user share a port (SO_REUSEPORT), and a guard of root's could
  * not make way without a gap later.

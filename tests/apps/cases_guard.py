@@ -151,3 +151,26 @@ def guard(run):
     for sock in kept:
         sock.close()
     server.stop(codes=(0,))
+
+
+@case("guard-pause", pairings=("KU",), sizes=("-",), kernel=False)
+def guard_pause(run):
+    """A listener that is shut down keeps guarding the connections that it brought."""
+    server = run.server([PYTHON, f"{PROGRAMS}/pausing.py", PORT], PORT)
+
+    def connect():
+        return in_namespace(run.client_host.path,
+                            lambda: socket.create_connection((run.server_addr, PORT), 5))
+
+    def echo(sock, text):
+        sock.sendall(text)
+        run.check(sock.recv(100) == text, f"{text} did not come back")
+
+    first = connect()
+    echo(first, b"while paused")
+    second = connect()
+    echo(second, b"listens again")
+    echo(first, b"and the first lives on")
+    first.close()
+    second.close()
+    server.stop(codes=(0,))
