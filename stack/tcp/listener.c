@@ -489,7 +489,6 @@ static void third_ack(struct stack_cx *cx, struct tcp_half_open *h, const struct
         flow_insert(&cx->st->tcp.flows, &h->flow);
         return;
     }
-    flow_insert(&cx->st->tcp.flows, &h->flow); /* for half_open_free() */
     half_open_free(cx, h);
     child_ready(cx, l, c, s, p);
 }

@@ -35,8 +35,3 @@ unsigned sendbuf_gather(struct sendbuf *sb, uint32_t off, uint32_t len, struct s
 /* The first n bytes were acknowledged: their chunks go back. */
 void sendbuf_release(struct pool *chunks, struct sendbuf *sb, uint32_t n);
 void sendbuf_clear(struct pool *chunks, struct sendbuf *sb);
-/* Arena bytes taken. */
-static inline uint32_t sendbuf_memory(const struct sendbuf *sb)
-{
-    return sb->chunks * (uint32_t)sizeof(struct chunk);
-}
