@@ -229,8 +229,8 @@ class Run:
     def shim_env(self, log, extra=None):
         env = {"LD_PRELOAD": self.library, "TCPSHIM_TRACE": "state",
                "TCPSHIM_TRACE_FILE": log + ".%p.trace"}
-        # For hunting: TCPSHIM_APPS_ENV="TCPSHIM_TRACE=all" adds to or replaces these.
-        for word in os.environ.get("TCPSHIM_APPS_ENV", "").split():
+        # For hunting: APPS_ENV="TCPSHIM_TRACE=all" adds to or replaces these.
+        for word in os.environ.get("APPS_ENV", "").split():
             key, _, value = word.partition("=")
             env[key] = value
         env.update(extra or {})
