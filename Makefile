@@ -1,6 +1,6 @@
 # tcpshim: libtcpshim.so, its tests and its demonstration. Build output goes to build/ alone.
 #
-#   make             build/libtcpshim.so and, for it, build/tcpshim-keeper
+#   make             build/libtcpshim.so, for it build/tcpshim-keeper, and the command build/tcpshim
 #   make demo        two hosts in network namespaces, three transfers, what happened on each
 #   make check       all test suites; ends with `N passed, N failed, N skipped`
 #   make sim         SEEDS simulated runs from seed FIRST     make fuzz    each fuzzer for FUZZ_TIME seconds
@@ -26,7 +26,8 @@ PYTHON := /usr/bin/python3
 
 STACK_SRC := $(wildcard stack/*.c stack/*/*.c)
 KEEPER_SRC := $(wildcard shim/keeper/*.c)
-SHIM_SRC  := $(filter-out $(KEEPER_SRC),$(wildcard shim/*.c shim/*/*.c))
+COMMAND_SRC := $(wildcard shim/command/*.c)
+SHIM_SRC  := $(filter-out $(KEEPER_SRC) $(COMMAND_SRC),$(wildcard shim/*.c shim/*/*.c))
 BENCH_SRC := $(wildcard bench/*.c)
 TEST_SRC  := $(wildcard tests/unit/*.c tests/packet/*.c tests/sim/*.c)
 FUZZ_SRC  := $(wildcard tests/fuzz/fuzz_*.c)
@@ -40,14 +41,15 @@ FUZZ_STACK_OBJ := $(STACK_SRC:%.c=$(BUILD)/fuzz/obj/%.o)
 BENCH_BIN      := $(BUILD)/bench/rtt $(BUILD)/bench/conn $(BUILD)/bench/cubic.so
 FUZZ_BIN       := $(FUZZ_SRC:tests/fuzz/%.c=$(BUILD)/fuzz/%)
 KEEPER_OBJ     := $(KEEPER_SRC:%.c=$(BUILD)/%.o)
-ALL_OBJ        := $(STACK_OBJ) $(SHIM_OBJ) $(KEEPER_OBJ) $(ASAN_STACK_OBJ) $(ASAN_TEST_OBJ)
+COMMAND_OBJ    := $(COMMAND_SRC:%.c=$(BUILD)/%.o)
+ALL_OBJ        := $(STACK_OBJ) $(SHIM_OBJ) $(KEEPER_OBJ) $(COMMAND_OBJ) $(ASAN_STACK_OBJ) $(ASAN_TEST_OBJ)
 
 # The programs of the directories that have any C tests.
 TEST_BIN := $(if $(wildcard tests/unit/*.c),$(BUILD)/asan/unit $(BUILD)/asan/unit_ip) \
 	$(foreach suite,packet sim,$(if $(wildcard tests/$(suite)/*.c),$(BUILD)/asan/$(suite)))
 
 .PHONY: all tests fuzzers demo check sim bench bench-quick soak fuzz lint tidy cppcheck format clean install-deps FORCE
-all: $(BUILD)/libtcpshim.so $(BUILD)/tcpshim-keeper
+all: $(BUILD)/libtcpshim.so $(BUILD)/tcpshim-keeper $(BUILD)/tcpshim
 tests: $(TEST_BIN)
 fuzzers: $(FUZZ_BIN)
 
@@ -73,6 +75,11 @@ KEEPER_SHIM := $(addprefix $(BUILD)/shim/,life/custody.o link/af_packet.o link/f
 	link/interfaces.o link/netlink.o link/foreign.o core/addr.o core/config.o core/rules.o core/fdtable.o watch/trace_text.o)
 $(BUILD)/tcpshim-keeper: $(KEEPER_OBJ) $(KEEPER_SHIM) $(BUILD)/libstack.a
 	$(CC) -static $(CFLAGS) -o $@ $^
+
+# The command, with the parts of the shim that it shares: the variables and their syntax.
+COMMAND_SHIM := $(addprefix $(BUILD)/shim/,core/addr.o core/config.o core/rules.o)
+$(BUILD)/tcpshim: $(COMMAND_OBJ) $(COMMAND_SHIM) $(BUILD)/libstack.a
+	$(CC) $(CFLAGS) -o $@ $^
 
 # Tests run the engine's sources under AddressSanitizer and UBSan.
 $(BUILD)/asan/%.o: %.c $(BUILD)/flags
@@ -162,7 +169,7 @@ fuzz: fuzzers
 
 lint: tidy cppcheck
 tidy:
-	@printf '%s\n' $(strip $(STACK_SRC) $(SHIM_SRC) $(KEEPER_SRC) $(TEST_SRC) $(FUZZ_SRC) $(BENCH_SRC)) | \
+	@printf '%s\n' $(strip $(STACK_SRC) $(SHIM_SRC) $(KEEPER_SRC) $(COMMAND_SRC) $(TEST_SRC) $(FUZZ_SRC) $(BENCH_SRC)) | \
 		xargs -P $$(nproc) -n 4 sh -c \
 		'clang-tidy --quiet --warnings-as-errors="*" "$$@" -- $(BASE) -Wall -Wextra 2>&1 | \
 		grep -v "warnings\? .*generated\.$$" | { ! grep .; }' tidy
@@ -172,7 +179,7 @@ cppcheck:
 		--enable=warning,performance,portability --suppressions-list=tests/cppcheck.txt stack shim tests bench
 
 format:
-	clang-format -i $(STACK_SRC) $(SHIM_SRC) $(KEEPER_SRC) $(TEST_SRC) $(FUZZ_SRC) $(BENCH_SRC) $(HEADERS)
+	clang-format -i $(STACK_SRC) $(SHIM_SRC) $(KEEPER_SRC) $(COMMAND_SRC) $(TEST_SRC) $(FUZZ_SRC) $(BENCH_SRC) $(HEADERS)
 
 install-deps:
 	@tests/deps.sh build demo check bench lint
