@@ -189,18 +189,9 @@ static const struct variable {
     const char *name; /* behind TCPSHIM_ */
     parser *parse;
 } variables[] = {
-    {"OFF", parse_off},
-    {"ADDR", parse_addr},
-    {"GW", parse_gw},
-    {"IF", parse_if},
-    {"MEM", parse_mem},
-    {"TRACE", parse_trace},
-    {"TRACE_FILE", parse_trace_file},
-    {"FALLBACK", parse_fallback},
-    {"LOOPBACK", parse_loopback},
-    {"CC", parse_cc},
-    {"SPIN", parse_spin},
-    {"RULES", parse_rules},
+#define X(name, parser, option, argument, set, text) {#name, parse_##parser},
+    CONFIG_VARIABLES(X)
+#undef X
 };
 
 /* Edit distance (Levenshtein), for the hint at a misspelt name; names are short. */

@@ -1,4 +1,5 @@
-/* What the TCPSHIM_* variables say, read once by the constructor. Documented in README.md and docs/manual. */
+/* What the TCPSHIM_* variables say, read once by the constructor. Documented in README.md and in
+ * docs/tcpshim.1, whose list of options is made from CONFIG_VARIABLES. */
 #pragma once
 
 #include <stdint.h>
@@ -6,27 +7,57 @@
 
 #include "stack/stack.h"
 
+/*
+ * Every variable, with the option of `tcpshim run` that sets it.
+ * X(NAME behind TCPSHIM_, parser, option, argument, value, text)
+ *   parser    parse_PARSER() of config.c
+ *   argument  of the option; NULL: it takes none and sets the variable to `value`
+ */
+#define CONFIG_VARIABLES(X)                                                                        \
+    X(TRACE, trace, "trace", "WORDS", NULL,                                                        \
+      "show what happens: a comma list of state, queue, segment, buffer, timer, call, rule, "      \
+      "link, cc, or all")                                                                          \
+    X(TRACE_FILE, trace_file, "trace-file", "FILE", NULL,                                          \
+      "where traces go (stderr if not given); %p becomes the pid")                                 \
+    X(ADDR, addr, "addr", "A.B.C.D/LEN", NULL,                                                     \
+      "give the stack an address of its own, which the kernel does not have")                      \
+    X(GW, gw, "gw", "A.B.C.D", NULL, "the router of that address; without it: on-link only")       \
+    X(IF, if, "if", "NAME", NULL, "the interface of that address")                                 \
+    X(RULES, rules, "rules", "RULE,...", NULL,                                                     \
+      "who uses the user stack: user|kernel [connect|listen|any] "                                 \
+      "[ADDRESS[/LEN]|*][:PORT[-PORT]]; "                                                          \
+      "the first that matches decides")                                                            \
+    X(LOOPBACK, loopback, "loopback", NULL, "user",                                                \
+      "connections to this host itself run inside the stack, too, where both ends share it")       \
+    X(CC, cc, "cc", "NAME", NULL, "congestion control: cubic (default) or reno")                   \
+    X(MEM, mem, "mem", "SIZE", NULL, "memory of the stack, as 64M; 512M if not given")             \
+    X(SPIN, spin, "spin", "USEC", NULL, "look this long before sleeping for a frame")              \
+    X(FALLBACK, fallback, "fallback", NULL, "kernel",                                              \
+      "use the kernel's TCP when the user stack cannot start")                                     \
+    X(OFF, off, "off", NULL, "1", "load the library and let every call pass to the kernel")
+
 struct config {
-    bool off;             /* TCPSHIM_OFF=1: everything passes through */
-    bool own_address;     /* TCPSHIM_ADDR given */
-    struct ip_addr addr;  /* TCPSHIM_ADDR */
-    uint8_t prefix;       /* of 128 */
+    bool off;               /* TCPSHIM_OFF=1: everything passes through */
+    bool own_address;       /* TCPSHIM_ADDR given */
+    struct ip_addr addr;    /* TCPSHIM_ADDR */
+    uint8_t prefix;         /* of 128 */
     struct ip_addr gateway; /* TCPSHIM_GW; zero: none */
-    char ifname[16];      /* TCPSHIM_IF; empty: by routing */
-    uint64_t mem;         /* TCPSHIM_MEM, bytes of arena */
-    uint32_t trace;       /* TCPSHIM_TRACE, enum trace_class bits */
-    char trace_file[256]; /* TCPSHIM_TRACE_FILE; %p is the pid; empty: stderr */
-    bool fallback_kernel; /* TCPSHIM_FALLBACK=kernel */
-    bool loopback_user;   /* TCPSHIM_LOOPBACK=user */
-    uint8_t cc;           /* TCPSHIM_CC */
-    uint32_t spin_usec;   /* TCPSHIM_SPIN */
-    char error[200];      /* a variable is malformed: names it and the cure; empty: none */
-    char warning[160];    /* an unknown TCPSHIM_* variable; said once, TCP works; empty: none */
-    nsec_t start;         /* CLOCK_MONOTONIC when the process was set up: zero of the traces */
+    char ifname[16];        /* TCPSHIM_IF; empty: by routing */
+    uint64_t mem;           /* TCPSHIM_MEM, bytes of arena */
+    uint32_t trace;         /* TCPSHIM_TRACE, enum trace_class bits */
+    char trace_file[256];   /* TCPSHIM_TRACE_FILE; %p is the pid; empty: stderr */
+    bool fallback_kernel;   /* TCPSHIM_FALLBACK=kernel */
+    bool loopback_user;     /* TCPSHIM_LOOPBACK=user */
+    uint8_t cc;             /* TCPSHIM_CC */
+    uint32_t spin_usec;     /* TCPSHIM_SPIN */
+    char error[200];        /* a variable is malformed: names it and the cure; empty: none */
+    char warning[160];      /* an unknown TCPSHIM_* variable; said once, TCP works; empty: none */
+    nsec_t start;           /* CLOCK_MONOTONIC when the process was set up: zero of the traces */
 };
 extern struct config config;
 
-/* Reads the environment. Never prints: errors are kept in config.error and said when TCP is first used. */
+/* Reads the environment. Never prints: errors are kept in config.error and said when TCP is first
+ * used. */
 void config_read(char **environ_);
 /* One line on stderr, prefixed "tcpshim: ", with raw write(2). At most a few per process. */
 void config_complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
