@@ -150,6 +150,25 @@ static const char *parse_loopback(struct config *c, const char *value)
     return c->loopback_user || strcmp(value, "kernel") == 0 ? NULL : "user or kernel";
 }
 
+static const char *parse_exec(struct config *c, const char *value)
+{
+    static const char *const words[] = {
+        [EXEC_KEEP] = "keep", [EXEC_ALL] = "all", [EXEC_PLAIN] = "plain"};
+    for (unsigned i = 0; i < ARRAY_LEN(words); i++) {
+        if (strcmp(value, words[i]) == 0) {
+            c->exec = (uint8_t)i;
+            return NULL;
+        }
+    }
+    return "keep, all or plain";
+}
+
+static const char *parse_io_uring(struct config *c, const char *value)
+{
+    c->io_uring = strcmp(value, "allow") == 0;
+    return c->io_uring || strcmp(value, "deny") == 0 ? NULL : "allow or deny";
+}
+
 static const char *parse_cc(struct config *c, const char *value)
 {
     static const char *const names[] = {

@@ -34,7 +34,15 @@
     X(SPIN, spin, "spin", "USEC", NULL, "look this long before sleeping for a frame")              \
     X(FALLBACK, fallback, "fallback", NULL, "kernel",                                              \
       "use the kernel's TCP when the user stack cannot start")                                     \
+    X(EXEC, exec, "exec", "keep|all|plain", NULL,                                                  \
+      "which started programs stay under it though their environment is cleaned: those that get "  \
+      "a connection (keep, the default), all, or none (plain)")                                    \
+    X(IO_URING, io_uring, "io-uring", NULL, "allow",                                               \
+      "let programs use io_uring, which passes the user stack by")                                 \
     X(OFF, off, "off", NULL, "1", "load the library and let every call pass to the kernel")
+
+/* TCPSHIM_EXEC: into which images the shim goes along where the program cleaned the environment. */
+enum exec_mode { EXEC_KEEP, EXEC_ALL, EXEC_PLAIN };
 
 struct config {
     bool off;               /* TCPSHIM_OFF=1: everything passes through */
@@ -48,6 +56,8 @@ struct config {
     char trace_file[256];   /* TCPSHIM_TRACE_FILE; %p is the pid; empty: stderr */
     bool fallback_kernel;   /* TCPSHIM_FALLBACK=kernel */
     bool loopback_user;     /* TCPSHIM_LOOPBACK=user */
+    bool io_uring;          /* TCPSHIM_IO_URING=allow */
+    uint8_t exec;           /* TCPSHIM_EXEC, enum exec_mode */
     uint8_t cc;             /* TCPSHIM_CC */
     uint32_t spin_usec;     /* TCPSHIM_SPIN */
     char error[200];        /* a variable is malformed: names it and the cure; empty: none */

@@ -8,6 +8,7 @@
 #include "shim/core/engine.h"
 
 #include <errno.h>
+#include <linux/futex.h>
 #include <time.h>
 
 #include "shim/core/config.h"
@@ -92,23 +93,42 @@ static void engine_lock(struct shared *sh)
         pthread_mutex_consistent(&sh->lock);
 }
 
-static bool frozen; /* (atomic) */
+enum { GO_ON, HELD, FROZEN };
+static uint32_t halted; /* (atomic) */
 
 void engine_freeze(void)
 {
     thread_state.ends = true;
-    __atomic_store_n(&frozen, true, __ATOMIC_RELEASE);
+    __atomic_store_n(&halted, FROZEN, __ATOMIC_RELEASE);
 }
 
 bool engine_frozen(void)
 {
-    return __atomic_load_n(&frozen, __ATOMIC_ACQUIRE);
+    return __atomic_load_n(&halted, __ATOMIC_ACQUIRE) == FROZEN;
 }
 
-static void __attribute__((noinline)) stop_here(void)
+void engine_hold(void)
 {
-    for (;;)
-        raw_ppoll(NULL, 0, NULL);
+    thread_state.ends = true;
+    __atomic_store_n(&halted, HELD, __ATOMIC_RELEASE);
+}
+
+void engine_release(void)
+{
+    thread_state.ends = false;
+    __atomic_store_n(&halted, GO_ON, __ATOMIC_RELEASE);
+    raw_syscall(SYS_futex, (long)&halted, FUTEX_WAKE, INT32_MAX, 0, 0, 0);
+}
+
+/* Entered; comes back entered, if at all. */
+static void __attribute__((noinline)) halt(struct shared *sh)
+{
+    uint32_t why;
+    while ((why = __atomic_load_n(&halted, __ATOMIC_ACQUIRE)) != GO_ON) {
+        pthread_mutex_unlock(&sh->lock);
+        raw_syscall(SYS_futex, (long)&halted, FUTEX_WAIT, why, 0, 0, 0);
+        engine_lock(sh);
+    }
 }
 
 void engine_enter(struct stack_cx *cx)
@@ -118,10 +138,8 @@ void engine_enter(struct stack_cx *cx)
         /* No function of libc that is a cancellation point may act on it while the lock is ours. */
         pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &t->cancel_state);
         engine_lock(engine.sh);
-        if (unlikely(engine_frozen()) && !t->ends) {
-            pthread_mutex_unlock(&engine.sh->lock);
-            stop_here();
-        }
+        if (unlikely(__atomic_load_n(&halted, __ATOMIC_RELAXED) != GO_ON) && !t->ends)
+            halt(engine.sh);
     }
     cx->st = engine.st;
     cx->ops = &engine_ops;

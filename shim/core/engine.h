@@ -49,6 +49,12 @@ bool engine_inside(void);
  */
 void engine_freeze(void);
 bool engine_frozen(void);
+/*
+ * Entered. The process is about to become another program: other threads of it stop at the door
+ * until engine_release() (exec failed) or for good. The calling thread goes in and out.
+ */
+void engine_hold(void);
+void engine_release(void);
 /* Reads the clock again (after sleeping or long work under the lock). */
 void engine_clock(struct stack_cx *cx);
 /*

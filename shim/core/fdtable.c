@@ -92,6 +92,12 @@ int fd_make_internal(int fd)
     }
 }
 
+void fd_mark_internal(int fd)
+{
+    raw_fcntl(fd, F_SETFD, FD_CLOEXEC);
+    set_entry(fd, FD_INTERNAL);
+}
+
 void fd_release_internal(int fd)
 {
     if (!fd_is_internal(fd))

@@ -55,6 +55,8 @@ void fd_clear(int fd);
  * marked internal. Returns the new number; the old one is closed. Negative errno: kept where it was.
  */
 int fd_make_internal(int fd);
+/* A descriptor of our own that lies well already: close-on-exec, marked internal. */
+void fd_mark_internal(int fd);
 void fd_release_internal(int fd);
 /* Highest entry ever set + 1: the bound for walks (fork, exec, close_range). */
 unsigned fd_high(void);

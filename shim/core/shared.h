@@ -97,5 +97,11 @@ static inline size_t shared_size(void)
 void engine_attach(void);
 /* This process leaves: at exit, not entered. */
 void engine_detach(void);
+/*
+ * Entered, before exec: nobody counts on the sleepers and the service thread of this process any
+ * more. Returns what engine_step_back() needs if exec fails.
+ */
+uint8_t engine_step_aside(void);
+void engine_step_back(uint8_t service);
 /* Processes that take part now. */
 uint32_t engine_processes(void);

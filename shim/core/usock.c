@@ -145,6 +145,13 @@ void usock_drop_all(struct stack_cx *cx, bool keep_shared)
     }
 }
 
+void usock_leave(struct stack_cx *cx, struct usock *us, int fd)
+{
+    if (us->refs == 1)
+        clear_entries(us);
+    usock_drop(cx, us, fd);
+}
+
 /* A fork in progress in this thread. The engine lock is held from before it until its result is
  * known. */
 static __thread struct stack_cx fork_cx __attribute__((tls_model("initial-exec")));

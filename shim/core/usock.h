@@ -67,6 +67,9 @@ void usock_ref_all(int n);
 /* Drops every descriptor of this process (exec, exit). keep_shared: entries whose socket lives on in other processes stay, for usock_ref_all(1) if exec fails. */
 void usock_drop_all(struct stack_cx *cx, bool keep_shared);
 
+/* Drops descriptor fd, which exec will close. Its entry stays if the socket lives on in other processes. */
+void usock_leave(struct stack_cx *cx, struct usock *us, int fd);
+
 /* ---- fork, called by pthread_atfork()'s handlers (shim/life/init.c) and the hooks of fork ---- */
 
 /* Takes the engine lock and one reference for each descriptor: the child's. */

@@ -1,8 +1,10 @@
 /*
- * The exec family. The new image cannot use this one's user sockets (yet), so its references are
- * dropped first: a connection that another process holds lives on, others are closed in order and
- * what was sent on them is delivered before the image goes. If exec fails after all, what other
- * processes kept alive is there again; so the obvious failures are sought first.
+ * The exec family. An image that the loader will put the shim into gets the family's arena and the
+ * user sockets that are not close-on-exec (shim/life/handover.h). Where there is nothing to hand
+ * over, this process's references are dropped first: a connection that another process holds lives
+ * on, others are closed in order and what was sent on them is delivered before the image goes. If
+ * exec fails after all, what other processes kept alive is there again; so the obvious failures are
+ * sought first (image.h).
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -11,37 +13,70 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "shim/core/engine.h"
 #include "shim/core/raw.h"
 #include "shim/core/shared.h"
+#include "shim/libc/image.h"
 #include "shim/libc/real.h"
 #include "shim/libc/sock.h"
+#include "shim/life/environment.h"
 #include "shim/life/exit.h"
+#include "shim/life/handover.h"
+#include "shim/life/init.h"
 
-static bool executable(int dir, const char *path, int flags)
-{
-    struct stat st;
-    return fstatat(dir, path, &st, flags & (AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW)) == 0 &&
-           S_ISREG(st.st_mode) &&
-           ((flags & AT_EMPTY_PATH) != 0 || faccessat(dir, path, X_OK, AT_EACCESS) == 0);
-}
+/* What is handed over, or let go of, until execve(2) fails. */
+struct passage {
+    struct environment env;
+    char text[HANDOVER_TEXT];
+    enum { PASS_NOTHING, PASS_FAMILY, PASS_RELEASED } kind;
+};
 
-static bool release(void)
+static void release(struct passage *p)
 {
-    if (!engine_running())
-        return false;
     exit_release(true);
     engine_detach();
-    return true;
+    p->kind = PASS_RELEASED;
+}
+
+/* Returns the environment for the image. */
+static char *const *prepare(struct passage *p, int dir, const char *path, int flags,
+                            char *const envp[])
+{
+    const int saved = errno;
+    char *const *result = envp;
+    p->kind = PASS_NOTHING;
+    p->env.map = NULL;
+    shim_init();
+    const bool running = engine_running();
+    const enum image image =
+        running || config.exec == EXEC_ALL ? image_of(dir, path, flags) : IMAGE_NONE;
+    if (config.off || image == IMAGE_NONE) {
+        errno = saved;
+        return envp;
+    }
+    const bool due = image == IMAGE_DYNAMIC && handover_due() && handover_text(p->text);
+    if (image == IMAGE_DYNAMIC && (due || config.exec == EXEC_ALL) &&
+        environment_make(&p->env, envp, due ? p->text : NULL))
+        result = p->env.envp;
+    if (due && result != envp) {
+        handover_begin();
+        p->kind = PASS_FAMILY;
+    } else if (running) {
+        release(p);
+    }
+    errno = saved;
+    return result;
 }
 
 /* exec failed. */
-static int restore(bool released, int err)
+static int failed(struct passage *p, int err)
 {
-    if (released) {
+    environment_drop(&p->env);
+    if (p->kind == PASS_FAMILY) {
+        handover_cancel();
+    } else if (p->kind == PASS_RELEASED) {
         struct stack_cx cx;
         engine_attach();
         engine_enter(&cx);
@@ -54,26 +89,27 @@ static int restore(bool released, int err)
 
 SHIM_EXPORT int execve(const char *path, char *const argv[], char *const envp[])
 {
-    const int saved = errno;
-    const bool released = executable(AT_FDCWD, path, 0) && release();
-    errno = saved;
-    real_ready()->execve(path, argv, envp);
-    return restore(released, errno);
+    struct passage p;
+    char *const *env = prepare(&p, AT_FDCWD, path, 0, envp);
+    real_ready()->execve(path, argv, env);
+    return failed(&p, errno);
 }
 
 SHIM_EXPORT int fexecve(int fd, char *const argv[], char *const envp[])
 {
-    const bool released = executable(fd, "", AT_EMPTY_PATH) && release();
-    real_ready()->fexecve(fd, argv, envp);
-    return restore(released, errno);
+    struct passage p;
+    char *const *env = prepare(&p, fd, "", AT_EMPTY_PATH, envp);
+    real_ready()->fexecve(fd, argv, env);
+    return failed(&p, errno);
 }
 
 SHIM_EXPORT int execveat(int dir, const char *path, char *const argv[], char *const envp[],
                          int flags)
 {
-    const bool released = executable(dir, path, flags) && release();
-    const long r = raw_syscall(SYS_execveat, dir, (long)path, (long)argv, (long)envp, flags, 0);
-    return restore(released, (int)-r);
+    struct passage p;
+    char *const *env = prepare(&p, dir, path, flags, envp);
+    const long r = raw_syscall(SYS_execveat, dir, (long)path, (long)argv, (long)env, flags, 0);
+    return failed(&p, (int)-r);
 }
 
 SHIM_EXPORT int execv(const char *path, char *const argv[])

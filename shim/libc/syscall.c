@@ -244,6 +244,8 @@ static bool processes(struct raw_call *s, long *result)
     case SYS_exit_group:
         _exit((int)s->a[0]);
     case SYS_io_uring_setup:
+        if (config.io_uring)
+            return false;
         *result = call_result(-ENOSYS);
         return true;
     default:

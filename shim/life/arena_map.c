@@ -62,6 +62,18 @@ int arena_map(size_t size, void **base, int *file)
     return err;
 }
 
+int arena_map_again(void *base, size_t size, int file)
+{
+    void *got = raw_mmap(base, size, PROT_READ | PROT_WRITE,
+                         MAP_SHARED | MAP_NORESERVE | MAP_FIXED_NOREPLACE, file, 0);
+    if (raw_is_error(got))
+        return (int)(intptr_t)got;
+    if (got == base)
+        return 0;
+    raw_munmap(got, size);
+    return -EEXIST;
+}
+
 void arena_unmap(void *base, size_t size)
 {
     raw_munmap(base, size);

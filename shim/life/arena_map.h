@@ -9,4 +9,6 @@
  * memfd, the caller's to close; -1: it has none. 0 or negative errno.
  */
 int arena_map(size_t size, void **base, int *file);
+/* The same arena in a new image: the file at its address. 0 or negative errno. */
+int arena_map_again(void *base, size_t size, int file);
 void arena_unmap(void *base, size_t size);

@@ -15,6 +15,8 @@
 #include "shim/core/shared.h"
 #include "shim/libc/real.h"
 #include "shim/life/arena_map.h"
+#include "shim/life/environment.h"
+#include "shim/life/handover.h"
 #include "shim/life/keeper.h"
 #include "shim/life/own_address.h"
 #include "shim/link/guard.h"
@@ -55,11 +57,15 @@ void shim_init(void)
     if (__atomic_exchange_n(&done, true, __ATOMIC_ACQ_REL))
         return;
     real_bind();
+    const char *handed = environment_take(environ, HANDOVER_VARIABLE);
     config_read(environ);
     if (config.off)
         return;
+    environment_keep(environ);
     pthread_atfork(before_fork, after_fork_parent, after_fork_child);
     trace_text_open();
+    if (unlikely(handed != NULL))
+        start_tried = handover_adopt(handed);
 }
 
 __attribute__((constructor)) static void construct(void)

@@ -104,8 +104,7 @@ void keeper_prepare(int arena)
                                    (long)pair, 0, 0) < 0) {
         if (program >= 0)
             raw_close(program);
-        if (arena >= 0)
-            raw_close(arena);
+        keeper.arena = arena >= 0 ? internal(arena) : -1;
         return;
     }
     if (raw_setsockopt(pair[0], SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof(bytes)) < 0)
@@ -114,6 +113,23 @@ void keeper_prepare(int arena)
     keeper.in = internal(pair[1]);
     keeper.program = internal(program);
     keeper.arena = internal(arena);
+    copy_environment();
+}
+
+void keeper_fds(int fds[KEEPER_HAS])
+{
+    fds[KEEPER_PROGRAM] = keeper.program;
+    fds[KEEPER_ARENA] = keeper.arena;
+    fds[KEEPER_OUT] = keeper.out;
+    fds[KEEPER_IN] = keeper.in;
+}
+
+void keeper_adopt(const int fds[KEEPER_HAS])
+{
+    keeper.program = fds[KEEPER_PROGRAM];
+    keeper.arena = fds[KEEPER_ARENA];
+    keeper.out = fds[KEEPER_OUT];
+    keeper.in = fds[KEEPER_IN];
     copy_environment();
 }
 

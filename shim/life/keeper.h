@@ -21,6 +21,10 @@ enum keeper_fd {
  * of the family inherit. arena: the memfd; taken over. Without an executable nothing happens.
  */
 void keeper_prepare(int arena);
+/* What a new image of the process needs of it (shim/life/handover.c); -1: there is none. */
+enum { KEEPER_PROGRAM, KEEPER_ARENA, KEEPER_OUT, KEEPER_IN, KEEPER_HAS };
+void keeper_fds(int fds[KEEPER_HAS]);
+void keeper_adopt(const int fds[KEEPER_HAS]);
 /* Begins to start the family's keeper unless that was done. Not entered; errno unchanged. */
 void keeper_begin(void);
 /* The same, and waits until it stands. True: it does, and the process may go. */

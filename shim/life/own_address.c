@@ -97,6 +97,11 @@ int own_address_fd(void)
     return lock_fd;
 }
 
+void own_address_adopt(int fd)
+{
+    lock_fd = fd;
+}
+
 void own_address_unlock(void)
 {
     if (lock_fd >= 0)

@@ -16,5 +16,7 @@ int own_address_lock(const struct config *cfg, char *text, size_t len);
 int own_address_probe(const struct config *cfg, struct stack *st, struct link *l, char *text,
                       size_t len);
 void own_address_unlock(void);
+/* A new image of the process has the lock by this descriptor (or -1). */
+void own_address_adopt(int fd);
 /* The descriptor that holds the address; -1: none. */
 int own_address_fd(void);

@@ -330,6 +330,15 @@ void waiter_relay(void)
 
 /* ---- processes ---- */
 
+/* Of a process whose threads are gone: of one that died, or of this one before exec. */
+static void slots_free(void)
+{
+    struct shared *sh = engine.sh;
+    for (uint32_t slot = 1; slot <= sh->waiters_high; slot++)
+        if (waiter_at(sh, slot)->process == own_process)
+            waiter_free(waiter_at(sh, slot));
+}
+
 void engine_attach(void)
 {
     struct shared *sh = engine.sh;
@@ -338,12 +347,24 @@ void engine_attach(void)
         thread_key_made = pthread_key_create(&thread_key, waiter_thread_end) == 0;
     engine_enter(&cx);
     processes_reap(sh);
+    const int32_t pid = raw_getpid();
+    for (uint32_t i = 0; i < PROCESSES_MAX; i++) {
+        struct process *p = &sh->processes[i];
+        if (p->pid == pid) { /* of the image before exec */
+            own_process = i + 1;
+            slots_free();
+            list_init(&p->relay);
+            p->service = SERVICE_NONE;
+            engine_leave(&cx);
+            return;
+        }
+    }
     for (uint32_t i = 0; i < PROCESSES_MAX; i++) {
         struct process *p = &sh->processes[i];
         if (p->pid != 0)
             continue;
         __atomic_add_fetch(&sh->processes_live, 1, __ATOMIC_RELAXED);
-        p->pid = raw_getpid();
+        p->pid = pid;
         p->service = SERVICE_NONE;
         list_init(&p->relay);
         own_process = i + 1;
@@ -369,6 +390,41 @@ void engine_detach(void)
     __atomic_sub_fetch(&sh->processes_live, 1, __ATOMIC_RELAXED);
     sleep_hand_over_to_others(sh);
     engine_leave(&cx);
+}
+
+uint8_t engine_step_aside(void)
+{
+    struct shared *sh = engine.sh;
+    struct process *p = process_self();
+    if (p == NULL)
+        return SERVICE_NONE;
+    for (uint32_t slot = 1; slot <= sh->waiters_high; slot++) {
+        struct waiter *w = waiter_at(sh, slot);
+        if (w->process != own_process)
+            continue;
+        const bool asleep = w->asleep;
+        sleep_forget(w);
+        w->asleep = asleep; /* woken if exec fails */
+    }
+    const uint8_t service = p->service;
+    p->service = SERVICE_NONE;
+    sleep_hand_over_to_others(sh);
+    return service;
+}
+
+void engine_step_back(uint8_t service)
+{
+    struct shared *sh = engine.sh;
+    struct process *p = process_self();
+    if (p == NULL)
+        return;
+    for (uint32_t slot = 1; slot <= sh->waiters_high; slot++)
+        if (waiter_at(sh, slot)->process == own_process)
+            waiter_wake(waiter_at(sh, slot));
+    if (service != SERVICE_NONE) {
+        p->service = service;
+        waiter_ring(sh, p);
+    }
 }
 
 void waiter_after_fork_child(void)

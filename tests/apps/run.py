@@ -20,6 +20,7 @@ sys.dont_write_bytecode = True  # the checkout stays as it is
 
 import framework
 import cases_address
+import cases_exec
 import cases_guard
 import cases_http
 import cases_keeper
@@ -28,7 +29,7 @@ import cases_store
 import cases_stream
 from lab import require
 
-GROUPS = (cases_http, cases_stream, cases_store, cases_address, cases_guard, cases_process, cases_keeper)  # each registers its cases
+GROUPS = (cases_http, cases_stream, cases_store, cases_address, cases_guard, cases_process, cases_keeper, cases_exec)  # each registers its cases
 
 
 def selection(options):

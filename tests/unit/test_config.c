@@ -44,6 +44,8 @@ START_TEST(understood)
                    (char[]){"TCPSHIM_LOOPBACK=user"},
                    (char[]){"TCPSHIM_CC=reno"},
                    (char[]){"TCPSHIM_SPIN=20"},
+                   (char[]){"TCPSHIM_EXEC=plain"},
+                   (char[]){"TCPSHIM_IO_URING=allow"},
                    (char[]){"TCPSHIM_RULES=kernel connect 10.0.0.0/8"},
                    NULL};
     config_read(env);
@@ -55,6 +57,8 @@ START_TEST(understood)
     ck_assert_uint_eq(config.trace, TRACE_STATE | TRACE_QUEUE | TRACE_LINK);
     ck_assert_uint_eq(config.spin_usec, 20);
     ck_assert_uint_eq(config.cc, 1);
+    ck_assert_uint_eq(config.exec, EXEC_PLAIN);
+    ck_assert(config.io_uring);
     read_one("TCPSHIM_TRACE=all");
     ck_assert_uint_eq(config.trace, TRACE_ALL);
     read_one("TCPSHIM_OFF=1");
@@ -65,6 +69,8 @@ END_TEST
 /* Each gives one line that names the variable, the value and what is allowed. */
 static const char *const malformed[] = {
     "TCPSHIM_OFF=yes",
+    "TCPSHIM_EXEC=always",
+    "TCPSHIM_IO_URING=1",
     "TCPSHIM_ADDR=10.9.0.2",
     "TCPSHIM_ADDR=10.9.0.300/24",
     "TCPSHIM_ADDR=10.9.0.2/33",

@@ -1,0 +1,27 @@
+/*
+ * From image to image: what a process hands to the program that it becomes by exec. The family's
+ * descriptors (arena, packet socket, the keeper's) stay open, TCPSHIM_HANDOVER says which they are,
+ * and the process keeps its place in the arena.
+ */
+#pragma once
+
+#include <stdbool.h>
+
+/* Name of the variable; the constructor takes it out of the environment. */
+#define HANDOVER_VARIABLE "TCPSHIM_HANDOVER"
+/* Room for "NAME=value". */
+#define HANDOVER_TEXT 256
+
+/* Whether an image that this process becomes now would have something of the family's. */
+bool handover_due(void);
+/* Text of the variable. False: this family cannot be handed over (its arena has no file). */
+bool handover_text(char text[HANDOVER_TEXT]);
+/*
+ * Not entered; before execve(2). From here on other threads stop at the engine's door; sockets that
+ * are close-on-exec are let go of, as are the epoll sets; nobody waits for this process's sleepers.
+ */
+void handover_begin(void);
+/* execve(2) failed: takes everything back that others kept alive. errno unchanged. */
+void handover_cancel(void);
+/* In the new image, before anything else uses the engine. False: there is nothing to be had. */
+bool handover_adopt(const char *value);
