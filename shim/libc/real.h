@@ -13,6 +13,7 @@
 
 #include <poll.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -95,6 +96,11 @@ typedef void (*real_handler)(int);
     X(int, siginterrupt, (int, int)) \
     X(pid_t, fork, (void)) \
     X(int, execve, (const char *, char *const[], char *const[])) \
+    X(int, posix_spawn, (pid_t *, const char *, const posix_spawn_file_actions_t *, const posix_spawnattr_t *, char *const[], char *const[])) \
+    X(int, posix_spawnp, (pid_t *, const char *, const posix_spawn_file_actions_t *, const posix_spawnattr_t *, char *const[], char *const[])) \
+    X(int, system, (const char *)) \
+    X(FILE *, popen, (const char *, const char *)) \
+    X(int, pclose, (FILE *)) \
     X(int, fexecve, (int, char *const[], char *const[])) \
     X(void, pthread_exit, (void *)) \
     X(void, _exit, (int)) \

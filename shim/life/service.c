@@ -48,6 +48,7 @@ static struct {
     bool started;   /* (atomic) */
     bool main_left; /* (atomic) */
     nsec_t retry_at;
+    uint32_t put_off; /* (atomic) */
     uint32_t slot;
 } service;
 
@@ -55,7 +56,8 @@ bool service_wanted(struct stack_cx *cx)
 {
     if (likely(__atomic_load_n(&service.started, __ATOMIC_RELAXED)))
         return false;
-    if (cx->now < service.retry_at || process_self() == NULL)
+    if (cx->now < service.retry_at || process_self() == NULL ||
+        __atomic_load_n(&service.put_off, __ATOMIC_RELAXED) != 0)
         return false;
     return engine.sh->listened || stack_deadline(cx->st) != NSEC_NEVER || engine_processes() > 1;
 }
@@ -314,6 +316,11 @@ void service_forked(void)
 {
     if (service.slot != 0)
         waiter_wake(waiter_at(engine.sh, service.slot));
+}
+
+void service_put_off(bool on)
+{
+    __atomic_add_fetch(&service.put_off, on ? 1 : UINT32_MAX, __ATOMIC_RELAXED);
 }
 
 void service_after_fork_child(void)

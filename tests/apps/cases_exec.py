@@ -7,7 +7,8 @@ IMAGES = f"{PROGRAMS}/images.py"
 
 
 @case("exec-image", pairings=("KU",),
-      sizes=("exec", "failing", "clean", "pass_fds", "fork-exec"))
+      sizes=("exec", "failing", "clean", "pass_fds", "keep_fds", "posix_spawn", "system", "popen",
+             "fork-exec"))
 def exec_image(run):
     """A connection goes to another image by every way there is; every byte comes from that one."""
     wanted = run.data.path("1M")
