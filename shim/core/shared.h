@@ -16,6 +16,7 @@
 #include "stack/arena.h"
 
 #define WAITERS_MAX   4096
+#define FAMILY_FDS    12
 #define PROCESSES_MAX 1024
 
 struct waiter;
@@ -75,6 +76,7 @@ struct shared {
     struct list sleepers;  /* struct waiter */
     struct list wakeups;   /* struct waiter: to be sent when the lock is gone */
     struct port_set ports; /* what the family's packet socket lets through (shim/link) */
+    int32_t family_fds[FAMILY_FDS]; /* numbers of what every member has (shim/life/handover.c) */
     int32_t keeper;        /* its pid; 0: not started yet; negative: see shim/life/keeper.c (atomic) */
     nsec_t foreign_until;  /* a keeper may have connections of our ports (shim/link/foreign.h) */
     uint32_t held;         /* guards in custody (shim/life/custody.h), */

@@ -34,6 +34,7 @@ struct usock {
     bool guarded;       /* the backing socket stands as the guard of local.port (shim/link/guard.h) */
     bool kernel_listen; /* the backing socket listens, non-blocking, and accepts local clients */
     uint32_t refs;     /* descriptors, over all processes */
+    uint32_t passing;  /* of refs: in messages between processes (shim/libc/rights.h) */
     uint32_t calls;    /* threads inside a call on it: close() from another thread waits for none */
     struct endpoint local; /* what bind() said */
     struct tcp_conn *conn;         /* UNDECIDED, CONN */

@@ -1,4 +1,5 @@
-/* recvmsg(), sendmsg() and their plural forms. A TCP socket has neither names nor control messages.
+/* recvmsg(), sendmsg() and their plural forms. A TCP socket has neither names nor control messages;
+ * other sockets may carry user sockets.
  */
 #define _GNU_SOURCE
 #include <limits.h>
@@ -6,6 +7,7 @@
 
 #include "shim/core/raw.h"
 #include "shim/libc/real.h"
+#include "shim/libc/rights.h"
 #include "shim/libc/sock.h"
 
 static int64_t check_msg(const struct msghdr *msg, bool null_ok)
@@ -20,8 +22,12 @@ static int64_t check_msg(const struct msghdr *msg, bool null_ok)
 SHIM_EXPORT ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
 {
     struct call c;
-    if (likely(!call_begin(&c, fd, "recvmsg", CALL_CONN)))
-        return real_ready()->recvmsg(fd, msg, flags);
+    if (likely(!call_begin(&c, fd, "recvmsg", CALL_CONN))) {
+        const ssize_t n = real_ready()->recvmsg(fd, msg, flags);
+        if (n >= 0 && rights_possible(msg))
+            rights_received(fd, msg, flags);
+        return n;
+    }
     int64_t r = check_msg(msg, (flags & MSG_TRUNC) != 0);
     if (r >= 0)
         r = sock_recv(&c, (const struct slice *)msg->msg_iov, (unsigned)msg->msg_iovlen, flags);
@@ -44,8 +50,15 @@ SHIM_EXPORT ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
         if (r < 0)
             return r;
     }
-    if (likely(!call_begin(&c, fd, "sendmsg", CALL_CONN)))
-        return real_ready()->sendmsg(fd, msg, flags);
+    if (likely(!call_begin(&c, fd, "sendmsg", CALL_CONN))) {
+        if (likely(!rights_possible(msg)))
+            return real_ready()->sendmsg(fd, msg, flags);
+        rights_send(fd, msg);
+        const ssize_t n = real_ready()->sendmsg(fd, msg, flags);
+        if (n < 0)
+            rights_unsend(msg);
+        return n;
+    }
     int64_t r = check_msg(msg, false);
     if (r >= 0)
         r = sock_send(&c, (const struct slice *)msg->msg_iov, (unsigned)msg->msg_iovlen, flags);
@@ -74,8 +87,13 @@ static int take_error(int fd)
 SHIM_EXPORT int recvmmsg(int fd, struct mmsghdr *msgs, unsigned n, int flags,
                          struct timespec *timeout)
 {
-    if (likely(fd_usock(fd) == NULL))
-        return real_ready()->recvmmsg(fd, msgs, n, flags, timeout);
+    if (likely(fd_usock(fd) == NULL)) {
+        const int got = real_ready()->recvmmsg(fd, msgs, n, flags, timeout);
+        for (int i = 0; i < got; i++)
+            if (rights_possible(&msgs[i].msg_hdr))
+                rights_received(fd, &msgs[i].msg_hdr, flags);
+        return got;
+    }
     struct timespec end = {0};
     if (timeout != NULL) {
         clock_gettime(CLOCK_MONOTONIC, &end);
@@ -103,10 +121,25 @@ SHIM_EXPORT int recvmmsg(int fd, struct mmsghdr *msgs, unsigned n, int flags,
     return (int)done;
 }
 
+/* Not a user socket; what it carries may be. */
+static int send_messages(int fd, struct mmsghdr *msgs, unsigned n, int flags)
+{
+    for (unsigned i = 0; i < n; i++)
+        if (rights_possible(&msgs[i].msg_hdr))
+            rights_send(fd, &msgs[i].msg_hdr);
+    const int sent = real_ready()->sendmmsg(fd, msgs, n, flags);
+    const int saved = errno;
+    for (unsigned i = sent > 0 ? (unsigned)sent : 0; i < n; i++)
+        if (rights_possible(&msgs[i].msg_hdr))
+            rights_unsend(&msgs[i].msg_hdr);
+    errno = saved;
+    return sent;
+}
+
 SHIM_EXPORT int sendmmsg(int fd, struct mmsghdr *msgs, unsigned n, int flags)
 {
     if (likely(fd_usock(fd) == NULL))
-        return real_ready()->sendmmsg(fd, msgs, n, flags);
+        return send_messages(fd, msgs, n, flags);
     unsigned done = 0;
     while (done < n && done < IOV_MAX) {
         const ssize_t r = sendmsg(fd, &msgs[done].msg_hdr, flags);

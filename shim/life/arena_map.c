@@ -24,7 +24,7 @@ static int make_file(size_t size)
     raw_syscall(SYS_prlimit64, 0, RLIMIT_FSIZE, 0, (long)&limit, 0, 0);
     if (limit.rlim_cur < size)
         return -EFBIG; /* ftruncate() would raise SIGXFSZ */
-    int fd = (int)raw_syscall(SYS_memfd_create, (long)"tcpshim", MFD_CLOEXEC, 0, 0, 0, 0);
+    int fd = (int)raw_syscall(SYS_memfd_create, (long)ARENA_FILE_NAME, MFD_CLOEXEC, 0, 0, 0, 0);
     if (fd < 0)
         return fd;
     int err = (int)raw_syscall(SYS_ftruncate, fd, (long)size, 0, 0, 0, 0);

@@ -3,6 +3,9 @@
 
 #include <stddef.h>
 
+/* Of the memfd: by this a process that wants to join finds it (shim/life/handover.c). */
+#define ARENA_FILE_NAME "tcpshim"
+
 /*
  * Maps size zeroed bytes, shared with the processes that fork from this one, at one of a few fixed
  * high addresses that a later image can map again. No memory is used before it is touched. *file: its

@@ -1,10 +1,12 @@
 #define _GNU_SOURCE
 #include "shim/life/handover.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include "shim/core/config.h"
@@ -198,30 +200,134 @@ static void find_sockets(unsigned high)
     raw_munmap(map, size);
 }
 
+/* The family's descriptors are there, under the numbers that every member has them by. */
+static bool enter_family(const struct paper *p)
+{
+    struct stack *st = (struct stack *)(uintptr_t)p->stack;
+    struct link *l;
+    if (arena_map_again((void *)(uintptr_t)p->base, p->size, p->fds[KEEPER_ARENA]) < 0)
+        return false;
+    for (unsigned i = 0; i < HANDED; i++)
+        if (p->fds[i] >= 0)
+            fd_mark_internal(p->fds[i]);
+    config.mem = p->size;
+    engine.sh = stack_extra(st);
+    if (link_af_packet_attach(st, p->fds[PACKET], &config, &l) < 0)
+        return false;
+    keeper_adopt(p->fds);
+    own_address_adopt(p->fds[ADDRESS]);
+    engine.link = l;
+    __atomic_store_n(&engine.st, st, __ATOMIC_RELEASE);
+    engine_attach();
+    return true;
+}
+
 bool handover_adopt(const char *value)
 {
     struct paper p;
-    struct link *l;
-    if (fd_table_init() < 0 || !read_paper(value, &p))
+    if (fd_table_init() < 0 || !read_paper(value, &p) || inode_of(p.fds[KEEPER_ARENA]) != p.inode ||
+        !enter_family(&p))
         return false;
-    if (inode_of(p.fds[KEEPER_ARENA]) != p.inode ||
-        arena_map_again((void *)(uintptr_t)p.base, p.size, p.fds[KEEPER_ARENA]) < 0)
-        return false;
-    for (unsigned i = 0; i < HANDED; i++)
-        if (p.fds[i] >= 0)
-            fd_mark_internal(p.fds[i]);
-    config.mem = p.size;
-    engine.sh = stack_extra((struct stack *)(uintptr_t)p.stack);
-    if (link_af_packet_attach((struct stack *)(uintptr_t)p.stack, p.fds[PACKET], &config, &l) < 0)
-        return false;
-    keeper_adopt(p.fds);
-    own_address_adopt(p.fds[ADDRESS]);
-    engine.link = l;
-    __atomic_store_n(&engine.st, (struct stack *)(uintptr_t)p.stack, __ATOMIC_RELEASE);
-    engine_attach();
     struct stack_cx cx;
     engine_enter(&cx);
     find_sockets((unsigned)p.high);
     engine_leave(&cx);
     return true;
+}
+
+/* ---- joining a family that this process does not come from ---- */
+
+_Static_assert(HANDED <= FAMILY_FDS, "shared.family_fds has room for all");
+
+void handover_publish(void)
+{
+    family_fds(engine.sh->family_fds);
+}
+
+/* Copies descriptor fd of the process, to the same number. */
+static bool fetch(int pidfd, int fd)
+{
+    struct rlimit before = {0}, high;
+    const int got = (int)raw_syscall(SYS_pidfd_getfd, pidfd, fd, 0, 0, 0, 0);
+    if (got < 0)
+        return false;
+    raw_syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, (long)&before, 0, 0);
+    high = before;
+    high.rlim_cur = high.rlim_max;
+    raw_syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, (long)&high, 0, 0, 0);
+    const int there = raw_fcntl(got, F_DUPFD_CLOEXEC, fd);
+    raw_syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, (long)&before, 0, 0, 0);
+    raw_close(got);
+    if (there == fd)
+        return true;
+    if (there >= 0)
+        raw_close(there);
+    return false;
+}
+
+/* The number by which the process has its arena; -1: it has none. */
+static int find_arena(int pid)
+{
+    static const char target[] = "/memfd:" ARENA_FILE_NAME " (deleted)";
+    char path[64], link[sizeof(target)];
+    uint64_t buffer[256];
+    int found = -1;
+    snprintf(path, sizeof(path), "/proc/%d/fd", pid);
+    const int dir = raw_open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+    long n;
+    while (dir >= 0 && found < 0 &&
+           (n = raw_syscall(SYS_getdents64, dir, (long)buffer, sizeof(buffer), 0, 0, 0)) > 0) {
+        for (long at = 0; at < n && found < 0;) {
+            const struct dirent64 *e = (const void *)((const char *)buffer + at);
+            at += e->d_reclen;
+            if (raw_syscall(SYS_readlinkat, dir, (long)e->d_name, (long)link, sizeof(link), 0, 0) ==
+                    sizeof(target) - 1 &&
+                memcmp(link, target, sizeof(target) - 1) == 0)
+                found = atoi(e->d_name);
+        }
+    }
+    if (dir >= 0)
+        raw_close(dir);
+    return found;
+}
+
+/* What the head of the arena says. It is mapped anywhere for that: only offsets hold. */
+static bool read_arena(int fd, struct paper *p)
+{
+    struct stat st;
+    if (raw_syscall(SYS_fstat, fd, (long)&st, 0, 0, 0, 0) < 0 || (uint64_t)st.st_size < STACK_SIZE_MIN)
+        return false;
+    uint8_t *map = raw_mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED | MAP_NORESERVE, fd, 0);
+    if (raw_is_error(map))
+        return false;
+    struct stack *stack = arena_reserved((struct arena *)map);
+    const struct shared *sh = stack_extra(stack);
+    p->base = (uintptr_t)stack_arena(stack);
+    p->size = (uint64_t)st.st_size;
+    p->stack = p->base + (uint64_t)((uint8_t *)stack - map);
+    memcpy(p->fds, sh->family_fds, sizeof(p->fds));
+    raw_munmap(map, (size_t)st.st_size);
+    return p->fds[KEEPER_ARENA] >= 0;
+}
+
+bool handover_join(int pid)
+{
+    struct paper p;
+    const int arena = fd_table_init() == 0 ? find_arena(pid) : -1;
+    const int pidfd = arena >= 0 ? (int)raw_syscall(SYS_pidfd_open, pid, 0, 0, 0, 0, 0) : -1;
+    if (pidfd < 0)
+        return false;
+    bool ok = fetch(pidfd, arena);
+    unsigned have = 0;
+    if (ok && !(read_arena(arena, &p) && p.fds[KEEPER_ARENA] == arena)) {
+        raw_close(arena);
+        ok = false;
+    }
+    for (; ok && have < HANDED; have++)
+        ok = p.fds[have] < 0 || p.fds[have] == arena || fetch(pidfd, p.fds[have]);
+    raw_close(pidfd);
+    while (!ok && have-- > 0)
+        if (p.fds[have] >= 0)
+            raw_close(p.fds[have]);
+    return ok && enter_family(&p);
 }

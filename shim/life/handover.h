@@ -23,5 +23,12 @@ bool handover_text(char text[HANDOVER_TEXT]);
 void handover_begin(void);
 /* execve(2) failed: takes everything back that others kept alive. errno unchanged. */
 void handover_cancel(void);
+/* At the start of the engine: what handover_join() needs to know goes into the arena. */
+void handover_publish(void);
+/*
+ * Joins the family of process pid, whose descriptors are fetched with pidfd_getfd(2): for who may
+ * trace it (same user, or CAP_SYS_PTRACE). False: it has none, or it is not allowed.
+ */
+bool handover_join(int pid);
 /* In the new image, before anything else uses the engine. False: there is nothing to be had. */
 bool handover_adopt(const char *value);

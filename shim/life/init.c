@@ -165,6 +165,7 @@ static int start(void)
     engine.sh = stack_extra(st);
     engine.link = l;
     __atomic_store_n(&engine.st, st, __ATOMIC_RELEASE);
+    handover_publish();
     engine_attach();
     return 0;
 }
@@ -202,6 +203,22 @@ static int start_once(bool quietly)
     raw_sigprocmask(SIG_SETMASK, &before, NULL);
     errno = saved;
     return err;
+}
+
+bool engine_join(int pid)
+{
+    const uint64_t all = UINT64_MAX;
+    uint64_t before;
+    shim_init();
+    if (config.off || config.error[0])
+        return false;
+    raw_sigprocmask(SIG_SETMASK, &all, &before);
+    pthread_mutex_lock(&start_lock);
+    if (!start_tried)
+        start_tried = handover_join(pid);
+    pthread_mutex_unlock(&start_lock);
+    raw_sigprocmask(SIG_SETMASK, &before, NULL);
+    return engine_running();
 }
 
 int engine_start(void)

@@ -16,3 +16,16 @@ def exec_image(run):
     begin = run.write("begin", "begin")
     run.client(["socat", "-t", "10", "-,ignoreeof", f"TCP:{run.server_addr}:{PORT}"], stdin=begin, same=wanted)
     server.wait()
+
+
+@case("rights", pairings=("KU",), sizes=tuple(f"{when}-{what}" for when in ("after", "before", "exec")
+                                              for what in ("connection", "listener")))
+def rights(run):
+    """A socket goes to another process in a message; that process serves it, the first one closes it."""
+    wanted = run.data.path("1M")
+    server = run.server([PYTHON, f"{PROGRAMS}/rights.py", *run.size.split("-"), PORT, wanted], PORT,
+                        env={"PEER": run.lab.b.addr})
+    begin = run.write("begin", "begin")
+    run.client(["socat", "-t", "10", "-,ignoreeof", f"TCP:{run.server_addr}:{PORT}"], stdin=begin,
+               same=wanted)
+    server.wait()
