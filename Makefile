@@ -77,7 +77,7 @@ $(BUILD)/tcpshim-keeper: $(KEEPER_OBJ) $(KEEPER_SHIM) $(BUILD)/libstack.a
 	$(CC) -static $(CFLAGS) -o $@ $^
 
 # The command, with the parts of the shim that it shares: the variables and their syntax.
-COMMAND_SHIM := $(addprefix $(BUILD)/shim/,core/addr.o core/config.o core/rules.o)
+COMMAND_SHIM := $(addprefix $(BUILD)/shim/,core/addr.o core/config.o core/layout.o core/rules.o)
 $(BUILD)/tcpshim: $(COMMAND_OBJ) $(COMMAND_SHIM) $(BUILD)/libstack.a
 	$(CC) $(CFLAGS) -o $@ $^
 

@@ -16,6 +16,7 @@ struct span {
 
 struct arena {
     uint64_t magic;
+    uint64_t tag;      /* these two stay where they are: readers of any build look at them */
     uint8_t *spans;    /* the first span */
     uint32_t nspans;   /* spans there are */
     uint32_t fresh;    /* spans[fresh..) were never used */
@@ -50,6 +51,7 @@ struct arena *arena_init(void *base, size_t size, size_t reserve)
         return NULL;
     struct arena *a = base;
     a->magic = ARENA_MAGIC;
+    a->tag = 0;
     a->spans = (uint8_t *)base + first;
     a->nspans = (uint32_t)((size - first) / ARENA_SPAN_SIZE);
     a->fresh = 0;
@@ -321,4 +323,55 @@ void arena_repair(struct arena *a)
     }
     if (a->owned > a->peak)
         a->peak = a->owned;
+}
+
+/* ---- reading from outside ---- */
+
+void arena_set_tag(struct arena *a, uint64_t tag)
+{
+    a->tag = tag;
+}
+
+uint64_t arena_tag(const struct arena *a)
+{
+    return a->tag;
+}
+
+uint64_t arena_read_tag(const struct arena_reader *r)
+{
+    uint64_t head[2]; /* magic, tag */
+    return r->read(r, r->base, head, sizeof(head)) && head[0] == ARENA_MAGIC ? head[1] : 0;
+}
+
+/* The span's copy lies in room. */
+static void visit_copy(const struct pool_wish *w, uintptr_t span, const void *room, void *arg)
+{
+    const struct span *s = room;
+    struct pool p;
+    pool_init(NULL, &p, w->object_size); /* our own idea of where objects lie */
+    for (uint32_t word = 0; word < words_of(&p); word++) {
+        for (uint64_t bits = live_word(&p, s, word); bits != 0; bits &= bits - 1) {
+            const uint32_t i = word * 64 + (uint32_t)__builtin_ctzll(bits);
+            const size_t at = p.data_offset + (size_t)i * p.object_size;
+            w->visit(span + at, (const uint8_t *)room + at, arg);
+        }
+    }
+}
+
+void arena_read_pools(const struct arena_reader *r, const struct pool_wish *wishes, unsigned n,
+                      void *room, void *arg)
+{
+    struct arena a;
+    if (!r->read(r, r->base, &a, sizeof(a)) || a.magic != ARENA_MAGIC)
+        return;
+    const uint32_t spans = (uint32_t)min_u64(a.fresh, r->size / ARENA_SPAN_SIZE);
+    for (uint32_t i = 0; i < spans; i++) {
+        const uintptr_t at = (uintptr_t)a.spans + (uintptr_t)i * ARENA_SPAN_SIZE;
+        struct span head;
+        if (!r->read(r, at, &head, sizeof(head)))
+            return;
+        for (unsigned w = 0; w < n; w++)
+            if ((uintptr_t)head.pool == wishes[w].pool && r->read(r, at, room, ARENA_SPAN_SIZE))
+                visit_copy(&wishes[w], at, room, arg);
+    }
 }

@@ -22,10 +22,10 @@ struct pool {
     struct arena *arena;
     uint32_t object_size;
     uint32_t objects_per_span;
-    uint32_t live;      /* objects handed out */
-    uint32_t spans;     /* spans owned */
-    void *partial;      /* list of spans with room */
-    void *full;         /* list of spans without */
+    uint32_t live;        /* objects handed out */
+    uint32_t spans;       /* spans owned */
+    void *partial;        /* list of spans with room */
+    void *full;           /* list of spans without */
     uint32_t data_offset; /* of the first object in a span */
     uint32_t reciprocal;  /* 2^32 / object_size, rounded up */
 };
@@ -43,15 +43,18 @@ size_t arena_used(const struct arena *a);
 size_t arena_peak(const struct arena *a);
 size_t arena_limit(const struct arena *a);
 
-/* True when less than a quarter (pressure) of the limit is left: windows stop growing and shrink. */
+/* True when less than a quarter (pressure) of the limit is left: windows stop growing and shrink.
+ */
 bool arena_pressure(const struct arena *a);
 
 void pool_init(struct arena *a, struct pool *p, size_t object_size);
-/* A zeroed object, aligned to 16 bytes (8 when its size is no multiple of 16), or NULL: the arena is full. */
+/* A zeroed object, aligned to 16 bytes (8 when its size is no multiple of 16), or NULL: the arena
+ * is full. */
 void *pool_alloc(struct pool *p);
 /* The same without zeroing, for payload buffers: what the object holds is undefined. */
 void *pool_alloc_raw(struct pool *p);
-/* object must come from the same pool (NULL is ignored); freeing twice is caught, ignored and counted. */
+/* object must come from the same pool (NULL is ignored); freeing twice is caught, ignored and
+ * counted. */
 void pool_free(struct pool *p, void *object);
 /* How often pool_free() was given what was not a live object of its pool: a defect of ours. */
 uint64_t arena_bad_frees(const struct arena *a);
@@ -66,3 +69,35 @@ bool pool_owns(const struct pool *p, const void *object);
 void pool_repair(struct pool *p);
 /* Makes the list of free spans anew. */
 void arena_repair(struct arena *a);
+
+/* ---- reading from outside ---- */
+
+/*
+ * Which build laid the arena out (shim/core/layout.h): a reader of another build must not read on.
+ * 0: not said. The tag stands where every build finds it.
+ */
+void arena_set_tag(struct arena *a, uint64_t tag);
+uint64_t arena_tag(const struct arena *a);
+
+/* Copies from an arena that its owners go on using. False: not there (any more). Addresses are the
+ * owners'; whoever implements it checks them. */
+struct arena_reader {
+    bool (*read)(const struct arena_reader *r, uintptr_t address, void *to, size_t len);
+    uintptr_t base; /* of the arena */
+    size_t size;
+};
+/* The tag of such an arena, 0 when it is none. */
+uint64_t arena_read_tag(const struct arena_reader *r);
+
+/* A pool whose live objects are wanted. The copy is a moment's: parts may be older than others. */
+struct pool_wish {
+    uintptr_t pool; /* its address */
+    size_t object_size;
+    void (*visit)(uintptr_t address, const void *copy, void *arg);
+};
+/*
+ * Copies the spans of those pools one by one into `room` (ARENA_SPAN_SIZE bytes, aligned to 16) and
+ * visits their objects. What it finds is not trusted: nothing there leads out of the copy.
+ */
+void arena_read_pools(const struct arena_reader *r, const struct pool_wish *wishes, unsigned n,
+                      void *room, void *arg);

@@ -106,6 +106,11 @@ void fd_release_internal(int fd)
     raw_close(fd);
 }
 
+const unsigned *fd_high_at(void)
+{
+    return &high;
+}
+
 unsigned fd_high(void)
 {
     return __atomic_load_n(&high, __ATOMIC_RELAXED);

@@ -60,3 +60,5 @@ void fd_mark_internal(int fd);
 void fd_release_internal(int fd);
 /* Highest entry ever set + 1: the bound for walks (fork, exec, close_range). */
 unsigned fd_high(void);
+/* Where that number is kept, for readers outside. */
+const unsigned *fd_high_at(void);

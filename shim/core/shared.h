@@ -53,6 +53,9 @@ struct process {
     bool ring;         /* its service thread is to be rung when the lock is gone */
     uint32_t doorbell; /* futex of its service thread (atomic) */
     struct list relay; /* struct waiter: wake-ups from other processes, for its service thread */
+    /* where its table of descriptors lies in its own memory, for readers outside (tcpshim ss) */
+    const uintptr_t *fds;
+    const unsigned *fds_high;
 };
 
 struct shared {

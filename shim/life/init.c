@@ -11,6 +11,7 @@
 
 #include "shim/core/config.h"
 #include "shim/core/fdtable.h"
+#include "shim/core/layout.h"
 #include "shim/core/raw.h"
 #include "shim/core/shared.h"
 #include "shim/libc/real.h"
@@ -109,8 +110,10 @@ static int make_stack(void **base, int *file, struct stack **st)
     guard_port_range(&sc.port_min, &sc.port_max);
     /* the probe of an own address begins in the past (own_address.c) */
     *st = stack_init(*base, config.mem, shared_size(), &sc, monotonic() - 2 * NSEC_PER_SEC);
-    if (*st)
+    if (*st) {
+        arena_set_tag(stack_arena(*st), layout_tag());
         return 0;
+    }
     snprintf(start_text, sizeof(start_text), "TCPSHIM_MEM: %llu MB is too little; give 16M or more",
              (unsigned long long)(config.mem >> 20));
     drop_arena(*base, *file);

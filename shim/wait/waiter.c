@@ -367,6 +367,8 @@ void engine_attach(void)
         p->pid = pid;
         p->service = SERVICE_NONE;
         list_init(&p->relay);
+        p->fds = fd_entries;
+        p->fds_high = fd_high_at();
         own_process = i + 1;
         break;
     }

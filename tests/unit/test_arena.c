@@ -251,11 +251,66 @@ START_TEST(random_operations_and_repair)
 }
 END_TEST
 
+static bool read_memory(const struct arena_reader *r, uintptr_t address, void *to, size_t len)
+{
+    if (address < r->base || address - r->base > r->size || len > r->size - (address - r->base))
+        return false;
+    memcpy(to, (const void *)address, len);
+    return true;
+}
+
+static void sum(uintptr_t address, const void *copy, void *arg)
+{
+    ck_assert_int_eq(memcmp((const void *)address, copy, sizeof(uint64_t)), 0);
+    *(uint64_t *)arg += *(const uint64_t *)copy;
+}
+
+/* A reader outside finds what lives and nothing else, also where the memory holds nonsense. */
+START_TEST(read_from_outside)
+{
+    struct pool p, other;
+    uint64_t *objects[3000], found = 0, expected = 0;
+    static _Alignas(16) uint8_t room[ARENA_SPAN_SIZE];
+    const struct arena_reader r = {read_memory, (uintptr_t)memory, SIZE};
+    const struct pool_wish wish = {(uintptr_t)&p, 104, sum};
+    pool_init(arena, &p, 104);
+    pool_init(arena, &other, 104);
+    ck_assert_uint_eq(arena_read_tag(&r), 0);
+    arena_set_tag(arena, 77);
+    ck_assert_uint_eq(arena_read_tag(&r), 77);
+    for (unsigned i = 0; i < ARRAY_LEN(objects); i++) {
+        objects[i] = pool_alloc(&p);
+        *objects[i] = i;
+        *(uint64_t *)pool_alloc(&other) = 1u << 30;
+    }
+    for (unsigned i = 0; i < ARRAY_LEN(objects); i++) {
+        if (i % 7 == 0)
+            pool_free(&p, objects[i]);
+        else
+            expected += i;
+    }
+    arena_read_pools(&r, &wish, 1, room, &found);
+    ck_assert_uint_eq(found, expected);
+
+    struct rng rng;
+    rng_init(&rng, (const uint8_t[16]){3});
+    struct pool_wish wild = {0, 104, sum};
+    for (unsigned round = 0; round < 300; round++) {
+        for (unsigned i = 0; i < 64; i++)
+            ((uint32_t *)memory)[2 + rng_below(&rng, 14)] = (uint32_t)rng_u64(&rng);
+        for (unsigned i = 0; i < 100; i++)
+            ((uint8_t *)memory)[ARENA_SPAN_SIZE + rng_below(&rng, SIZE - ARENA_SPAN_SIZE)] ^= 0xff;
+        arena_read_pools(&r, &wild, 1, room, &found);
+    }
+}
+END_TEST
+
 Suite *suite_arena(void)
 {
     Suite *s = suite_create("arena");
     TCase *t = tcase_create("all");
     tcase_add_checked_fixture(t, setup, teardown);
+    tcase_add_test(t, read_from_outside);
     tcase_add_test(t, too_small);
     tcase_add_test(t, reserved_part_is_apart);
     tcase_add_loop_test(t, layout_of_each_size, 0, ARRAY_LEN(sizes));
