@@ -72,7 +72,8 @@ $(BUILD)/libtcpshim.so: $(SHIM_OBJ) $(BUILD)/libstack.a shim/exports.map
 
 # Parts of the shim that the keeper is made of, too. Static: it starts faster, and in any chroot.
 KEEPER_SHIM := $(addprefix $(BUILD)/shim/,life/custody.o link/af_packet.o link/filter.o link/ports.o \
-	link/interfaces.o link/netlink.o link/foreign.o core/addr.o core/config.o core/rules.o core/fdtable.o watch/trace_text.o)
+	link/interfaces.o link/netlink.o link/foreign.o core/addr.o core/config.o core/rules.o core/fdtable.o watch/trace.o watch/trace_text.o \
+	watch/trace_json.o watch/line.o watch/sink.o)
 $(BUILD)/tcpshim-keeper: $(KEEPER_OBJ) $(KEEPER_SHIM) $(BUILD)/libstack.a
 	$(CC) -static $(CFLAGS) -o $@ $^
 

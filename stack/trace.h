@@ -1,16 +1,20 @@
 /*
  * The schema of everything that can be watched. One list makes the enum, the names and the
- * documentation; every sink (text, later JSON and the rings) reads the same table.
+ * documentation; every sink (text, JSON, probes, the ring) reads the same table.
  *
  * An event is its id, the flow it belongs to, and up to TRACE_ARGS_MAX unsigned 64-bit arguments.
  * What each argument means is spelled in the table: "name:type name:type ...", type being one of
  *   u       unsigned number          n       bytes
- *   ns      nanoseconds (a length)   seq     sequence number (32 bits)
+ *   i       signed number            bool    0 or 1
+ *   ns      nanoseconds (a length)   time    nanoseconds of the clock; 0: none
+ *   seq     sequence number, ours (counted from ISS); 32 bits
+ *   pseq    sequence number, the peer's (counted from IRS); 32 bits
  *   state   enum tcp_state           reason  enum tcp_reason
  *   flags   TCP header flags         timer   enum tcp_timer
  *   err     positive errno           addr4   IPv4 address, network order
- *   str     const char * valid only during the call (never stored)
+ *   str     const char * valid only during the call (never stored); NULL: none
  *   call    const char *, the name of a libc call
+ *   opt     const struct tcp_options *, valid only during the call; NULL: none
  */
 #pragma once
 
@@ -41,20 +45,26 @@
       "a SYN or a third ACK was not admitted")                                                     \
     X(SYN_DROPPED, QUEUE, "syn-dropped", "why:reason syn_queue:u accept_queue:u",                  \
       "a half-open entry was given up")                                                            \
-    X(COOKIE_SENT, QUEUE, "cookie-sent", "syn_queue:u", "SYN queue full: answered by a SYN cookie") \
-    X(SEGMENT_IN, SEGMENT, "rx", "flags:flags seq:seq ack:seq len:n wnd:n why:reason",             \
+    X(COOKIE_SENT, QUEUE, "cookie-sent", "syn_queue:u",                                            \
+      "SYN queue full: answered by a SYN cookie")                                                  \
+    X(SEGMENT_IN, SEGMENT, "rx", "flags:flags seq:pseq ack:seq len:n wnd:n why:reason opt:opt",    \
       "a segment arrived")                                                                         \
-    X(SEGMENT_OUT, SEGMENT, "tx", "flags:flags seq:seq ack:seq len:n wnd:n why:reason",            \
+    X(SEGMENT_OUT, SEGMENT, "tx", "flags:flags seq:seq ack:pseq len:n wnd:n why:reason opt:opt",   \
       "a segment was sent, and the reason for it")                                                 \
     X(SEND_HELD, SEGMENT, "held", "why:reason unsent:n in_flight:n cwnd:n snd_wnd:n",              \
       "data waits in the send buffer, and the reason for it")                                      \
-    X(BUFFER_IN, BUFFER, "to-sndbuf", "bytes:n queued:n limit:n", "send() put bytes into the send buffer") \
-    X(BUFFER_ACKED, BUFFER, "acked", "bytes:n queued:n", "the peer acknowledged bytes: they leave the send buffer") \
-    X(BUFFER_RX, BUFFER, "to-rcvbuf", "bytes:n ready:n ooo:n", "segment text entered the receive buffer") \
-    X(BUFFER_OUT, BUFFER, "from-rcvbuf", "bytes:n ready:n", "recv() took bytes out of the receive buffer") \
+    X(BUFFER_IN, BUFFER, "to-sndbuf", "bytes:n queued:n limit:n",                                  \
+      "send() put bytes into the send buffer")                                                     \
+    X(BUFFER_ACKED, BUFFER, "acked", "bytes:n queued:n",                                           \
+      "the peer acknowledged bytes: they leave the send buffer")                                   \
+    X(BUFFER_RX, BUFFER, "to-rcvbuf", "bytes:n ready:n ooo:n",                                     \
+      "segment text entered the receive buffer")                                                   \
+    X(BUFFER_OUT, BUFFER, "from-rcvbuf", "bytes:n ready:n",                                        \
+      "recv() took bytes out of the receive buffer")                                               \
     X(TIMER_FIRED, TIMER, "timer", "timer:timer count:u", "a timer fired")                         \
-    X(CALL, CALL, "call", "call:call fd:u result:n err:err", "a call of the program returned")     \
-    X(RULE, RULE, "rule", "call:call user:u why:str", "user stack or kernel, and why")             \
+    X(CALL, CALL, "call", "call:call fd:u result:i err:err args:str begin:time",                   \
+      "a call of the program returned")                                                            \
+    X(RULE, RULE, "rule", "call:call user:bool why:str", "user stack or kernel, and why")          \
     X(ARP_RESOLVING, LINK, "arp-ask", "addr:addr4 tries:u", "an ARP request was sent")             \
     X(ARP_LEARNED, LINK, "arp-learned", "addr:addr4", "a neighbour's address was learned")         \
     X(ARP_FAILED, LINK, "arp-failed", "addr:addr4", "a neighbour did not answer")                  \
@@ -114,7 +124,8 @@ struct trace_record {
 void trace_emit(struct stack_cx *cx, const struct flow *flow, enum trace_event_id id,
                 const uint64_t *argv, unsigned argc);
 
-/* Emits event `ev` of class `cls` when the context watches that class; arguments are evaluated only then. */
+/* Emits event `ev` of class `cls` when the context watches that class; arguments are evaluated only
+ * then. */
 #define TRACE(cx, cls, flow, ev, ...)                                                              \
     do {                                                                                           \
         if (unlikely((cx)->trace & TRACE_##cls)) {                                                 \

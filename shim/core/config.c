@@ -138,6 +138,12 @@ static const char *parse_trace_file(struct config *c, const char *value)
     return NULL;
 }
 
+static const char *parse_trace_format(struct config *c, const char *value)
+{
+    c->trace_json = strcmp(value, "json") == 0;
+    return c->trace_json || strcmp(value, "text") == 0 ? NULL : "text or json";
+}
+
 static const char *parse_fallback(struct config *c, const char *value)
 {
     c->fallback_kernel = strcmp(value, "kernel") == 0;

@@ -19,6 +19,8 @@
       "link, cc, or all")                                                                          \
     X(TRACE_FILE, trace_file, "trace-file", "FILE", NULL,                                          \
       "where traces go (stderr if not given); %p becomes the pid")                                 \
+    X(TRACE_FORMAT, trace_format, "trace-format", "FORMAT", NULL,                                  \
+      "text (default) or json, an object a line (docs/trace.md)")                                  \
     X(ADDR, addr, "addr", "A.B.C.D/LEN", NULL,                                                     \
       "give the stack an address of its own, which the kernel does not have")                      \
     X(GW, gw, "gw", "A.B.C.D", NULL, "the router of that address; without it: on-link only")       \
@@ -54,6 +56,7 @@ struct config {
     uint64_t mem;           /* TCPSHIM_MEM, bytes of arena */
     uint32_t trace;         /* TCPSHIM_TRACE, enum trace_class bits */
     char trace_file[256];   /* TCPSHIM_TRACE_FILE; %p is the pid; empty: stderr */
+    bool trace_json;        /* TCPSHIM_TRACE_FORMAT=json */
     bool fallback_kernel;   /* TCPSHIM_FALLBACK=kernel */
     bool loopback_user;     /* TCPSHIM_LOOPBACK=user */
     bool io_uring;          /* TCPSHIM_IO_URING=allow */

@@ -22,7 +22,7 @@
 #include "shim/wait/epset.h"
 #include "shim/wait/sleep.h"
 #include "shim/wait/waiter.h"
-#include "shim/watch/trace_text.h"
+#include "shim/watch/trace.h"
 
 struct engine engine;
 __thread struct thread_state thread_state __attribute__((tls_model("initial-exec")));
@@ -52,7 +52,7 @@ static void engine_warn(struct stack_cx *cx, const char *text, const struct ip_a
 static const struct stack_ops engine_ops = {
     .transmit = engine_transmit,
     .notify = wait_notify,
-    .trace = trace_text,
+    .trace = trace_record,
     .warn = engine_warn,
     .foreign = foreign_flow,
 };
@@ -163,6 +163,8 @@ void engine_leave(struct stack_cx *cx)
     bool service = service_wanted(cx);
     pthread_mutex_unlock(&sh->lock);
     waiter_send(&out);
+    if (unlikely(cx->trace != 0))
+        trace_flush(); /* while handlers are still held back: one might never return */
     __atomic_store_n(&t->inside, 0, __ATOMIC_RELEASE);
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
     if (unlikely(service))

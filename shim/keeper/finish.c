@@ -9,7 +9,7 @@
 #include "shim/keeper/netns.h"
 #include "shim/life/keeper.h"
 #include "shim/link/link.h"
-#include "shim/watch/trace_text.h"
+#include "shim/watch/trace.h"
 
 /* From the death of the family to the end of the keeper, at most. */
 #define LIFE_MAX (130 * NSEC_PER_SEC)
@@ -45,7 +45,7 @@ static void notify(struct stack_cx *cx, void *owner, uint32_t events)
     (void)events;
 }
 
-static const struct stack_ops ops = {.transmit = transmit, .notify = notify, .trace = trace_text};
+static const struct stack_ops ops = {.transmit = transmit, .notify = notify, .trace = trace_record};
 
 static void read_clock(struct stack_cx *cx)
 {
@@ -62,6 +62,7 @@ static void drain(struct stack_cx *cx)
     }
     stack_run_timers(cx);
     stack_flush(cx);
+    trace_flush();
 }
 
 /* The lock of the family: whoever had it is dead. */
@@ -202,4 +203,5 @@ void finish(struct stack *st)
         tcp_each_conn(st, give_up_one, &cx);
         stack_flush(&cx);
     }
+    trace_close();
 }

@@ -7,7 +7,7 @@
 
 #include "shim/core/raw.h"
 #include "shim/wait/wait.h"
-#include "shim/watch/trace_text.h"
+#include "shim/watch/trace.h"
 #include "stack/tcp/flow.h"
 
 /*
@@ -67,6 +67,8 @@ bool call_begin_ours(struct call *c, int fd, const char *name, unsigned kinds)
         engine_leave(&c->cx); /* another thread closed or replaced it meanwhile */
     }
     c->us->calls++;
+    if (unlikely((c->cx.trace & TRACE_CALL) != 0))
+        c->begun = c->cx.now;
     if (unlikely(sleeping.frame != NULL))
         end_abandoned(c);
     if (unlikely(c->us->kind == USOCK_KERNEL)) {
@@ -81,7 +83,7 @@ bool call_begin_ours(struct call *c, int fd, const char *name, unsigned kinds)
     return false;
 }
 
-static void leave(struct call *c)
+static void settle(struct call *c)
 {
     c->us->calls--;
     if (c->drop) {
@@ -91,6 +93,11 @@ static void leave(struct call *c)
     } else {
         usock_settle(&c->cx, c->us);
     }
+}
+
+static void leave(struct call *c)
+{
+    settle(c);
     engine_leave(&c->cx);
 }
 
@@ -100,23 +107,27 @@ void call_pass(struct call *c)
     errno = c->saved_errno;
 }
 
+/* The result comes behind what the call did and sent. */
 static void __attribute__((noinline)) leave_traced(struct call *c, int64_t result)
 {
-    /* The flow may be gone when the engine is left, and what it sent is to be shown before the
-     * result. */
-    struct flow flow;
+    struct flow flow; /* the connection may be gone then */
     const bool known = c->us->conn != NULL;
-    if (known)
+    if (known) {
         flow = *tcp_flow(c->us->conn);
-    leave(c);
-    const uint64_t argv[] = {(uint64_t)(uintptr_t)c->name, (uint64_t)c->fd, (uint64_t)result,
-                             result < 0 ? (uint64_t)-result : 0};
-    trace_text_now(known ? &flow : NULL, TRACE_EV_CALL, argv, ARRAY_LEN(argv));
+        flow.kind = 0;
+    }
+    settle(c);
+    stack_flush(&c->cx);
+    engine_clock(&c->cx);
+    TRACE(&c->cx, CALL, known ? &flow : NULL, CALL, (uintptr_t)c->name, (uint64_t)c->fd,
+          result < 0 ? UINT64_MAX : (uint64_t)result, result < 0 ? (uint64_t)-result : 0, 0,
+          c->begun);
+    engine_leave(&c->cx);
 }
 
 ssize_t call_end(struct call *c, int64_t result)
 {
-    if (unlikely((config.trace & TRACE_CALL) != 0))
+    if (unlikely((c->cx.trace & TRACE_CALL) != 0))
         leave_traced(c, result);
     else
         leave(c);

@@ -37,6 +37,7 @@ struct call {
     const char *name; /* of the libc function, for the trace */
     int fd;
     int saved_errno;
+    nsec_t begun; /* when it was made; while calls are traced */
     bool sigpipe; /* raise SIGPIPE when the engine is left */
     bool drop;    /* the descriptor is let go of when the call ends */
 };

@@ -25,6 +25,7 @@
 #include "shim/life/exit.h"
 #include "shim/life/handover.h"
 #include "shim/life/init.h"
+#include "shim/watch/trace.h"
 
 /* What is handed over, or let go of, until execve(2) fails. */
 struct passage {
@@ -66,6 +67,7 @@ static char *const *prepare(struct passage *p, int dir, const char *path, int fl
     } else if (running) {
         release(p);
     }
+    trace_close();
     errno = saved;
     return result;
 }

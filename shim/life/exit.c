@@ -19,6 +19,7 @@
 #include "shim/libc/streams.h"
 #include "shim/life/keeper.h"
 #include "shim/link/link.h"
+#include "shim/watch/trace.h"
 
 #define DELIVER_MAX (60 * NSEC_PER_SEC)
 /*
@@ -108,6 +109,7 @@ static void leave_process(void)
     exit_release(false);
     fd_limit = 0; /* what this thread still does with descriptors is the kernel's */
     engine_detach();
+    trace_close();
 }
 
 /* exit(): after the program's atexit() functions. libc's streams would be flushed too late. */

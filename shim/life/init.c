@@ -23,7 +23,7 @@
 #include "shim/link/guard.h"
 #include "shim/link/link.h"
 #include "shim/wait/wait.h"
-#include "shim/watch/trace_text.h"
+#include "shim/watch/trace.h"
 
 #define START_TEXT_MAX 300
 
@@ -64,7 +64,7 @@ void shim_init(void)
         return;
     environment_keep(environ);
     pthread_atfork(before_fork, after_fork_parent, after_fork_child);
-    trace_text_open();
+    trace_open();
     if (unlikely(handed != NULL))
         start_tried = handover_adopt(handed);
 }

@@ -16,7 +16,7 @@
 #include "shim/link/interfaces.h"
 #include "shim/link/link.h"
 #include "shim/link/netlink.h"
-#include "shim/watch/trace_text.h"
+#include "shim/watch/trace.h"
 #include "stack/tcp/flow.h"
 
 #define CACHE_SIZE 64
@@ -297,7 +297,7 @@ static void trace_rule(const char *call, const struct decision *d, const struct 
         flow.tuple.rport = remote->port;
     }
     const uint64_t argv[] = {(uintptr_t)call, d->verdict == VERDICT_USER, (uintptr_t)d->why};
-    trace_text_now(&flow, TRACE_EV_RULE, argv, ARRAY_LEN(argv));
+    trace_now(&flow, TRACE_EV_RULE, argv, ARRAY_LEN(argv));
 }
 
 struct decision route_connect(struct usock *us, const struct endpoint *remote, struct ip_path *path,

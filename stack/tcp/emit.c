@@ -62,7 +62,7 @@ static void trace_out(struct stack_cx *cx, const struct flow *flow, const struct
                       uint32_t len, uint32_t wnd, enum tcp_reason why)
 {
     TRACE(cx, SEGMENT, flow, SEGMENT_OUT, s->flags, s->seq.v, s->flags & TCP_ACK ? s->ack.v : 0,
-          len, wnd, why);
+          len, wnd, why, (uintptr_t)&s->opt);
 }
 
 /* What the emission of any segment of a connection settles. */

@@ -28,7 +28,8 @@ static void trace_in(struct stack_cx *cx, const struct flow *f, const struct flo
 {
     const struct flow anonymous = {.tuple = *t};
     TRACE(cx, SEGMENT, f ? f : &anonymous, SEGMENT_IN, s->flags, s->seq.v,
-          s->flags & TCP_ACK ? s->ack.v : 0, s->len, meant_window(f, s), TCP_WHY_NONE);
+          s->flags & TCP_ACK ? s->ack.v : 0, s->len, meant_window(f, s), TCP_WHY_NONE,
+          (uintptr_t)&s->opt);
 }
 
 bool tcp_challenge_allowed(struct stack_cx *cx, nsec_t *last)

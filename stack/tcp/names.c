@@ -30,3 +30,13 @@ const char *tcp_reason_text(unsigned reason)
     };
     return reason < ARRAY_LEN(texts) ? texts[reason] : "?";
 }
+
+const char *tcp_reason_name(unsigned reason)
+{
+    static const char *const names[TCP_REASON_COUNT] = {
+#define X(id, words) [TCP_WHY_##id] = #id,
+        TCP_REASONS(X)
+#undef X
+    };
+    return reason < ARRAY_LEN(names) ? names[reason] : "?";
+}

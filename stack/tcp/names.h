@@ -130,3 +130,5 @@ enum tcp_reason {
 const char *tcp_state_name(unsigned state);
 const char *tcp_timer_name(unsigned timer);
 const char *tcp_reason_text(unsigned reason);
+/* Its name in the list, "SEND_ACK_NOW": stable, while the words may become better ones. */
+const char *tcp_reason_name(unsigned reason);

@@ -106,6 +106,21 @@ const struct flow *tcp_flow(const struct tcp_conn *c)
     return &c->flow;
 }
 
+bool tcp_flow_isns(const struct flow *f, struct tcp_isns *out)
+{
+    if (f->kind == FLOW_CONN) {
+        const struct tcp_conn *c = container_of(f, struct tcp_conn, flow);
+        out->has_iss = c->state != TCP_CLOSED || c->connected;
+        out->has_irs = out->has_iss && c->state != TCP_SYN_SENT;
+        out->iss = c->iss.v;
+        out->irs = c->irs.v;
+    } else if (f->kind == FLOW_HALF_OPEN) {
+        const struct tcp_half_open *h = container_of(f, struct tcp_half_open, flow);
+        *out = (struct tcp_isns){true, true, h->iss.v, h->irs.v};
+    }
+    return out->has_iss;
+}
+
 uint32_t tcp_mss(const struct tcp_conn *c)
 {
     return c->mss;

@@ -143,6 +143,13 @@ uint32_t tcp_send_room(const struct tcp_conn *c);
 /* The number by which traces name the connection. */
 uint32_t tcp_number(const struct tcp_conn *c);
 const struct flow *tcp_flow(const struct tcp_conn *c);
+/* The initial sequence numbers of both sides, ours (ISS) and the peer's (IRS), as far as known. */
+struct tcp_isns {
+    bool has_iss, has_irs;
+    uint32_t iss, irs;
+};
+/* f must be what the engine hands to traces, no copy (or one of kind 0). False: it knows none. */
+bool tcp_flow_isns(const struct flow *f, struct tcp_isns *out);
 struct flow_tuple;
 /* Whether a connection has this tuple; TIME_WAIT does not count. */
 bool tcp_tuple_connected(const struct stack *st, const struct flow_tuple *tuple);

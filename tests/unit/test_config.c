@@ -40,6 +40,7 @@ START_TEST(understood)
                    (char[]){"TCPSHIM_MEM=64M"},
                    (char[]){"TCPSHIM_TRACE=state,queue,,link"},
                    (char[]){"TCPSHIM_TRACE_FILE=/tmp/t.%p"},
+                   (char[]){"TCPSHIM_TRACE_FORMAT=json"},
                    (char[]){"TCPSHIM_FALLBACK=kernel"},
                    (char[]){"TCPSHIM_LOOPBACK=user"},
                    (char[]){"TCPSHIM_CC=reno"},
@@ -55,6 +56,7 @@ START_TEST(understood)
     ck_assert_str_eq(config.ifname, "eth0");
     ck_assert_uint_eq(config.mem, 64 << 20);
     ck_assert_uint_eq(config.trace, TRACE_STATE | TRACE_QUEUE | TRACE_LINK);
+    ck_assert(config.trace_json);
     ck_assert_uint_eq(config.spin_usec, 20);
     ck_assert_uint_eq(config.cc, 1);
     ck_assert_uint_eq(config.exec, EXEC_PLAIN);
@@ -71,6 +73,7 @@ static const char *const malformed[] = {
     "TCPSHIM_OFF=yes",
     "TCPSHIM_EXEC=always",
     "TCPSHIM_IO_URING=1",
+    "TCPSHIM_TRACE_FORMAT=xml",
     "TCPSHIM_ADDR=10.9.0.2",
     "TCPSHIM_ADDR=10.9.0.300/24",
     "TCPSHIM_ADDR=10.9.0.2/33",

@@ -17,8 +17,9 @@ static void sink(struct stack_cx *cx, const struct trace_record *record)
 /* The argument lists of the table are in the form that stack/trace.h promises to the sinks. */
 START_TEST(schema_is_well_formed)
 {
-    static const char *const types[] = {"u",     "n",     "ns",  "seq",   "state", "reason",
-                                        "flags", "timer", "err", "addr4", "str",   "call"};
+    static const char *const types[] = {"u",   "n",     "i",     "bool",   "ns",    "time",
+                                        "seq", "pseq",  "state", "reason", "flags", "timer",
+                                        "err", "addr4", "str",   "call",   "opt"};
     for (unsigned i = 0; i < TRACE_EVENT_COUNT; i++) {
         const struct trace_event_info *e = &trace_events[i];
         ck_assert_ptr_nonnull(e->name);

@@ -1,0 +1,16 @@
+/* The traces of the shim: from the engine's events to lines of text or JSON (TCPSHIM_TRACE). */
+#pragma once
+
+#include "stack/trace.h"
+
+/* As stack_ops.trace: filters, formats, and puts the line into the sink's buffer. Keeps errno. */
+void trace_record(struct stack_cx *cx, const struct trace_record *record);
+/* For events outside the engine (rules), not entered. */
+void trace_now(const struct flow *flow, enum trace_event_id id, const uint64_t *argv,
+               unsigned argc);
+/* From the constructor, after config_read(). */
+void trace_open(void);
+/* Writes what waits in the buffer, as far as its reader takes it without waiting. */
+void trace_flush(void);
+/* The process ends or becomes another image. */
+void trace_close(void);
