@@ -16,7 +16,7 @@
 #include "shim/core/shared.h"
 #include "shim/libc/call.h"
 #include "shim/life/init.h"
-#include "shim/watch/trace_text.h"
+#include "shim/watch/trace.h"
 
 /* Calls visit for each descriptor in the message. */
 static void each_right(const struct msghdr *msg, void (*visit)(int fd, void *arg), void *arg)
@@ -114,7 +114,7 @@ void rights_send(int fd, const struct msghdr *msg)
         (uintptr_t) "sendmsg", true,
         (uintptr_t) "passed to a process that is not of this family: it has to join it or gets a "
                     "socket that is not connected"};
-    trace_text_now(NULL, TRACE_EV_RULE, argv, ARRAY_LEN(argv));
+    trace_now(NULL, TRACE_EV_RULE, argv, ARRAY_LEN(argv));
 }
 
 void rights_unsend(const struct msghdr *msg)
