@@ -26,12 +26,12 @@ PYTHON := /usr/bin/python3
 
 STACK_SRC := $(wildcard stack/*.c stack/*/*.c)
 KEEPER_SRC := $(wildcard shim/keeper/*.c)
-COMMAND_SRC := $(wildcard shim/command/*.c)
+COMMAND_SRC := $(wildcard shim/command/*.c shim/command/*/*.c)
 SHIM_SRC  := $(filter-out $(KEEPER_SRC) $(COMMAND_SRC),$(wildcard shim/*.c shim/*/*.c))
 BENCH_SRC := $(wildcard bench/*.c)
 TEST_SRC  := $(wildcard tests/unit/*.c tests/packet/*.c tests/sim/*.c)
 FUZZ_SRC  := $(wildcard tests/fuzz/fuzz_*.c)
-HEADERS   := $(wildcard stack/*.h stack/*/*.h shim/*.h shim/*/*.h tests/*/*.h bench/*.h)
+HEADERS   := $(wildcard stack/*.h stack/*/*.h shim/*.h shim/*/*.h shim/*/*/*.h tests/*/*.h bench/*.h)
 
 STACK_OBJ      := $(STACK_SRC:%.c=$(BUILD)/%.o)
 SHIM_OBJ       := $(SHIM_SRC:%.c=$(BUILD)/%.o)
@@ -80,7 +80,7 @@ $(BUILD)/tcpshim-keeper: $(KEEPER_OBJ) $(KEEPER_SHIM) $(BUILD)/libstack.a
 # The command, with the parts of the shim that it shares: the variables and their syntax.
 COMMAND_SHIM := $(addprefix $(BUILD)/shim/,core/addr.o core/config.o core/layout.o core/rules.o)
 $(BUILD)/tcpshim: $(COMMAND_OBJ) $(COMMAND_SHIM) $(BUILD)/libstack.a
-	$(CC) $(CFLAGS) -o $@ $^
+	$(CC) $(CFLAGS) -o $@ $^ -ljansson -lpcap -lm
 
 # Tests run the engine's sources under AddressSanitizer and UBSan.
 $(BUILD)/asan/%.o: %.c $(BUILD)/flags

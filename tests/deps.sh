@@ -3,7 +3,7 @@
 # Quick and silent when all is there. Daemons that come with a package are not started.
 set -u
 
-set_build="gcc libc6-dev make binutils"
+set_build="gcc libc6-dev make binutils libjansson-dev libpcap-dev"
 set_demo="iproute2 python3 util-linux curl nginx"
 set_check="$set_demo check pkg-config libpcap-dev diffutils iputils-ping procps
     wget netcat-openbsd socat iperf3 redis-server redis-tools memcached lighttpd haproxy

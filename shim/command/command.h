@@ -70,6 +70,8 @@ struct subcommand {
 #define SUBCOMMANDS(X)                                                                             \
     X(run)                                                                                         \
     X(ss)                                                                                          \
+    X(trace)                                                                                       \
+    X(diagram)                                                                                     \
     X(doctor)                                                                                      \
     X(lab)
 
