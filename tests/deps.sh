@@ -7,7 +7,8 @@ set_build="gcc libc6-dev make binutils libjansson-dev libpcap-dev"
 set_demo="iproute2 python3 util-linux curl nginx"
 set_check="$set_demo check pkg-config libpcap-dev diffutils iputils-ping procps
     wget netcat-openbsd socat iperf3 redis-server redis-tools memcached lighttpd haproxy
-    apache2-utils wrk openssh-client openssh-server perl nodejs tcpdump ethtool"
+    apache2-utils wrk openssh-client openssh-server perl nodejs tcpdump ethtool
+    git openbsd-inetd rsync"
 set_bench="$set_demo iperf3 wrk redis-server redis-tools"
 set_lint="clang clang-format clang-tidy cppcheck libclang-rt-14-dev shellcheck"
 

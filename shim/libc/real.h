@@ -69,6 +69,8 @@ typedef void (*real_handler)(int);
     X(int, dup2, (int, int)) \
     X(int, dup3, (int, int, int)) \
     X(FILE *, fdopen, (int, const char *)) \
+    X(FILE *, freopen, (const char *, const char *, FILE *)) \
+    X(FILE *, freopen64, (const char *, const char *, FILE *)) \
     X(int, vdprintf, (int, const char *, va_list)) \
     X(int, __vdprintf_chk, (int, int, const char *, va_list)) \
     X(int, poll, (struct pollfd *, nfds_t, int)) \

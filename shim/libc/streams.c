@@ -1,7 +1,8 @@
 /*
  * stdio over a user socket. libc's streams read and write inside libc, past every hook; so fdopen()
  * of a user socket gives a stream with our own functions (fopencookie(3)), which knows its
- * descriptor all the same (fileno(3)). dprintf() likewise writes inside libc.
+ * descriptor all the same (fileno(3)). dprintf() likewise writes inside libc. An image that begins
+ * with a user socket as its standard input or output (inetd) gets such streams for those.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -11,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <wchar.h>
 
 #include "shim/libc/real.h"
 #include "shim/libc/sock.h"
@@ -94,14 +96,8 @@ void streams_flush(void)
     }
 }
 
-SHIM_EXPORT FILE *fdopen(int fd, const char *mode)
+static FILE *open_stream(int fd, const char *mode)
 {
-    if (likely(fd_usock(fd) == NULL))
-        return real_ready()->fdopen(fd, mode);
-    if (mode == NULL || strchr("rwa", mode[0]) == NULL || mode[0] == '\0') {
-        errno = EINVAL;
-        return NULL;
-    }
     static const cookie_io_functions_t functions = {
         .read = cookie_read,
         .write = cookie_write,
@@ -112,10 +108,81 @@ SHIM_EXPORT FILE *fdopen(int fd, const char *mode)
     if (f == NULL)
         return NULL;
     f->_fileno = fd;
-    if (strchr(mode, 'e') != NULL)
-        fcntl(fd, F_SETFD, FD_CLOEXEC);
     remember(f, fd);
     return f;
+}
+
+SHIM_EXPORT FILE *fdopen(int fd, const char *mode)
+{
+    if (likely(fd_usock(fd) == NULL))
+        return real_ready()->fdopen(fd, mode);
+    if (mode == NULL || strchr("rwa", mode[0]) == NULL || mode[0] == '\0') {
+        errno = EINVAL;
+        return NULL;
+    }
+    FILE *f = open_stream(fd, mode);
+    if (f != NULL && strchr(mode, 'e') != NULL)
+        fcntl(fd, F_SETFD, FD_CLOEXEC);
+    return f;
+}
+
+/* The streams that libc began with, by descriptor; NULL: not replaced. */
+static FILE *replaced[STDERR_FILENO + 1];
+
+void streams_replace_standard(void)
+{
+    FILE **const standard[] = {&stdin, &stdout, &stderr};
+    for (int fd = 0; fd < (int)ARRAY_LEN(standard); fd++) {
+        FILE *f = fd_usock(fd) != NULL ? open_stream(fd, fd == 0 ? "r" : "w") : NULL;
+        if (f == NULL)
+            continue;
+        if (fd == STDERR_FILENO) {
+            setvbuf(f, NULL, _IONBF, 0);
+            fwide(f, -1); /* else perror() writes to a stream of its own, inside libc */
+        }
+        replaced[fd] = *standard[fd];
+        *standard[fd] = f;
+    }
+}
+
+static bool is_ours(const FILE *f)
+{
+    for (unsigned i = 0; i < STREAMS_MAX; i++)
+        if (streams[i].taken && streams[i].file == f)
+            return true;
+    return false;
+}
+
+/*
+ * freopen(3) makes the stream libc's again, which it could not do by itself. A standard stream goes
+ * back to the one that libc began with; of others the program would keep the pointer.
+ */
+static FILE *reopen(const char *path, const char *mode, FILE *f,
+                    FILE *(*how)(const char *, const char *, FILE *))
+{
+    FILE **const standard[] = {&stdin, &stdout, &stderr};
+    if (likely(f == NULL || !is_ours(f)))
+        return how(path, mode, f);
+    for (unsigned i = 0; i < ARRAY_LEN(standard); i++) {
+        if (*standard[i] != f || replaced[i] == NULL || path == NULL)
+            continue;
+        fclose(f);
+        *standard[i] = replaced[i];
+        replaced[i] = NULL;
+        return how(path, mode, *standard[i]);
+    }
+    errno = EINVAL;
+    return NULL;
+}
+
+SHIM_EXPORT FILE *freopen(const char *path, const char *mode, FILE *f)
+{
+    return reopen(path, mode, f, real_ready()->freopen);
+}
+
+SHIM_EXPORT FILE *freopen64(const char *path, const char *mode, FILE *f)
+{
+    return reopen(path, mode, f, real_ready()->freopen64);
 }
 
 FILE *_IO_fdopen(int fd, const char *mode);

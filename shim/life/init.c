@@ -15,6 +15,7 @@
 #include "shim/core/raw.h"
 #include "shim/core/shared.h"
 #include "shim/libc/real.h"
+#include "shim/libc/streams.h"
 #include "shim/life/arena_map.h"
 #include "shim/life/environment.h"
 #include "shim/life/handover.h"
@@ -67,6 +68,8 @@ void shim_init(void)
     trace_open();
     if (unlikely(handed != NULL))
         start_tried = handover_adopt(handed);
+    if (engine_running())
+        streams_replace_standard();
 }
 
 __attribute__((constructor)) static void construct(void)

@@ -1,6 +1,8 @@
 """Sockets that go from one image or process to another: exec, spawn, descriptors in messages."""
 
-from framework import PROGRAMS, PYTHON, case
+import os
+
+from framework import PROGRAMS, PYTHON, case, find_program
 
 PORT = 9000
 IMAGES = f"{PROGRAMS}/images.py"
@@ -29,3 +31,42 @@ def rights(run):
     run.client(["socat", "-t", "10", "-,ignoreeof", f"TCP:{run.server_addr}:{PORT}"], stdin=begin,
                same=wanted)
     server.wait()
+
+
+def exchange(run, wanted):
+    """Sends the file and compares what comes back."""
+    run.client(["socat", "-t", "10", f"TCP:{run.server_addr}:{PORT}", "STDIO"], stdin=run.file(), same=wanted)
+
+
+@case("socat-nofork", sizes=("1M",), needs=("socat", "tr"))
+def socat_nofork(run):
+    """The image of a program that uses stdio, with the connection as its standard input and output."""
+    server = run.server(["socat", f"TCP-LISTEN:{PORT},reuseaddr", "EXEC:tr a-z A-Z,nofork"], PORT)
+    with open(run.file(), "rb") as file:
+        wanted = run.path("wanted")
+        with open(wanted, "wb") as upper:
+            upper.write(file.read().translate(bytes(range(97)) + bytes(range(65, 91)) + bytes(range(123, 256))))
+    exchange(run, wanted)
+    server.wait()
+
+
+@case("inetd", sizes=("-",), needs=("inetd", "git", "nc"))
+def inetd(run):
+    """openbsd-inetd with two services: one child for each connection, by exec."""
+    program = find_program("inetd")
+    seed = run.path("seed")
+    quiet = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null", "HOME": run.directory}
+    for argv in (["git", "init", "-q", seed],
+                 ["git", "-C", seed, "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-q",
+                  "--allow-empty", "-m", "first"]):
+        run.client(argv, user=False, role="git", env=quiet)
+    git = f"git daemon --inetd --export-all --base-path={run.directory}"
+    config = run.write("inetd.conf", f"9000 stream tcp nowait root /usr/bin/git {git}\n"
+                                     f"9001 stream tcp nowait root /bin/cat cat\n")
+    server = run.server([program, "-i", config], PORT, env=quiet)
+    for number in range(2):
+        run.client(["git", "clone", "-q", f"git://{run.server_addr}:{PORT}/seed", run.path(f"copy{number}")],
+                   env=quiet, role="clone")
+        run.check(os.path.isdir(run.path(f"copy{number}", ".git")), "nothing was cloned")
+    run.client(["nc", "-N", run.server_addr, "9001"], stdin=run.data.path("1M"), same=run.data.path("1M"))
+    server.stop()
