@@ -48,6 +48,10 @@ ALL_OBJ        := $(STACK_OBJ) $(SHIM_OBJ) $(KEEPER_OBJ) $(COMMAND_OBJ) $(ASAN_S
 TEST_BIN := $(if $(wildcard tests/unit/*.c),$(BUILD)/asan/unit $(BUILD)/asan/unit_ip) \
 	$(foreach suite,packet sim,$(if $(wildcard tests/$(suite)/*.c),$(BUILD)/asan/$(suite)))
 
+PACKETDRILL_SRC := $(wildcard tests/packetdrill/*.c)
+PACKETDRILL_BIN := $(BUILD)/tests/packetdrill_tcpshim.so $(BUILD)/tests/packetdrill_smoke
+TEST_BIN += $(PACKETDRILL_BIN)
+
 .PHONY: all tests fuzzers demo check sim bench bench-quick soak fuzz lint tidy cppcheck format clean install-deps FORCE
 all: $(BUILD)/libtcpshim.so $(BUILD)/tcpshim-keeper $(BUILD)/tcpshim
 tests: $(TEST_BIN)
@@ -94,6 +98,20 @@ $(BUILD)/asan/sim: $(filter $(BUILD)/asan/tests/sim/%,$(ASAN_TEST_OBJ)) $(ASAN_S
 $(BUILD)/asan/sim: $(BUILD)/asan/tests/packet/frame.o
 $(BUILD)/asan/packet $(BUILD)/asan/sim:
 	$(CC) $(SAN) -o $@ $^
+
+# The shim in virtual time, behind packetdrill's interface. Its own parts come first, so that of the
+# shim only what they do not replace is taken from the archive.
+PACKETDRILL_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(filter-out tests/packetdrill/smoke.c,$(PACKETDRILL_SRC)))
+$(BUILD)/libshim.a: $(SHIM_OBJ)
+	@rm -f $@
+	$(AR) rcs $@ $^
+
+$(BUILD)/tests/packetdrill_tcpshim.so: $(PACKETDRILL_OBJ) $(BUILD)/libshim.a $(BUILD)/libstack.a tests/packetdrill/exports.map
+	$(CC) -shared $(CFLAGS) -Wl,--version-script=tests/packetdrill/exports.map -Wl,-z,now,-z,nodelete \
+		-Wl,--no-undefined -o $@ $(PACKETDRILL_OBJ) $(BUILD)/libshim.a $(BUILD)/libstack.a
+
+$(BUILD)/tests/packetdrill_smoke: $(BUILD)/tests/packetdrill/smoke.o
+	$(CC) $(CFLAGS) -o $@ $<
 
 # tests/unit makes two programs (see its main.c): the network layer is tested over a stub of TCP.
 UNIT_IP_SUITES := $(shell sed -n '/define UNIT_IP_SUITES/,/[^\\]$$/s/.*X(\([a-z0-9_]*\)).*/\1/p' \
@@ -170,7 +188,7 @@ fuzz: fuzzers
 
 lint: tidy cppcheck
 tidy:
-	@printf '%s\n' $(strip $(STACK_SRC) $(SHIM_SRC) $(KEEPER_SRC) $(COMMAND_SRC) $(TEST_SRC) $(FUZZ_SRC) $(BENCH_SRC)) | \
+	@printf '%s\n' $(strip $(STACK_SRC) $(SHIM_SRC) $(KEEPER_SRC) $(COMMAND_SRC) $(TEST_SRC) $(PACKETDRILL_SRC) $(FUZZ_SRC) $(BENCH_SRC)) | \
 		xargs -P $$(nproc) -n 4 sh -c \
 		'clang-tidy --quiet --warnings-as-errors="*" "$$@" -- $(BASE) -Wall -Wextra 2>&1 | \
 		grep -v "warnings\? .*generated\.$$" | { ! grep .; }' tidy
@@ -180,7 +198,7 @@ cppcheck:
 		--enable=warning,performance,portability --suppressions-list=tests/cppcheck.txt stack shim tests bench
 
 format:
-	clang-format -i $(STACK_SRC) $(SHIM_SRC) $(KEEPER_SRC) $(COMMAND_SRC) $(TEST_SRC) $(FUZZ_SRC) $(BENCH_SRC) $(HEADERS)
+	clang-format -i $(STACK_SRC) $(SHIM_SRC) $(KEEPER_SRC) $(COMMAND_SRC) $(TEST_SRC) $(PACKETDRILL_SRC) $(FUZZ_SRC) $(BENCH_SRC) $(HEADERS)
 
 install-deps:
 	@tests/deps.sh build demo check bench lint
@@ -188,4 +206,4 @@ install-deps:
 clean:
 	rm -rf $(BUILD)
 
--include $(ALL_OBJ:.o=.d) $(UNIT_SHIM:.o=.d) $(UNIT_IP_OBJ:.o=.d) $(FUZZ_STACK_OBJ:.o=.d)
+-include $(ALL_OBJ:.o=.d) $(PACKETDRILL_SRC:%.c=$(BUILD)/%.d) $(UNIT_SHIM:.o=.d) $(UNIT_IP_OBJ:.o=.d) $(FUZZ_STACK_OBJ:.o=.d)

@@ -130,6 +130,15 @@ struct stack_cx {
     uint32_t trace; /* enum trace_class bits */
 };
 
+/* Linux's sysctls of the same purpose. All zero: Linux's defaults. */
+struct stack_tuning {
+    bool no_sack, no_timestamps, no_wscale; /* net.ipv4.tcp_sack, ... = 0 */
+    bool no_idle_restart;                   /* tcp_slow_start_after_idle = 0 */
+    bool no_probes;                         /* tcp_early_retrans = 0 */
+    uint32_t sndbuf, sndbuf_max;            /* tcp_wmem */
+    uint32_t rcvbuf, rcvbuf_max;            /* tcp_rmem */
+};
+
 struct stack_config {
     uint8_t seed[16];
     /* True: the stack owns its addresses alone (answers RST for unknown ports). */
@@ -137,6 +146,7 @@ struct stack_config {
     bool loopback; /* connections to own addresses and 127/8 may run inside the arena */
     uint16_t port_min, port_max; /* ephemeral range, inclusive */
     uint8_t cc;                  /* default congestion control, enum tcp_cc_id */
+    struct stack_tuning tuning;
 };
 
 /*

@@ -31,6 +31,8 @@ def suites(build):
         ("unit", f"{tests}/unit/*.c", [f"{build}/asan/unit"], 120),
         ("unit_ip", f"{tests}/unit/*.c", [f"{build}/asan/unit_ip"], 120),
         ("packet", f"{tests}/packet/*.c", [f"{build}/asan/packet"], 180),
+        ("packetdrill", f"{tests}/packetdrill/*.c",
+         [root, PYTHON, f"{tests}/packetdrill/run.py", "--build", build], 120),
         ("sim", f"{tests}/sim/*.c",
          [f"{build}/asan/sim", "--seeds", str(SIM_SEEDS), "--first", "1"], 420),
         ("rates", f"{tests}/sim/*.c", [f"{build}/asan/sim", "--rates"], 60),

@@ -67,6 +67,12 @@ static void fill(const struct tcp_view *v, struct tcp_info *i)
     i->tcpi_snd_wnd = v->snd_wnd;
 }
 
+/*
+ * Bytes that Linux 6.18 gives. Debian 12's header ends earlier; behind it come counts of time-outs
+ * and of accurate ECN, which stay zero.
+ */
+#define TCP_INFO_LEN 280
+
 int64_t option_get_tcp_info(struct call *c, void *val, socklen_t *len)
 {
     struct tcp_info info;
@@ -85,5 +91,7 @@ int64_t option_get_tcp_info(struct call *c, void *val, socklen_t *len)
     } else {
         return CALL_PASS;
     }
-    return option_give(val, len, &info, sizeof(info));
+    uint8_t whole[TCP_INFO_LEN] = {0};
+    memcpy(whole, &info, sizeof(info) < sizeof(whole) ? sizeof(info) : sizeof(whole));
+    return option_give(val, len, whole, sizeof(whole));
 }

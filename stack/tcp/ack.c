@@ -127,7 +127,7 @@ bool tcp_process_ack(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_s
         c->max_in_flight = tcp_in_flight(c);
     }
     /* RFC 6298 5.2, 5.3 */
-    if (forward || (tcp_timer_armed(c, TCP_TIMER_LOSS_PROBE) && !tcp_probe_wanted(c)))
+    if (forward || (tcp_timer_armed(c, TCP_TIMER_LOSS_PROBE) && !tcp_probe_wanted(cx, c)))
         tcp_arm_retransmit(cx, c);
     if (!writable_before && tcp_writable(c) && !c->snd_shut)
         tcp_notify(cx, c, TCP_EV_OUT);

@@ -29,11 +29,12 @@ void tcp_stack_init(struct stack *st, nsec_t now)
 
 void tcp_opts_init(struct tcp_opts *o, const struct stack *st)
 {
+    const struct stack_tuning *t = &st->config.tuning;
     *o = (struct tcp_opts){
         .ttl = 64,
         .cc = st->config.cc,
-        .sndbuf = TCP_SNDBUF_DEFAULT,
-        .rcvbuf = TCP_RCVBUF_DEFAULT,
+        .sndbuf = t->sndbuf ? t->sndbuf : TCP_SNDBUF_DEFAULT,
+        .rcvbuf = t->rcvbuf ? t->rcvbuf : TCP_RCVBUF_DEFAULT,
         .rcvlowat = 1,
         .notsent_lowat = UINT32_MAX,
     };

@@ -372,7 +372,7 @@ void tcp_rack_saw_reordering(struct tcp_conn *c);
 /* A recovery ended: a widened window does not last for ever. */
 void tcp_rack_recovered(struct tcp_conn *c);
 /* Whether a probe, and not the RTO, is to break a silence now; and after how long. */
-bool tcp_probe_wanted(const struct tcp_conn *c);
+bool tcp_probe_wanted(const struct stack_cx *cx, const struct tcp_conn *c);
 nsec_t tcp_probe_timeout(const struct tcp_conn *c);
 void tcp_loss_probe_timeout(struct stack_cx *cx, struct tcp_conn *c);
 bool tcp_probe_on_ack(struct tcp_conn *c, const struct tcp_segment *s, const struct sent_ack *a,

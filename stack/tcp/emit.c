@@ -15,13 +15,14 @@ static uint16_t window_field(struct stack_cx *cx, struct tcp_conn *c, bool syn)
 
 static void syn_options(struct stack_cx *cx, struct tcp_conn *c, bool ack, struct tcp_options *o)
 {
+    const struct stack_tuning *t = &cx->st->config.tuning;
     o->has_mss = true;
     o->mss = c->advmss;
     /* An active opener offers everything; an answer repeats only what was offered to it. */
-    o->sack_permitted = !ack || c->sack_ok;
-    o->has_wscale = !ack || c->wscale_ok;
+    o->sack_permitted = ack ? c->sack_ok : !t->no_sack;
+    o->has_wscale = ack ? c->wscale_ok : !t->no_wscale;
     o->wscale = c->rcv_wscale;
-    o->has_ts = !ack || c->ts_ok;
+    o->has_ts = ack ? c->ts_ok : !t->no_timestamps;
     o->ts_val = tcp_ts_now(cx, c->ts_offset);
     o->ts_ecr = ack ? c->ts_recent : 0;
 }
@@ -116,8 +117,11 @@ int64_t tcp_emit(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_emit 
         /* c->mss leaves room for timestamps; SACK blocks come out of the segment (RFC 6691) */
         const uint32_t sack = tcp_options_size(&s.opt) - (c->ts_ok ? 12 : 0);
         const uint32_t segment = c->mss > sack ? c->mss - sack : 1;
-        if (len > segment)
+        if (len > segment) {
             f.gso_size = (uint16_t)segment;
+            s.flags |=
+                TCP_PSH; /* on the last of them, as Linux: the receiver's GRO waits no more */
+        }
     }
     f.payload_len = len;
     if (unlikely(c->urgent_out)) {

@@ -311,6 +311,14 @@ static void stranger_arrives(struct stack_cx *cx, const struct tcp_segment *s,
         tcp_reset_reply(cx, p, s);
 }
 
+/* Options of a SYN that this stack is set not to speak are as if they were not there. */
+static void hide_options(const struct stack_tuning *t, struct tcp_options *o)
+{
+    o->sack_permitted &= !t->no_sack;
+    o->has_ts &= !t->no_timestamps;
+    o->has_wscale &= !t->no_wscale;
+}
+
 void tcp_input(struct stack_cx *cx, const struct ip_packet *p)
 {
     struct stack *st = cx->st;
@@ -324,6 +332,8 @@ void tcp_input(struct stack_cx *cx, const struct ip_packet *p)
         return;
     }
     stack_count(st, COUNT_SEGS_IN);
+    if (s.flags & TCP_SYN)
+        hide_options(&st->config.tuning, &s.opt);
     const struct flow_tuple t = {p->dst, p->src, s.dst_port, s.src_port};
     struct flow *f = flow_find(&st->tcp.flows, &t);
     if (unlikely(cx->trace & TRACE_SEGMENT))

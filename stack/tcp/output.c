@@ -58,6 +58,8 @@ static struct plan plan_new(struct tcp_conn *c)
         return hold(TCP_WHY_HELD_CWND);
     }
     len = min_u32(min_u32(len, cwnd), frame_payload_max(c));
+    /* Linux's tcp_cwnd_test(): at least two frames share a window */
+    len = min_u32(len, max_u32(c->cc.cwnd / 2, c->mss));
     if (len < unsent && len > c->mss)
         len -= len % c->mss;
 
@@ -86,6 +88,8 @@ static void note_flight(struct tcp_conn *c)
 /* RFC 5681 4.1: cwnd says little after an idle time. True: it was changed. */
 static bool restart_after_idle(struct stack_cx *cx, struct tcp_conn *c)
 {
+    if (cx->st->config.tuning.no_idle_restart)
+        return false;
     if (c->sent.total || !c->last_sent || cx->now - c->last_sent <= c->rtt.rto)
         return false;
     cc_ops(c->cc.id)->on_idle(&c->cc, cx->now, cx->now - c->last_sent);
@@ -220,7 +224,7 @@ void tcp_arm_retransmit(struct stack_cx *cx, struct tcp_conn *c)
         const nsec_t end = c->retrans_start + c->opts.user_timeout * NSEC_PER_MSEC;
         at = min_u64(at, max_u64(end, cx->now));
     }
-    if (tcp_probe_wanted(c)) {
+    if (tcp_probe_wanted(cx, c)) {
         tcp_timer_stop(c, TCP_TIMER_RETRANSMIT);
         tcp_timer_set(cx, c, TCP_TIMER_LOSS_PROBE, min_u64(cx->now + tcp_probe_timeout(c), at));
         return;

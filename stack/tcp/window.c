@@ -12,6 +12,12 @@
 #define WINDOW_INITIAL_MAX   65535u
 #define WINDOW_PRESSURE_SEGS 4
 
+static uint32_t rcvbuf_max(const struct stack_cx *cx)
+{
+    const uint32_t most = cx->st->config.tuning.rcvbuf_max;
+    return most ? most : TCP_RCVBUF_MAX;
+}
+
 void tcp_window_init(const struct stack_cx *cx, const struct tcp_opts *o, uint32_t *wnd,
                      uint8_t *wscale)
 {
@@ -21,7 +27,7 @@ void tcp_window_init(const struct stack_cx *cx, const struct tcp_opts *o, uint32
     if (arena_pressure(cx->st->arena))
         space = min_u32(space, WINDOW_PRESSURE_SEGS * TCP_MSS_DEFAULT);
     *wnd = min_u32(space, WINDOW_INITIAL_MAX);
-    uint32_t most = o->rcvbuf_locked ? o->rcvbuf / 2 : TCP_RCVBUF_MAX;
+    uint32_t most = o->rcvbuf_locked ? o->rcvbuf / 2 : rcvbuf_max(cx);
     if (o->window_clamp)
         most = min_u32(most, o->window_clamp);
     uint8_t scale = 0;
@@ -69,11 +75,11 @@ static void grow_receive_buffer(struct stack_cx *cx, struct tcp_conn *c)
             uint64_t want = 2ull * copied + 16ull * c->advmss;
             /* the sender is speeding up: make room for what it will send next */
             want += want * (copied - c->drs_space) / max_u32(c->drs_space, 1) / 2;
-            const uint32_t bytes = (uint32_t)min_u64(want, TCP_RCVBUF_MAX);
+            const uint32_t bytes = (uint32_t)min_u64(want, rcvbuf_max(cx));
             if (bytes > c->rcv_limit) {
                 c->rcv_limit = bytes;
                 c->opts.rcvbuf =
-                    max_u32(c->opts.rcvbuf, (uint32_t)min_u64(2ull * bytes, TCP_RCVBUF_MAX));
+                    max_u32(c->opts.rcvbuf, (uint32_t)min_u64(2ull * bytes, rcvbuf_max(cx)));
             }
         }
         c->drs_space = copied;
@@ -109,8 +115,10 @@ void tcp_sndbuf_grow(struct stack_cx *cx, struct tcp_conn *c)
     /* Linux's tcp_sndbuf_expand(): twice the congestion window, so that recovery finds data to
      * send. */
     const uint64_t want = 2ull * max_u32(c->cc.cwnd, CC_INITIAL_SEGS * c->mss);
+    const uint32_t tuned = cx->st->config.tuning.sndbuf_max;
+    const uint32_t most = tuned ? tuned : TCP_SNDBUF_MAX;
     if (want > c->opts.sndbuf)
-        c->opts.sndbuf = (uint32_t)min_u64(want, TCP_SNDBUF_MAX);
+        c->opts.sndbuf = (uint32_t)min_u64(want, most);
 }
 
 uint32_t tcp_send_room(const struct tcp_conn *c)

@@ -191,12 +191,15 @@ TEST(frame_not_ours, "a packet for another address is not ours, in both modes")
 
 /* ---- large frames ---- */
 
-TEST(gso_out, "one frame of many segments, with the segment size for the link to cut")
+TEST(gso_out,
+     "frames of many segments, with the segment size for the link to cut; Linux: two a window, "
+     "with PSH")
 {
     world((struct world_opts){.gso = true, .csum_offload = true});
     struct tcp_conn *c = established(NULL);
     check_eq(call_send(c, 14600), 14600);
-    expect_tx("PA seq 1 len 14600 gso 1460");
+    expect_tx("PA seq 1 len 7300 gso 1460");
+    expect_tx("PA seq 7301 len 7300 gso 1460");
     expect_none(0);
     inject("A ack 14601");
     check_eq(tcp_outq(c), 0);
@@ -230,7 +233,8 @@ TEST(gso_out_retransmit, "a large frame of which a part was lost: only the part 
     world((struct world_opts){.gso = true, .csum_offload = true});
     struct tcp_conn *c = established("<mss 1460,sackOK,nop,nop>");
     check_eq(call_send(c, 14600), 14600);
-    expect_tx("PA seq 1 len 14600 gso 1460");
+    expect_tx("PA seq 1 len 7300 gso 1460");
+    expect_tx("PA seq 7301 len 7300 gso 1460");
     inject("A ack 1461 <nop,nop,sack 2921:4381>");
     inject("A ack 1461 <nop,nop,sack 2921:5841>");
     inject("A ack 1461 <nop,nop,sack 2921:7301>");

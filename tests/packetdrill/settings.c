@@ -1,0 +1,73 @@
+/*
+ * Settings. packetdrill's scripts set Linux's sysctls by shell commands. They run in a network
+ * namespace of their own, so that the kernel keeps, checks and resets them; here they are read, as
+ * far as the engine has such a choice.
+ */
+#include "tests/packetdrill/world.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "stack/internal.h"
+
+static uint8_t syn_retries;
+
+static bool read_text(const char *dir, const char *name, char *out, int size)
+{
+    char path[256];
+    snprintf(path, sizeof(path), "%s/%s", dir, name);
+    FILE *f = fopen(path, "re");
+    if (f == NULL)
+        return false;
+    const bool ok = fgets(out, size, f) != NULL;
+    fclose(f);
+    return ok;
+}
+
+static long read_number(const char *dir, const char *name, long otherwise)
+{
+    char text[64];
+    return read_text(dir, name, text, sizeof(text)) ? strtol(text, NULL, 0) : otherwise;
+}
+
+static bool is_zero(const char *dir, const char *name)
+{
+    return read_number(dir, name, 1) == 0;
+}
+
+/* Least, usual and most bytes of a buffer. */
+static void read_buffer(const char *dir, const char *name, uint32_t *usual, uint32_t *most)
+{
+    char text[96];
+    unsigned least;
+    if (!read_text(dir, name, text, sizeof(text)) ||
+        sscanf(text, "%u %u %u", &least, usual, most) != 3)
+        *usual = *most = 0;
+}
+
+void settings_apply(const char *dir, struct stack *st)
+{
+    struct stack_config *c = &st->config;
+    struct stack_tuning *t = &c->tuning;
+    char text[32];
+    if (read_text(dir, "tcp_congestion_control", text, sizeof(text))) {
+        const int id = cc_by_name(text, strcspn(text, "\n"));
+        if (id >= 0)
+            c->cc = (uint8_t)id;
+    }
+    t->no_sack = is_zero(dir, "tcp_sack");
+    t->no_timestamps = is_zero(dir, "tcp_timestamps");
+    t->no_wscale = is_zero(dir, "tcp_window_scaling");
+    t->no_idle_restart = is_zero(dir, "tcp_slow_start_after_idle");
+    t->no_probes = is_zero(dir, "tcp_early_retrans");
+    read_buffer(dir, "tcp_wmem", &t->sndbuf, &t->sndbuf_max);
+    read_buffer(dir, "tcp_rmem", &t->rcvbuf, &t->rcvbuf_max);
+    /* Linux's buffer grows with the handshake (tcp_init_buffer_space()) */
+    t->sndbuf = max_u32(t->sndbuf, TCP_SNDBUF_DEFAULT);
+    syn_retries = (uint8_t)read_number(dir, "tcp_syn_retries", 0);
+}
+
+void settings_of_socket(struct tcp_opts *opts)
+{
+    opts->syncnt = syn_retries;
+}
