@@ -100,7 +100,7 @@ $(BUILD)/asan/packet $(BUILD)/asan/sim:
 	$(CC) $(SAN) -o $@ $^
 
 # The shim in virtual time, behind packetdrill's interface. Its own parts come first, so that of the
-# shim only what they do not replace is taken from the archive.
+# shim only what they do not replace is taken from the archive; of two definitions theirs counts.
 PACKETDRILL_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(filter-out tests/packetdrill/smoke.c,$(PACKETDRILL_SRC)))
 $(BUILD)/libshim.a: $(SHIM_OBJ)
 	@rm -f $@
@@ -108,7 +108,7 @@ $(BUILD)/libshim.a: $(SHIM_OBJ)
 
 $(BUILD)/tests/packetdrill_tcpshim.so: $(PACKETDRILL_OBJ) $(BUILD)/libshim.a $(BUILD)/libstack.a tests/packetdrill/exports.map
 	$(CC) -shared $(CFLAGS) -Wl,--version-script=tests/packetdrill/exports.map -Wl,-z,now,-z,nodelete \
-		-Wl,--no-undefined -o $@ $(PACKETDRILL_OBJ) $(BUILD)/libshim.a $(BUILD)/libstack.a
+		-Wl,--no-undefined,--allow-multiple-definition -o $@ $(PACKETDRILL_OBJ) $(BUILD)/libshim.a $(BUILD)/libstack.a
 
 $(BUILD)/tests/packetdrill_smoke: $(BUILD)/tests/packetdrill/smoke.o
 	$(CC) $(CFLAGS) -o $@ $<
