@@ -311,7 +311,7 @@ unsigned program_obstacles(const struct program *p, struct obstacle *out)
                                      "none needed where one of those does"};
     if (p->io_uring)
         out[n++] = (struct obstacle){
-            false, "it can use io_uring: such requests go to the kernel, past the library",
-            "turn io_uring off in its settings; most programs then use epoll"};
+            false, "it can use io_uring; the library tells it that there is none (ENOSYS)",
+            "none needed where it then uses epoll, as most do; --io-uring lets it, past the stack"};
     return n;
 }
