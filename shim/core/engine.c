@@ -12,6 +12,8 @@
 #include <time.h>
 
 #include "shim/core/config.h"
+#include "shim/core/family.h"
+#include "shim/core/hold.h"
 #include "shim/core/raw.h"
 #include "shim/core/shared.h"
 #include "shim/core/thread.h"
@@ -146,6 +148,8 @@ void engine_enter(struct stack_cx *cx)
     cx->user = NULL;
     cx->trace = config.trace;
     engine_clock(cx);
+    if (unlikely(family_deaths(engine.sh)) && t->inside == 1)
+        family_bury(cx);
 }
 
 void engine_leave(struct stack_cx *cx)
@@ -221,16 +225,11 @@ void shared_init(struct stack *st)
     pthread_mutexattr_setrobust(&attr, PTHREAD_MUTEX_ROBUST);
     pthread_mutex_init(&sh->lock, &attr);
     pthread_mutexattr_destroy(&attr);
+    pool_init(a, &sh->holds, sizeof(struct hold));
     pool_init(a, &sh->usocks, sizeof(struct usock));
     pool_init(a, &sh->watches, sizeof(struct waiter_watch));
     pool_init(a, &sh->epsets, sizeof(struct epset));
     pool_init(a, &sh->epitems, sizeof(struct epitem));
     list_init(&sh->sleepers);
     list_init(&sh->wakeups);
-}
-
-uint32_t engine_processes(void)
-{
-    return __atomic_load_n(&engine.sh->processes_live, __ATOMIC_RELAXED) +
-           __atomic_load_n(&engine.sh->processes_born, __ATOMIC_RELAXED);
 }

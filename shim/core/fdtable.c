@@ -15,6 +15,7 @@
 #define FD_INTERNAL_BASE 8192
 
 uintptr_t *fd_entries;
+struct hold **fd_holds, **fd_heirs;
 unsigned fd_limit;
 static unsigned high;
 
@@ -27,16 +28,18 @@ int fd_table_init(void)
     const unsigned n = limit.rlim_max >= FD_TABLE_MAX   ? FD_TABLE_MAX
                        : limit.rlim_max <= FD_TABLE_MIN ? FD_TABLE_MIN
                                                         : (unsigned)limit.rlim_max;
-    void *map = raw_mmap(NULL, n * sizeof(uintptr_t), PROT_READ | PROT_WRITE,
+    void *map = raw_mmap(NULL, 3 * n * sizeof(uintptr_t), PROT_READ | PROT_WRITE,
                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (raw_is_error(map))
         return -ENOMEM;
     uintptr_t *none = NULL;
     if (!__atomic_compare_exchange_n(&fd_entries, &none, map, false, __ATOMIC_ACQ_REL,
                                      __ATOMIC_ACQUIRE)) {
-        raw_munmap(map, n * sizeof(uintptr_t)); /* another thread was first */
+        raw_munmap(map, 3 * n * sizeof(uintptr_t)); /* another thread was first */
         return 0;
     }
+    fd_holds = (struct hold **)map + n;
+    fd_heirs = (struct hold **)map + 2 * (size_t)n;
     __atomic_store_n(&fd_limit, n, __ATOMIC_RELEASE);
     return 0;
 }

@@ -6,6 +6,7 @@
 
 #include "shim/core/usock.h"
 
+struct hold;  /* shim/core/hold.h */
 struct epset; /* shim/wait/epoll_set.h: the user-stack side of an epoll descriptor, in the arena */
 
 /* An entry: a pointer with its kind in the low bits; 0: not ours. */
@@ -13,6 +14,9 @@ enum fd_tag { FD_NONE = 0, FD_SOCKET = 1, FD_EPOLL = 2, FD_INTERNAL = 3 };
 
 extern uintptr_t *fd_entries; /* NULL until the first entry */
 extern unsigned fd_limit;     /* entries in the array */
+/* Beside each entry of a socket or epoll set: its account in the arena; and, during a fork, the
+ * child's. */
+extern struct hold **fd_holds, **fd_heirs;
 
 static inline uintptr_t fd_entry(int fd)
 {
@@ -36,6 +40,12 @@ static inline struct epset *fd_epset(int fd)
     if (likely((e & 3) != FD_EPOLL))
         return NULL;
     return (struct epset *)(e & ~(uintptr_t)3);
+}
+
+/* NULL: none. */
+static inline struct hold *fd_hold(int fd)
+{
+    return likely((unsigned)fd < fd_limit) ? fd_holds[fd] : NULL;
 }
 
 /* Ours but nobody's business: the packet socket, guards, wake-ups. close() and dup2() leave them alone. */

@@ -16,8 +16,8 @@
 #include "stack/arena.h"
 
 #define WAITERS_MAX   4096
+#define PROCESSES_MAX 2048
 #define FAMILY_FDS    12
-#define PROCESSES_MAX 1024
 
 struct waiter;
 
@@ -46,13 +46,25 @@ struct waiter {
 
 enum service_mode { SERVICE_NONE, SERVICE_DEEP, SERVICE_TICK, SERVICE_DRIVE };
 
-/* A process of the family. */
+enum process_state {
+    PROCESS_FREE,
+    PROCESS_BORN, /* forked, and not yet attached */
+    PROCESS_LIVE,
+    PROCESS_LEFT, /* it exits, or execs; what it held is released */
+};
+
+/* A process of the family: shim/core/family.h. */
 struct process {
-    int32_t pid;       /* 0: free; negative: it exits */
-    uint8_t service;   /* enum service_mode (atomic) */
-    bool ring;         /* its service thread is to be rung when the lock is gone */
-    uint32_t doorbell; /* futex of its service thread (atomic) */
-    struct list relay; /* struct waiter: wake-ups from other processes, for its service thread */
+    int32_t pid;         /* 0: not known yet */
+    uint8_t state;       /* enum process_state (atomic) */
+    uint8_t service;     /* enum service_mode (atomic) */
+    bool ring;           /* its service thread is to be rung when the lock is gone */
+    uint32_t doorbell;   /* futex of its service thread (atomic) */
+    uint32_t generation; /* counts who had this entry; from 1 */
+    uint32_t dead;       /* the generation that was seen to be dead (atomic) */
+    uint32_t parent;     /* index + 1 of who forked it */
+    struct list relay;   /* struct waiter: wake-ups from other processes, for its service thread */
+    struct list holds;   /* struct hold: its descriptors of ours */
     /* where its table of descriptors lies in its own memory, for readers outside (tcpshim ss) */
     const uintptr_t *fds;
     const unsigned *fds_high;
@@ -60,14 +72,17 @@ struct process {
 
 struct shared {
     pthread_mutex_t lock; /* robust, process-shared */
+    uint32_t deaths;      /* times that processes were marked dead (atomic) */
+    uint32_t buried;      /* deaths up to which the dead are buried (atomic) */
 
+    struct pool holds;   /* struct hold */
     struct pool usocks;  /* struct usock */
     struct pool watches; /* struct waiter_watch */
     struct pool epsets;  /* struct epset */
     struct pool epitems; /* struct epitem */
 
-    uint32_t processes_live; /* (atomic) */
-    uint32_t processes_born; /* forked, and not yet attached (atomic) */
+    uint32_t processes_live; /* born or live (atomic) */
+    uint32_t processes_high; /* entries ever used */
     uint32_t waiters_high;   /* slots ever claimed */
     uint32_t driver;         /* index + 1 of the waiter that has the role; 0: nobody */
     nsec_t driver_until;     /* when the driver will wake by itself */
@@ -97,9 +112,10 @@ static inline size_t shared_size(void)
     return sizeof(struct shared);
 }
 
-/* This process takes part: after engine.st and engine.sh are set (engine_start;
- * wait_after_fork_child() does it for a fork's child). */
+/* This process takes part: after engine.st and engine.sh are set (engine_start). */
 void engine_attach(void);
+/* The same in the image after exec, which has the place of the one before (shim/life/handover.h). */
+void engine_resume(void);
 /* This process leaves: at exit, not entered. */
 void engine_detach(void);
 /*

@@ -8,10 +8,13 @@
 #include <errno.h>
 
 #include "shim/core/engine.h"
+#include "shim/core/family.h"
 #include "shim/core/fdtable.h"
+#include "shim/core/hold.h"
 #include "shim/core/raw.h"
 #include "shim/core/shared.h"
 #include "shim/core/thread.h"
+#include "shim/life/births.h"
 #include "shim/life/keeper.h"
 #include "shim/life/service.h"
 #include "shim/link/guard.h"
@@ -77,13 +80,26 @@ void usock_settle(struct stack_cx *cx, struct usock *us)
     pool_free(&engine.sh->usocks, us);
 }
 
-void usock_drop(struct stack_cx *cx, struct usock *us, int fd)
+/* No descriptor is left. */
+static void last_dropped(struct stack_cx *cx, struct usock *us)
 {
-    if (--us->refs != 0)
-        return;
-    const uint16_t guarded_port = us->guarded ? us->local.port : 0;
     wait_forget(cx, us);
     usock_settle(cx, us);
+}
+
+void usock_dropped(struct stack_cx *cx, struct usock *us, bool counted)
+{
+    if (us->refs != 0)
+        return;
+    if (counted)
+        wait_forget(cx, us);
+    usock_settle(cx, us);
+}
+
+static void drop(struct stack_cx *cx, struct usock *us, int fd)
+{
+    const uint16_t guarded_port = us->guarded ? us->local.port : 0;
+    last_dropped(cx, us);
     if (guarded_port == 0)
         return;
     if (fd >= 0 && tcp_port_in_use(cx->st, guarded_port))
@@ -92,17 +108,20 @@ void usock_drop(struct stack_cx *cx, struct usock *us, int fd)
         guard_end(fd, guarded_port);
 }
 
-/* Clears this process's entries for us; returns how many there were. */
-static uint32_t clear_entries(struct usock *us)
+void usock_drop(struct stack_cx *cx, struct usock *us, int fd, bool open)
 {
-    uint32_t cleared = 0;
+    hold_release(fd);
+    if (us->refs == 0)
+        drop(cx, us, open ? fd : -1);
+}
+
+/* Clears this process's entries for us. */
+static void clear_entries(const struct usock *us)
+{
     for (unsigned fd = 0; fd < fd_high(); fd++) {
-        if (fd_usock((int)fd) == us) {
-            fd_clear((int)fd);
-            cleared++;
-        }
+        if (fd_usock((int)fd) == us)
+            hold_release((int)fd);
     }
-    return cleared;
 }
 
 void usock_to_kernel(struct stack_cx *cx, struct usock *us)
@@ -110,18 +129,15 @@ void usock_to_kernel(struct stack_cx *cx, struct usock *us)
     us->kind = USOCK_KERNEL;
     close_engine_side(cx, us);
     wait_to_kernel(cx, us);
-    us->refs -= min_u32(clear_entries(us), us->refs);
+    clear_entries(us);
     usock_settle(cx, us);
 }
 
-void usock_ref_all(int n)
+/* This process ends, its other threads are stopped: they never come back from their calls. */
+static void forget_calls(struct hold *h)
 {
-    for (unsigned fd = 0; fd < fd_high(); fd++) {
-        struct usock *us = fd_usock((int)fd);
-        if (us != NULL)
-            us->refs += (uint32_t)n;
-    }
-    epset_ref_all(n);
+    h->us->calls -= h->calls;
+    h->calls = 0;
 }
 
 void usock_drop_all(struct stack_cx *cx, bool keep_shared)
@@ -129,27 +145,29 @@ void usock_drop_all(struct stack_cx *cx, bool keep_shared)
     epset_drop_all(cx, keep_shared);
     for (unsigned fd = 0; fd < fd_high(); fd++) {
         struct usock *us = fd_usock((int)fd);
-        if (us == NULL)
+        if (us == NULL || fd_hold((int)fd) == NULL)
             continue;
-        if (engine_frozen()) {
-            /* Its threads never come back from their calls; they must not find the kernel's socket.
-             */
-            if (us->refs == 1)
-                us->calls = 0;
-        } else if (us->refs == 1) {
-            clear_entries(us);
-        } else if (!keep_shared) {
-            fd_clear((int)fd);
+        if (engine_frozen()) { /* threads must not find the kernel's socket: the entry stays */
+            forget_calls(fd_hold((int)fd));
+            hold_forget((int)fd);
+        } else if (keep_shared && us->refs > 1) {
+            hold_forget((int)fd);
+        } else {
+            hold_release((int)fd);
         }
-        usock_drop(cx, us, (int)fd);
+        if (us->refs == 0)
+            drop(cx, us, (int)fd);
     }
 }
 
 void usock_leave(struct stack_cx *cx, struct usock *us, int fd)
 {
     if (us->refs == 1)
-        clear_entries(us);
-    usock_drop(cx, us, fd);
+        hold_release(fd);
+    else
+        hold_forget(fd);
+    if (us->refs == 0)
+        drop(cx, us, fd);
 }
 
 /* A fork in progress in this thread. The engine lock is held from before it until its result is
@@ -169,8 +187,7 @@ void fds_before_fork(void)
     if (!fork_entered)
         return;
     engine_enter(&fork_cx);
-    usock_ref_all(1);
-    __atomic_add_fetch(&engine.sh->processes_born, 1, __ATOMIC_RELAXED);
+    family_before_fork();
 }
 
 static void leave_fork(void)
@@ -182,20 +199,26 @@ static void leave_fork(void)
     engine_leave(&fork_cx);
 }
 
-void fds_forked(bool ok)
+void fds_forked(int pid)
 {
+    struct birth_notice notice = {.number = 0};
     fork_watched = false;
-    if (fork_entered && !ok) {
-        usock_ref_all(-1);
-        __atomic_sub_fetch(&engine.sh->processes_born, 1, __ATOMIC_RELAXED);
-    }
+    if (fork_entered && pid < 0)
+        family_fork_failed();
+    else if (fork_entered)
+        notice = family_forked(pid);
     leave_fork();
+    if (notice.number != 0)
+        births_announce(notice.number, notice.generation, pid);
 }
 
 void fds_after_fork_parent(void)
 {
-    if (!fork_watched)
-        leave_fork();
+    if (fork_watched)
+        return;
+    if (fork_entered)
+        family_forked(0);
+    leave_fork();
 }
 
 void fds_after_fork_child(void)

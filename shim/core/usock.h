@@ -33,7 +33,8 @@ struct usock {
     bool sigpipe_off;
     bool guarded;       /* the backing socket stands as the guard of local.port (shim/link/guard.h) */
     bool kernel_listen; /* the backing socket listens, non-blocking, and accepts local clients */
-    uint32_t refs;     /* descriptors, over all processes */
+    /* Both are sums over struct hold (shim/core/hold.h), which says whose they are. */
+    uint32_t refs;     /* descriptors, over all processes; and */
     uint32_t passing;  /* of refs: in messages between processes (shim/libc/rights.h) */
     uint32_t calls;    /* threads inside a call on it: close() from another thread waits for none */
     struct endpoint local; /* what bind() said */
@@ -54,18 +55,19 @@ struct usock *usock_new(struct stack_cx *cx, int family);
 /* Its connection, made at first need (CLOSED, default options). NULL: the arena is full. */
 struct tcp_conn *usock_conn(struct stack_cx *cx, struct usock *us);
 /*
- * Descriptor fd of it is about to be closed or replaced in this process. The last descriptor closes
- * the connection or listener, or leaves that to the last call in progress, as the kernel does;
- * where flows still use the guarded port, fd is duplicated as its guard. fd < 0: no guard is kept.
+ * Descriptor fd of it is about to be closed or replaced in this process; its entry goes. The last
+ * descriptor closes the connection or listener, or leaves that to the last call in progress, as the
+ * kernel does; where flows still use the guarded port, fd is duplicated as its guard, if it is
+ * still open.
  */
-void usock_drop(struct stack_cx *cx, struct usock *us, int fd);
+void usock_drop(struct stack_cx *cx, struct usock *us, int fd, bool open);
+/* A dead process's hold of it ended (hold_end()), which counted as a descriptor or not. */
+void usock_dropped(struct stack_cx *cx, struct usock *us, bool counted);
 /* A call ended: frees the object when neither descriptors nor calls are left. */
 void usock_settle(struct stack_cx *cx, struct usock *us);
 /* Decided for the kernel: this process's entries are cleared, later calls pass through. */
 void usock_to_kernel(struct stack_cx *cx, struct usock *us);
-/* Adds or takes away n references for every descriptor of this process that is a user socket (fork). */
-void usock_ref_all(int n);
-/* Drops every descriptor of this process (exec, exit). keep_shared: entries whose socket lives on in other processes stay, for usock_ref_all(1) if exec fails. */
+/* Drops every descriptor of this process (exec, exit). keep_shared: entries whose socket lives on in other processes stay, for hold_again() if exec fails. */
 void usock_drop_all(struct stack_cx *cx, bool keep_shared);
 
 /* Drops descriptor fd, which exec will close. Its entry stays if the socket lives on in other processes. */
@@ -73,12 +75,12 @@ void usock_leave(struct stack_cx *cx, struct usock *us, int fd);
 
 /* ---- fork, called by pthread_atfork()'s handlers (shim/life/init.c) and the hooks of fork ---- */
 
-/* Takes the engine lock and one reference for each descriptor: the child's. */
+/* Takes the engine lock, and makes the child's account: one hold for each descriptor. */
 void fds_before_fork(void);
 /* This thread's next fork is watched: its hook knows the result and will call fds_forked(). */
 void fds_watch_fork(void);
-/* In the parent, after a fork that was watched: gives the lock back, and the references if it failed. */
-void fds_forked(bool ok);
+/* In the parent, after a fork that was watched: gives the lock back; pid < 0: it failed. */
+void fds_forked(int pid);
 /* Gives the lock back, unless the fork is watched. */
 void fds_after_fork_parent(void);
 /* The lock is the parent's: the child only forgets that it was taken. Before wait_after_fork_child(). */

@@ -2,8 +2,9 @@
  * tcpshim-keeper: the process that finishes a dead family's connections (docs/architecture.md,
  * "Exit and death"). Started by shim/life/keeper.c; not meant to be called by hand.
  *
- * While the family lives it sleeps in one poll for the hang-up of a socketpair whose other end only
- * members of the family hold, and never touches the engine.
+ * While the family lives it sleeps in one poll: for the end of any of its processes, of which it
+ * tells the others (watch.h), and for the hang-up of a socketpair whose other end only they hold.
+ * It does not touch the engine until then.
  */
 #define _GNU_SOURCE
 #include <signal.h>
@@ -15,6 +16,7 @@
 #include "shim/core/config.h"
 #include "shim/core/raw.h"
 #include "shim/keeper/finish.h"
+#include "shim/keeper/watch.h"
 #include "shim/life/keeper.h"
 
 /* Whatever happens in an arena that a dying process left: these end it (seconds). */
@@ -30,7 +32,7 @@ static void asked(int number)
 
 static void forget_parent(void)
 {
-    const struct rlimit no_core = {0}, cpu = {CPU_MAX, CPU_MAX};
+    const struct rlimit no_core = {0};
     sigset_t none;
     for (int n = 1; n < NSIG; n++) {
         signal(n, SIG_IGN); /* forgets what came for the group that it was born in */
@@ -40,15 +42,17 @@ static void forget_parent(void)
     sigprocmask(SIG_SETMASK, &none, NULL);
     signal(SIGTERM, asked);
     setrlimit(RLIMIT_CORE, &no_core);
-    setrlimit(RLIMIT_CPU, &cpu);
     prctl(PR_SET_NAME, "tcpshim-keeper");
 }
 
-static void wait_for_death(void)
+static void forget_patience(void)
 {
-    struct pollfd p = {.fd = KEEPER_FD_CUSTODY};
-    while (raw_ppoll(&p, 1, NULL) <= 0)
-        ;
+    struct rusage used = {.ru_utime = {0}};
+    getrusage(RUSAGE_SELF, &used);
+    const rlim_t most = (rlim_t)used.ru_utime.tv_sec + (rlim_t)used.ru_stime.tv_sec + CPU_MAX;
+    const struct rlimit cpu = {most, most};
+    setrlimit(RLIMIT_CPU, &cpu);
+    alarm(WATCHDOG);
 }
 
 static uintptr_t number(const char *text)
@@ -64,14 +68,15 @@ int main(int argc, char **argv)
     config_read(environ);
     if (config.trace_file[0] != '/')
         config.trace = 0; /* the family's stderr is not ours to keep open */
-    wait_for_death();
-    alarm(WATCHDOG);
     void *base = (void *)number(argv[1]);
     const void *got =
         raw_mmap(base, number(argv[2]), PROT_READ | PROT_WRITE,
                  MAP_SHARED | MAP_NORESERVE | MAP_FIXED_NOREPLACE, KEEPER_FD_ARENA, 0);
     if (got != base)
         return 1;
-    finish((struct stack *)number(argv[3]));
+    struct stack *st = (struct stack *)number(argv[3]);
+    watch_family(st);
+    forget_patience();
+    finish(st);
     return 0;
 }

@@ -8,6 +8,7 @@
 #include <poll.h>
 #include <sys/socket.h>
 
+#include "shim/core/hold.h"
 #include "shim/core/raw.h"
 #include "shim/core/shared.h"
 #include "shim/libc/real.h"
@@ -20,7 +21,6 @@
 static void inherit(struct usock *child, const struct usock *listener)
 {
     child->kind = USOCK_CONN;
-    child->refs = 1;
     child->bound = true;
     child->reuseaddr = listener->reuseaddr;
     child->reuseport = listener->reuseport;
@@ -42,11 +42,19 @@ static int accept_user(struct call *c, int flags, struct endpoint *remote)
         raw_close(fd);
         fd = -EMFILE;
     }
-    child->conn = fd >= 0 ? tcp_accept(&c->cx, us->listener) : NULL;
-    if (child->conn == NULL) {
+    if (fd >= 0 && unlikely(fd_entry(fd) != 0))
+        call_purge(fd);
+    if (fd >= 0 && !hold_usock(fd, child)) {
+        raw_close(fd);
+        fd = -ENOBUFS;
+    }
+    if (fd < 0) {
         usock_settle(&c->cx, child);
-        if (fd < 0)
-            return fd;
+        return fd;
+    }
+    child->conn = tcp_accept(&c->cx, us->listener);
+    if (child->conn == NULL) {
+        usock_drop(&c->cx, child, fd, false);
         raw_close(fd);
         return -EAGAIN;
     }
@@ -55,9 +63,6 @@ static int accept_user(struct call *c, int flags, struct endpoint *remote)
     tcp_set_owner(child->conn, child);
     tcp_local(child->conn, &child->local);
     tcp_remote(child->conn, remote);
-    if (unlikely(fd_entry(fd) != 0))
-        call_purge(fd);
-    fd_set_usock(fd, child);
     return fd;
 }
 
@@ -75,8 +80,7 @@ static int accept_kernel(struct call *c, struct sockaddr *sa, socklen_t *len, in
 static int drop_accepted(struct call *c, int fd, int err)
 {
     struct usock *child = fd_usock(fd);
-    fd_clear(fd);
-    usock_drop(&c->cx, child, fd);
+    usock_drop(&c->cx, child, fd, true);
     raw_close(fd);
     return err;
 }

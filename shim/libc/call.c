@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <signal.h>
 
+#include "shim/core/hold.h"
 #include "shim/core/raw.h"
 #include "shim/wait/wait.h"
 #include "shim/watch/trace.h"
@@ -30,6 +31,7 @@ static bool has_leftovers(const struct usock *us)
 static __thread struct {
     const struct call *frame; /* NULL: none */
     struct usock *us;
+    struct hold *hold;
 } sleeping __attribute__((tls_model("initial-exec")));
 
 static bool on_alternate_stack(void)
@@ -46,7 +48,7 @@ static void __attribute__((noinline)) end_abandoned(struct call *c)
     if ((uintptr_t)sleeping.frame > (uintptr_t)c + SIGNAL_FRAME_MIN || on_alternate_stack())
         return;
     sleeping.frame = NULL;
-    us->calls--;
+    hold_leave(sleeping.hold);
     usock_settle(&c->cx, us);
 }
 
@@ -66,15 +68,14 @@ bool call_begin_ours(struct call *c, int fd, const char *name, unsigned kinds)
             break;
         engine_leave(&c->cx); /* another thread closed or replaced it meanwhile */
     }
-    c->us->calls++;
+    c->hold = hold_enter(fd);
     if (unlikely((c->cx.trace & TRACE_CALL) != 0))
         c->begun = c->cx.now;
     if (unlikely(sleeping.frame != NULL))
         end_abandoned(c);
     if (unlikely(c->us->kind == USOCK_KERNEL)) {
         /* Decided through a descriptor of another process. */
-        fd_clear(fd);
-        usock_drop(&c->cx, c->us, -1);
+        usock_drop(&c->cx, c->us, fd, false);
     } else if (likely((kinds & (1u << c->us->kind)) != 0) ||
                ((kinds & CALL_CONN) != 0 && has_leftovers(c->us))) {
         return true;
@@ -85,14 +86,11 @@ bool call_begin_ours(struct call *c, int fd, const char *name, unsigned kinds)
 
 static void settle(struct call *c)
 {
-    c->us->calls--;
-    if (c->drop) {
-        fd_clear(c->fd);
-        usock_drop(&c->cx, c->us,
-                   c->fd); /* decides by what is left of it: not while we still count */
-    } else {
+    hold_leave(c->hold);
+    if (c->drop)
+        usock_drop(&c->cx, c->us, c->fd, true); /* decides by what is left: we count no more */
+    else
         usock_settle(&c->cx, c->us);
-    }
 }
 
 static void leave(struct call *c)
@@ -156,6 +154,7 @@ int call_wait(struct call *c, uint32_t events, struct pollfd *kfd, nsec_t deadli
     const typeof(sleeping) outer = sleeping; /* of a call that a handler's call interrupts */
     sleeping.frame = c;
     sleeping.us = c->us;
+    sleeping.hold = c->hold;
     pthread_cleanup_push(give_up, c);
     r = wait_socket(&c->cx, c->us, events, kfd, deadline, flags);
     pthread_cleanup_pop(0);
@@ -167,15 +166,12 @@ void call_purge(int fd)
 {
     struct usock *us = fd_usock(fd);
     if (us == NULL) {
-        if (fd_epset(fd) != NULL)
-            fd_clear(fd);
+        wait_epoll_close(fd);
         return;
     }
     struct stack_cx cx;
     engine_enter(&cx);
-    if (fd_usock(fd) == us) {
-        fd_clear(fd);
-        usock_drop(&cx, us, -1);
-    }
+    if (fd_usock(fd) == us)
+        usock_drop(&cx, us, fd, false);
     engine_leave(&cx);
 }

@@ -3,19 +3,20 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include "shim/core/hold.h"
 #include "shim/core/raw.h"
 #include "shim/libc/real.h"
 #include "shim/libc/sock.h"
 #include "shim/wait/wait.h"
 
-void sock_add_fd(struct call *c, int fd)
+int sock_add_fd(struct call *c, int fd)
 {
     if (unlikely(fd_entry(fd) != 0))
         call_purge(fd);
-    if ((unsigned)fd >= fd_limit)
-        return;
-    c->us->refs++;
-    fd_set_usock(fd, c->us);
+    if ((unsigned)fd >= fd_limit || likely(hold_usock(fd, c->us)))
+        return fd;
+    raw_close(fd);
+    return -ENOMEM;
 }
 
 SHIM_EXPORT int dup(int fd)
@@ -25,7 +26,7 @@ SHIM_EXPORT int dup(int fd)
     if (unlikely(call_begin(&c, fd, "dup", CALL_ANY))) {
         new_fd = raw_fcntl(fd, F_DUPFD, 0);
         if (new_fd >= 0)
-            sock_add_fd(&c, new_fd);
+            new_fd = sock_add_fd(&c, new_fd);
         return (int)call_end(&c, new_fd);
     }
     new_fd = real_ready()->dup(fd);
@@ -52,7 +53,7 @@ static int replace(int fd, int newfd, int flags, const char *name)
     if (call_begin(&c, fd, name, CALL_ANY)) {
         r = (int)raw_syscall(SYS_dup3, fd, newfd, flags, 0, 0, 0);
         if (r >= 0)
-            sock_add_fd(&c, newfd);
+            r = sock_add_fd(&c, newfd);
         return (int)call_end(&c, r);
     }
     r = (int)raw_syscall(SYS_dup3, fd, newfd, flags, 0, 0, 0);

@@ -10,6 +10,7 @@
 #include <sys/epoll.h>
 
 #include "shim/core/fdtable.h"
+#include "shim/core/hold.h"
 #include "shim/core/raw.h"
 #include "shim/core/shared.h"
 #include "shim/libc/real.h"
@@ -115,8 +116,7 @@ static void share_with_duplicates(int epfd, struct epset *ep)
         if (fd == epfd || !is_known(fd) || fd_entry(fd) != 0 ||
             raw_syscall(SYS_kcmp, pid, pid, KCMP_FILE, epfd, fd, 0) != 0)
             continue;
-        epset_ref(ep);
-        fd_set_epset(fd, ep);
+        hold_epset(fd, ep);
     }
 }
 
@@ -129,7 +129,10 @@ static struct epset *attach(struct stack_cx *cx, int epfd, unsigned depth)
     ep = epset_new(has_kernel_members(epfd));
     if (ep == NULL)
         return NULL;
-    fd_set_epset(epfd, ep);
+    if (!hold_epset(epfd, ep)) {
+        epset_dropped(cx, ep);
+        return NULL;
+    }
     known_set(epfd);
     share_with_duplicates(epfd, ep);
     for (unsigned i = 0; i < nested_used && depth < 5; i++) {
@@ -175,8 +178,8 @@ void wait_epoll_close(int fd)
     engine_enter(&cx);
     struct epset *ep = fd_epset(fd);
     if (ep != NULL) {
-        fd_clear(fd);
-        epset_unref(&cx, ep);
+        hold_release(fd);
+        epset_dropped(&cx, ep);
     }
     engine_leave(&cx);
 }
@@ -190,10 +193,8 @@ void wait_epoll_dup(int oldfd, int newfd)
     struct stack_cx cx;
     engine_enter(&cx);
     struct epset *ep = fd_epset(oldfd);
-    if (ep != NULL) {
-        epset_ref(ep);
-        fd_set_epset(newfd, ep);
-    }
+    if (ep != NULL)
+        hold_epset(newfd, ep);
     engine_leave(&cx);
 }
 

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "shim/core/engine.h"
+#include "shim/core/hold.h"
 #include "shim/core/raw.h"
 #include "shim/core/shared.h"
 #include "shim/libc/image.h"
@@ -82,7 +83,7 @@ static int failed(struct passage *p, int err)
         struct stack_cx cx;
         engine_attach();
         engine_enter(&cx);
-        usock_ref_all(1);
+        hold_again();
         engine_leave(&cx);
     }
     errno = err;

@@ -17,7 +17,7 @@ static int64_t sock_fcntl(struct call *c, int cmd, void *arg)
     case F_DUPFD_CLOEXEC:
         r = raw_fcntl(c->fd, cmd, (long)arg);
         if (r >= 0)
-            sock_add_fd(c, r);
+            r = sock_add_fd(c, r);
         return r;
     case F_GETFL:
         r = raw_fcntl(c->fd, F_GETFL, 0);

@@ -8,11 +8,13 @@
  * memory that would be the parent's table.
  */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <fcntl.h>
 #include <paths.h>
 #include <pthread.h>
 #include <unistd.h>
 
+#include "shim/core/family.h"
 #include "shim/core/usock.h"
 #include "shim/libc/process.h"
 #include "shim/libc/real.h"
@@ -21,10 +23,14 @@
 
 SHIM_EXPORT pid_t fork(void)
 {
+    if (unlikely(engine_running() && !family_has_room())) {
+        errno = EAGAIN;
+        return -1;
+    }
     fds_watch_fork();
     const pid_t pid = real_ready()->fork();
     if (pid != 0)
-        fds_forked(pid > 0);
+        fds_forked(pid);
     return pid;
 }
 extern __typeof(fork) __fork __attribute__((nothrow, leaf, alias("fork"), visibility("default")));
@@ -46,7 +52,7 @@ pid_t process_fork(long (*how)(void *), void *arg)
         guard_after_fork_child();
         return 0;
     }
-    fds_forked(pid > 0);
+    fds_forked((pid_t)pid);
     return (pid_t)pid;
 }
 

@@ -11,7 +11,9 @@
 #include <string.h>
 
 #include "shim/core/config.h"
+#include "shim/core/family.h"
 #include "shim/core/fdtable.h"
+#include "shim/core/hold.h"
 #include "shim/core/raw.h"
 #include "shim/core/shared.h"
 #include "shim/libc/call.h"
@@ -91,8 +93,8 @@ static unsigned ours(const struct msghdr *msg)
 
 static bool in_family(int pid)
 {
-    for (unsigned i = 0; i < PROCESSES_MAX; i++)
-        if (engine.sh->processes[i].pid == pid)
+    for (unsigned i = 0; i < engine.sh->processes_high; i++)
+        if (process_counts(&engine.sh->processes[i]) && engine.sh->processes[i].pid == pid)
             return true;
     return false;
 }
@@ -157,11 +159,10 @@ static void adopt(int fd, bool peek)
     pool_each(&engine.sh->usocks, match, &s);
     struct usock *us = s.found;
     if (us != NULL && us->kind != USOCK_KERNEL && (unsigned)fd < fd_limit) {
-        if (us->passing > 0 && !peek)
+        if (hold_usock(fd, us) && us->passing > 0 && !peek) {
             us->passing--;
-        else
-            us->refs++;
-        fd_set_usock(fd, us);
+            us->refs--;
+        }
     }
     engine_leave(&cx);
 }

@@ -43,7 +43,7 @@ void sock_unlisten(struct call *c);
  */
 int sock_refused(int fd, const struct sockaddr *sa, socklen_t len);
 /* A descriptor that the kernel has just made is from now on a duplicate of us. Entered. */
-void sock_add_fd(struct call *c, int fd);
+int sock_add_fd(struct call *c, int fd);
 /* Whether the backing descriptor's O_NONBLOCK is ours (it listens): F_SETFL must keep it. */
 static inline bool sock_keeps_nonblock(const struct usock *us)
 {

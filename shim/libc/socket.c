@@ -6,6 +6,7 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
+#include "shim/core/hold.h"
 #include "shim/core/raw.h"
 #include "shim/core/shared.h"
 #include "shim/libc/real.h"
@@ -43,8 +44,10 @@ SHIM_EXPORT int socket(int domain, int type, int protocol)
     struct usock *us = usock_new(&cx, domain);
     if (us != NULL) {
         us->nonblock = (type & SOCK_NONBLOCK) != 0;
-        us->refs = 1;
-        fd_set_usock(fd, us);
+        if (!hold_usock(fd, us)) {
+            usock_settle(&cx, us);
+            us = NULL;
+        }
     }
     engine_leave(&cx);
     if (us == NULL) {

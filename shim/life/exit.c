@@ -12,6 +12,7 @@
 
 #include "shim/core/config.h"
 #include "shim/core/engine.h"
+#include "shim/core/family.h"
 #include "shim/core/fdtable.h"
 #include "shim/core/raw.h"
 #include "shim/core/shared.h"
@@ -66,21 +67,10 @@ static void deliver(bool kept)
     }
 }
 
-/* Whether another process of the family lives, who then drives the engine: killed ones are still counted. */
+/* Whether another process of the family lives, who then drives the engine. */
 static bool others_live(void)
 {
-    const struct shared *sh = engine.sh;
-    if (engine_processes() <= 1)
-        return false;
-    if (__atomic_load_n(&sh->processes_born, __ATOMIC_RELAXED) != 0)
-        return true;
-    const int self = raw_getpid();
-    for (unsigned i = 0; i < PROCESSES_MAX; i++) {
-        const int pid = sh->processes[i].pid;
-        if (pid > 0 && pid != self && raw_syscall(SYS_kill, pid, 0, 0, 0, 0, 0) != -ESRCH)
-            return true;
-    }
-    return false;
+    return engine_processes() > (process_self() != NULL && process_counts(process_self()));
 }
 
 void exit_release(bool keep_shared)

@@ -11,10 +11,12 @@
 
 #include "shim/core/config.h"
 #include "shim/core/fdtable.h"
+#include "shim/core/hold.h"
 #include "shim/core/raw.h"
 #include "shim/core/shared.h"
 #include "shim/core/usock.h"
 #include "shim/life/arena_map.h"
+#include "shim/life/births.h"
 #include "shim/life/keeper.h"
 #include "shim/life/own_address.h"
 #include "shim/link/link.h"
@@ -22,13 +24,14 @@
 #include "shim/wait/wait.h"
 
 /* The family's descriptors, in the order of the variable; -1: there is none. */
-enum { PACKET = KEEPER_HAS, ADDRESS, HANDED };
+enum { PACKET = KEEPER_HAS, ADDRESS, BIRTHS, HANDED = BIRTHS + BIRTHS_HAVE };
 
 static void family_fds(int fds[HANDED])
 {
     keeper_fds(fds);
     fds[PACKET] = engine.link->fd;
     fds[ADDRESS] = own_address_fd();
+    births_fds(&fds[BIRTHS]);
 }
 
 static uint64_t inode_of(int fd)
@@ -114,12 +117,7 @@ void handover_cancel(void)
     const int saved = errno;
     keep_open(false);
     engine_enter(&cx);
-    for (unsigned fd = 0; fd < fd_high(); fd++) {
-        struct usock *us = fd_usock((int)fd);
-        if (us != NULL && !inherited((int)fd))
-            us->refs++;
-    }
-    epset_ref_all(1);
+    hold_again();
     engine_step_back(service_before);
     engine_release();
     engine_leave(&cx);
@@ -150,58 +148,14 @@ static bool read_paper(const char *value, struct paper *p)
     return p->high <= fd_limit;
 }
 
-/* By cookie: which descriptors of this process may be a user socket. */
-struct found {
-    uint64_t cookie;
-    int32_t fd;
-    int32_t next; /* of the same bucket; -1: none */
-};
-
-struct search {
-    struct found *found;
-    int32_t *buckets;
-    uint32_t mask;
-};
-
-static void match(void *object, void *arg)
+/* Whether the descriptor is still the socket that the image before had under that number. */
+static bool same(int fd, const struct usock *us)
 {
-    struct usock *us = object;
-    const struct search *s = arg;
-    if (us->cookie == 0)
-        return;
-    for (int32_t i = s->buckets[us->cookie & s->mask]; i >= 0; i = s->found[i].next)
-        if (s->found[i].cookie == us->cookie)
-            fd_set_usock(s->found[i].fd, us);
-}
-
-/* Entered. The table of descriptors, made anew from the kernel's sockets below `high`. */
-static void find_sockets(unsigned high)
-{
-    struct search s = {.mask = 15};
-    while (s.mask < high)
-        s.mask = s.mask * 2 + 1;
-    const size_t size = high * sizeof(struct found) + (s.mask + 1) * sizeof(int32_t);
-    void *map = raw_mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (raw_is_error(map))
-        return;
-    s.found = map;
-    s.buckets = (int32_t *)(s.found + high);
-    memset(s.buckets, 0xff, (s.mask + 1) * sizeof(int32_t));
-    int32_t n = 0;
-    for (unsigned fd = 0; fd < high; fd++) {
-        const uint64_t cookie = fd_entry((int)fd) == 0 ? cookie_of((int)fd) : 0;
-        if (cookie == 0)
-            continue;
-        int32_t *bucket = &s.buckets[cookie & s.mask];
-        s.found[n] = (struct found){.cookie = cookie, .fd = (int32_t)fd, .next = *bucket};
-        *bucket = n++;
-    }
-    pool_each(&engine.sh->usocks, match, &s);
-    raw_munmap(map, size);
+    return us->cookie != 0 && fd_entry(fd) == 0 && cookie_of(fd) == us->cookie;
 }
 
 /* The family's descriptors are there, under the numbers that every member has them by. */
-static bool enter_family(const struct paper *p)
+static bool enter_family(const struct paper *p, void (*attach)(void))
 {
     struct stack *st = (struct stack *)(uintptr_t)p->stack;
     struct link *l;
@@ -216,9 +170,10 @@ static bool enter_family(const struct paper *p)
         return false;
     keeper_adopt(p->fds);
     own_address_adopt(p->fds[ADDRESS]);
+    births_adopt(&p->fds[BIRTHS]);
     engine.link = l;
     __atomic_store_n(&engine.st, st, __ATOMIC_RELEASE);
-    engine_attach();
+    attach();
     return true;
 }
 
@@ -226,11 +181,11 @@ bool handover_adopt(const char *value)
 {
     struct paper p;
     if (fd_table_init() < 0 || !read_paper(value, &p) || inode_of(p.fds[KEEPER_ARENA]) != p.inode ||
-        !enter_family(&p))
+        !enter_family(&p, engine_resume))
         return false;
     struct stack_cx cx;
     engine_enter(&cx);
-    find_sockets((unsigned)p.high);
+    hold_adopt(&cx, same);
     engine_leave(&cx);
     return true;
 }
@@ -329,5 +284,5 @@ bool handover_join(int pid)
     while (!ok && have-- > 0)
         if (p.fds[have] >= 0)
             raw_close(p.fds[have]);
-    return ok && enter_family(&p);
+    return ok && enter_family(&p, engine_attach);
 }

@@ -17,6 +17,7 @@
 #include "shim/libc/real.h"
 #include "shim/libc/streams.h"
 #include "shim/life/arena_map.h"
+#include "shim/life/births.h"
 #include "shim/life/environment.h"
 #include "shim/life/handover.h"
 #include "shim/life/keeper.h"
@@ -167,6 +168,7 @@ static int start(void)
         drop_arena(base, file);
         return err;
     }
+    births_prepare();
     keeper_prepare(file);
     engine.sh = stack_extra(st);
     engine.link = l;

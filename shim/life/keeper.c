@@ -27,8 +27,10 @@
 #include "shim/core/fdtable.h"
 #include "shim/core/raw.h"
 #include "shim/core/shared.h"
+#include "shim/life/births.h"
 #include "shim/life/custody.h"
 #include "shim/life/own_address.h"
+#include "shim/link/guard.h"
 #include "shim/link/link.h"
 
 #define NAME        "tcpshim-keeper"
@@ -228,6 +230,8 @@ static int32_t conceive(struct birth *b)
     b->fds[KEEPER_FD_ARENA] = keeper.arena;
     b->fds[KEEPER_FD_CUSTODY] = keeper.in;
     b->fds[KEEPER_FD_ADDRESS] = own_address_fd();
+    b->fds[KEEPER_FD_BIRTHS] = births_in();
+    b->fds[KEEPER_FD_BELL] = births_bell();
     b->fds[KEEPER_FD_END] = keeper.program;
     if (!adopts_orphans())
         return clone(intermediate, stacks[0] + STACK_BYTES, CLONE_VM, b);
@@ -304,6 +308,12 @@ bool keeper_start(void)
     return alive(state);
 }
 
+bool keeper_watches(void)
+{
+    const int32_t state = __atomic_load_n(&engine.sh->keeper, __ATOMIC_ACQUIRE);
+    return state > 0 || state == KEEPER_STARTING;
+}
+
 /* ---- guards ---- */
 
 static uint64_t cookie_of(int fd)
@@ -317,12 +327,19 @@ static uint64_t cookie_of(int fd)
 struct wish {
     uint64_t cookie; /* let go of this one; 0: by port */
     uint16_t port;   /* let go of this process's named guards of this port; 0: of none */
+    int32_t dead;    /* take over the named guards of this process; 0: of none */
 };
 
-static bool unwanted(const struct custody_item *item, const struct wish *w)
+static bool unwanted(struct custody_item *item, int fd, const struct wish *w)
 {
     if (w->cookie != 0)
         return item->cookie == w->cookie;
+    if (w->dead != 0) {
+        if (!item->named || item->pid != w->dead)
+            return false;
+        item->pid = raw_getpid();
+        return !guard_adopt(fd, item->port);
+    }
     if (w->port != 0)
         return item->named && item->port == w->port && item->pid == raw_getpid();
     return !tcp_port_in_use(engine.st, item->port) && !alive(item->pid);
@@ -364,7 +381,7 @@ static void go_through(const struct wish *w)
             break;
         left -= min_u32(left, n > 0 ? (uint32_t)n : 1);
         for (int i = 0; i < n; i++) {
-            if (unwanted(&taken.items[i], w)) {
+            if (unwanted(&taken.items[i], taken.fds[i], w)) {
                 raw_close(taken.fds[i]);
                 continue;
             }
@@ -404,5 +421,12 @@ void keeper_let_go(int fd, uint16_t port)
         return;
     const struct wish w = {.cookie = fd >= 0 ? cookie_of(fd) : 0, .port = port};
     if (w.cookie != 0 || w.port != 0)
+        go_through(&w);
+}
+
+void keeper_inherit(int32_t pid)
+{
+    const struct wish w = {.dead = pid};
+    if (keeper.out >= 0 && engine.sh->held != 0)
         go_through(&w);
 }

@@ -13,6 +13,8 @@ enum keeper_fd {
     KEEPER_FD_ARENA,      /* the memfd */
     KEEPER_FD_CUSTODY,    /* the reading end of the guards in custody */
     KEEPER_FD_ADDRESS,    /* the lock of the own address, or not open */
+    KEEPER_FD_BIRTHS,     /* the reading end of births (shim/life/births.h) */
+    KEEPER_FD_BELL,       /* the family's bell */
     KEEPER_FD_END,
 };
 
@@ -30,6 +32,9 @@ void keeper_begin(void);
 /* The same, and waits until it stands. True: it does, and the process may go. */
 bool keeper_start(void);
 
+/* Whether it stands: then it notices deaths in the family. */
+bool keeper_watches(void);
+
 /* ---- guards, entered ---- */
 
 /* A new guard of this port. named: the program chose the port. */
@@ -37,3 +42,8 @@ void keeper_hold(int fd, uint16_t port, bool named);
 /* The guard's descriptor is about to be closed and the port to be free. fd < 0: known by its port.
  */
 void keeper_let_go(int fd, uint16_t port);
+/*
+ * The process is dead, others of the family live: its guards of ports that the program chose come
+ * to this one where flows still need them, and are closed where not.
+ */
+void keeper_inherit(int32_t pid);

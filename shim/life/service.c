@@ -24,8 +24,10 @@
 #include <stdlib.h>
 #include <sys/prctl.h>
 
+#include "shim/core/family.h"
 #include "shim/core/raw.h"
 #include "shim/core/shared.h"
+#include "shim/life/births.h"
 #include "shim/life/keeper.h"
 #include "shim/link/link.h"
 #include "shim/wait/sleep.h"
@@ -35,10 +37,10 @@
 #define QUIET_TICKS 4
 /* Two wake-ups by packets in DRIVE are at least this far apart: frames gather. */
 #define DRIVE_PACE (200 * NSEC_PER_USEC)
-/* In DRIVE nobody of another process can wake this thread: it looks by itself. */
-#define DRIVE_LOOK (50 * NSEC_PER_MSEC)
 /* The driver is another process: whether it still lives. */
 #define FOREIGN_LOOK NSEC_PER_SEC
+/* Without a keeper that notices deaths: whether the other processes live. */
+#define DEATH_LOOK (80 * NSEC_PER_MSEC)
 /* After the main thread left: whether others are left. */
 #define ALONE_LOOK  (100 * NSEC_PER_MSEC)
 #define RETRY       NSEC_PER_SEC
@@ -49,6 +51,7 @@ static struct {
     bool main_left; /* (atomic) */
     nsec_t retry_at;
     uint32_t put_off; /* (atomic) */
+    nsec_t looked; /* for deaths */
     uint32_t slot;
 } service;
 
@@ -102,6 +105,28 @@ static void bell_wait(struct process *self, uint32_t seen, nsec_t span)
                 (long)(span == NSEC_NEVER ? NULL : &ts), 0, 0);
 }
 
+/* Sleepers wait for a driver that did not come back: leaving the engine gives them another. */
+static void settle(void)
+{
+    struct stack_cx cx;
+    engine_enter(&cx);
+    engine_leave(&cx);
+}
+
+/* Not entered. Deaths that were noticed, here or by the keeper, are seen to by who enters. */
+static void look_for_deaths(void)
+{
+    if (family_unattended()) {
+        const nsec_t at = now();
+        if (at - service.looked >= DEATH_LOOK) {
+            service.looked = at;
+            family_look();
+        }
+    }
+    if (unlikely(family_deaths(engine.sh)))
+        settle();
+}
+
 static uint32_t bell(const struct process *self)
 {
     return __atomic_load_n(&self->doorbell, __ATOMIC_ACQUIRE);
@@ -135,18 +160,13 @@ static enum service_mode deep(struct process *self)
     engine_leave(&cx);
     if (!quiet)
         return SERVICE_TICK;
+    if (family_unattended())
+        span = min_u64(span, DEATH_LOOK);
     bell_wait(self, seen, span);
+    look_for_deaths();
     waiter_relay();
     /* Rung for a relay only, or not at all: still somebody drives. */
     return __atomic_load_n(&self->service, __ATOMIC_RELAXED);
-}
-
-/* Sleepers wait for a driver that did not come back: leaving the engine gives them another. */
-static void settle(void)
-{
-    struct stack_cx cx;
-    engine_enter(&cx);
-    engine_leave(&cx);
 }
 
 static enum service_mode tick(struct process *self)
@@ -158,6 +178,7 @@ static enum service_mode tick(struct process *self)
         waiter_relay();
         const nsec_t start = now();
         bell_wait(self, seen, TICK);
+        look_for_deaths();
         waiter_relay();
         if (driver() == 0 && !list_empty(&engine.sh->sleepers))
             settle();
@@ -186,19 +207,23 @@ static bool drive_begin(struct process *self, struct waiter *w)
 
 static int drive_sleep(nsec_t until, nsec_t at)
 {
-    if (engine_processes() > 1 || main_left())
-        until = min_u64(until, at + DRIVE_LOOK);
+    if (main_left())
+        until = min_u64(until, at + ALONE_LOOK);
+    if (family_unattended())
+        until = min_u64(until, at + DEATH_LOOK);
     const nsec_t span = until > at ? until - at : 0;
     struct timespec ts = {.tv_sec = (time_t)(span / NSEC_PER_SEC),
                           .tv_nsec = (long)(span % NSEC_PER_SEC)};
-    struct pollfd fds[2] = {
+    struct pollfd fds[3] = {
         {.fd = waiter_fd(service.slot) > 0 ? waiter_fd(service.slot) : -1, .events = POLLIN},
+        {.fd = births_bell(), .events = POLLIN},
         {.fd = engine.link != NULL ? engine.link->fd : -1, .events = POLLIN},
     };
-    const int r = raw_ppoll(fds, 2, until == NSEC_NEVER ? NULL : &ts);
-    if (fds[0].revents != 0) {
+    const int r = raw_ppoll(fds, 3, until == NSEC_NEVER ? NULL : &ts);
+    for (unsigned i = 0; i < 2; i++) {
         uint64_t count;
-        raw_read(fds[0].fd, &count, sizeof(count));
+        if (fds[i].revents != 0)
+            raw_read(fds[i].fd, &count, sizeof(count));
     }
     return r;
 }
@@ -218,12 +243,14 @@ static enum service_mode drive(struct process *self)
         const nsec_t slept_at = cx.now;
         engine_leave(&cx);
         const int r = drive_sleep(until, slept_at);
+        look_for_deaths();
         waiter_relay();
         if ((r > 0 && now() - slept_at < DRIVE_PACE) || main_left())
             bell_wait(self, bell(self), DRIVE_PACE);
         engine_enter(&cx);
         w->asleep = false;
-        mine = sh->driver == service.slot && drains() == seen;
+        /* a caller of another process that would rather drive waits among the sleepers */
+        mine = sh->driver == service.slot && drains() == seen && list_empty(&sh->sleepers);
         if (!mine)
             break;
         engine_drain(&cx);
@@ -243,7 +270,7 @@ static void *service_main(void *arg)
     enum service_mode mode = SERVICE_TICK;
     prctl(PR_SET_NAME, "tcpshim");
     keeper_start();
-    while (__atomic_load_n(&self->pid, __ATOMIC_RELAXED) > 0) { /* until engine_detach() */
+    while (__atomic_load_n(&self->state, __ATOMIC_RELAXED) == PROCESS_LIVE) {
         switch (mode) {
         case SERVICE_DEEP:
             mode = deep(self);
@@ -316,6 +343,9 @@ void service_forked(void)
 {
     if (service.slot != 0)
         waiter_wake(waiter_at(engine.sh, service.slot));
+    /* who drives sleeps on the bell as well from now on */
+    if (engine.sh->driver != 0)
+        waiter_wake(waiter_at(engine.sh, engine.sh->driver));
 }
 
 void service_put_off(bool on)

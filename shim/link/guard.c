@@ -391,6 +391,35 @@ static void reset_waiting(int fd)
     }
 }
 
+struct port_search {
+    uint16_t port;
+    bool group; /* only members of an SO_REUSEPORT group count */
+    bool found;
+};
+
+static void match_listener(void *object, void *arg)
+{
+    const struct usock *us = object;
+    struct port_search *s = arg;
+    if (us->kind == USOCK_LISTENER && (us->reuseport || !s->group) && us->local.port == s->port)
+        s->found = true;
+}
+
+/* Whether a member of an SO_REUSEPORT group listens on the port somewhere in the family. */
+static bool group_listens(uint16_t port)
+{
+    struct port_search s = {.port = port, .group = true};
+    pool_each(&engine.sh->usocks, match_listener, &s);
+    return s.found;
+}
+
+static bool somebody_listens(uint16_t port)
+{
+    struct port_search s = {.port = port};
+    pool_each(&engine.sh->usocks, match_listener, &s);
+    return s.found;
+}
+
 void guard_keep(int fd, uint16_t port)
 {
     if (nkept == KEPT_MAX || seal(fd, false, false) < 0)
@@ -406,6 +435,16 @@ void guard_keep(int fd, uint16_t port)
         .fd = moved >= 0 ? moved : copy, .port = port, .group = get_flag(fd, SO_REUSEPORT)};
 }
 
+bool guard_adopt(int fd, uint16_t port)
+{
+    if (!tcp_port_in_use(engine.st, port))
+        return false;
+    /* what another process still listens on has no need of us, and is not ours to seal */
+    if (!somebody_listens(port))
+        guard_keep(fd, port);
+    return true;
+}
+
 bool guard_make_way(uint16_t port)
 {
     bool any = false;
@@ -416,27 +455,6 @@ bool guard_make_way(uint16_t port)
         any = true;
     }
     return any;
-}
-
-struct port_search {
-    uint16_t port;
-    bool found;
-};
-
-static void match_listener(void *object, void *arg)
-{
-    const struct usock *us = object;
-    struct port_search *s = arg;
-    if (us->kind == USOCK_LISTENER && us->reuseport && us->local.port == s->port)
-        s->found = true;
-}
-
-/* Whether a member of an SO_REUSEPORT group listens on the port somewhere in the family. */
-static bool group_listens(uint16_t port)
-{
-    struct port_search s = {.port = port};
-    pool_each(&engine.sh->usocks, match_listener, &s);
-    return s.found;
 }
 
 /*

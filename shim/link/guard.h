@@ -28,6 +28,11 @@ int guard_ephemeral(struct stack_cx *cx, const struct ip_addr *local,
  * duplicate that admits nobody until the last flow of the port is gone.
  */
 void guard_keep(int fd, uint16_t port);
+/*
+ * The guard of a port was a dead process's. False: nothing needs it any more; else it is kept as
+ * by guard_keep(), unless somebody still listens on the port.
+ */
+bool guard_adopt(int fd, uint16_t port);
 /* The backing socket fd guards the port no more: it listens no more, whoever else has it (the keeper). */
 void guard_end(int fd, uint16_t port);
 /* bind() to a port that only a kept guard holds: the guard makes way. True when one did. */

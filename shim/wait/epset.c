@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include "shim/core/fdtable.h"
+#include "shim/core/hold.h"
 #include "shim/core/raw.h"
 #include "shim/core/shared.h"
 #include "shim/wait/ready.h"
@@ -69,17 +70,11 @@ struct epset *epset_new(bool kernel_members)
     struct epset *ep = pool_alloc(&engine.sh->epsets);
     if (ep == NULL)
         return NULL;
-    ep->refs = 1;
     ep->kernel_members = kernel_members;
     list_init(&ep->items);
     list_init(&ep->ready);
     list_init(&ep->watches);
     return ep;
-}
-
-void epset_ref(struct epset *ep)
-{
-    ep->refs++;
 }
 
 static void item_free(struct epitem *item)
@@ -90,9 +85,9 @@ static void item_free(struct epitem *item)
     pool_free(&engine.sh->epitems, item);
 }
 
-void epset_unref(struct stack_cx *cx, struct epset *ep)
+void epset_dropped(struct stack_cx *cx, struct epset *ep)
 {
-    if (--ep->refs != 0)
+    if (ep->refs != 0)
         return;
     list_for_each_safe(n, &ep->items)
     { /* their twins go with the kernel's set */
@@ -108,15 +103,6 @@ void epset_unref(struct stack_cx *cx, struct epset *ep)
     pool_free(&engine.sh->epsets, ep);
 }
 
-void epset_ref_all(int n)
-{
-    for (unsigned fd = 0; fd < fd_high(); fd++) {
-        struct epset *ep = fd_epset((int)fd);
-        if (ep != NULL)
-            ep->refs += (uint32_t)n;
-    }
-}
-
 void epset_drop_all(struct stack_cx *cx, bool keep_shared)
 {
     for (unsigned fd = 0; fd < fd_high(); fd++) {
@@ -124,8 +110,10 @@ void epset_drop_all(struct stack_cx *cx, bool keep_shared)
         if (ep == NULL)
             continue;
         if (!engine_frozen() && (ep->refs == 1 || !keep_shared))
-            fd_clear((int)fd);
-        epset_unref(cx, ep);
+            hold_release((int)fd);
+        else
+            hold_forget((int)fd);
+        epset_dropped(cx, ep);
     }
 }
 

@@ -19,7 +19,7 @@
 #include "shim/wait/wait.h"
 
 struct epset {
-    uint32_t refs;         /* descriptors, over all processes */
+    uint32_t refs;         /* descriptors, over all processes: a sum over struct hold */
     uint32_t twins;        /* members that the kernel's set has too */
     bool kernel_members;   /* the kernel's set has (or had) members (atomic) */
     nsec_t kernel_checked; /* when the kernel's set was last asked while ours had events */
@@ -50,13 +50,10 @@ struct epmember {
     struct epset *inner;
 };
 
-/* A set with one reference, or NULL when the arena is full. */
+/* A set without descriptors, or NULL when the arena is full. */
 struct epset *epset_new(bool kernel_members);
-void epset_ref(struct epset *ep);
-void epset_unref(struct stack_cx *cx, struct epset *ep);
-/* Adds n references for every epoll descriptor of this process that has a set (fork, as
- * usock_ref_all()). */
-void epset_ref_all(int n);
+/* A descriptor of it went (hold_release(), hold_end()): frees it when that was the last. */
+void epset_dropped(struct stack_cx *cx, struct epset *ep);
 /* Drops every epoll descriptor of this process (exec, exit; as usock_drop_all()). */
 void epset_drop_all(struct stack_cx *cx, bool keep_shared);
 

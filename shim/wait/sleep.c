@@ -25,9 +25,11 @@
 #include <time.h>
 
 #include "shim/core/config.h"
+#include "shim/core/family.h"
 #include "shim/core/raw.h"
 #include "shim/core/thread.h"
 #include "shim/libc/real.h"
+#include "shim/life/births.h"
 #include "shim/life/service.h"
 #include "shim/link/link.h"
 #include "shim/wait/waiter.h"
@@ -47,10 +49,17 @@
 
 /* ---- the role ---- */
 
-static bool driver_is_other_caller(struct shared *sh, const struct waiter *w)
+/*
+ * A service thread of this process gives the role up to a caller at once. One of another process is
+ * woken first, and passes it on: two of different processes never sleep as drivers, so that the
+ * bell wakes the right one.
+ */
+static bool driver_stays(struct shared *sh, const struct waiter *w)
 {
-    return sh->driver != 0 && sh->driver != waiter_slot(sh, w) &&
-           !waiter_at(sh, sh->driver)->service;
+    if (sh->driver == 0 || sh->driver == waiter_slot(sh, w))
+        return false;
+    const struct waiter *d = waiter_at(sh, sh->driver);
+    return !d->service || (d->process != w->process && d->asleep);
 }
 
 void sleep_check_driver(struct shared *sh)
@@ -58,24 +67,26 @@ void sleep_check_driver(struct shared *sh)
     if (sh->driver == 0)
         return;
     struct waiter *w = waiter_at(sh, sh->driver);
-    if (w->process == 0 || &sh->processes[w->process - 1] == process_self())
+    if (w->process == 0 || w->process == process_number())
         return;
-    int32_t pid = sh->processes[w->process - 1].pid;
-    if (pid <= 0 || raw_syscall(SYS_kill, pid, 0, 0, 0, 0, 0) == -ESRCH)
+    if (!process_counts(process_at(sh, w->process)))
         sleep_forget(w);
 }
 
 static bool driver_take(struct shared *sh, struct waiter *w)
 {
     uint32_t slot = waiter_slot(sh, w);
-    if (driver_is_other_caller(sh, w))
+    if (driver_stays(sh, w)) {
+        struct waiter *d = waiter_at(sh, sh->driver);
+        if (d->service)
+            waiter_wake(d);
         return false;
+    }
     if (sh->driver != 0 && sh->driver != slot) {
         /* From a service thread: it notices when it wakes. In its mode it cannot relay, so it must.
          */
-        struct waiter *service = waiter_at(sh, sh->driver);
         if (engine_processes() > 1)
-            waiter_wake(service);
+            waiter_wake(waiter_at(sh, sh->driver));
     }
     sh->driver = slot;
     if (sh->heir == slot)
@@ -92,7 +103,7 @@ static bool driver_bequeath(struct shared *sh, nsec_t now)
     unsigned looked = 0;
     list_for_each (n, &sh->sleepers) {
         struct waiter *w = list_entry(n, struct waiter, on_sleepers);
-        bool ours = w->process != 0 && &sh->processes[w->process - 1] == process_self();
+        bool ours = w->process == process_number();
         if (heir == NULL || ours)
             heir = w;
         if (ours || ++looked == 16)
@@ -138,9 +149,9 @@ void sleep_hand_over_to_others(struct shared *sh)
 {
     if (sh->driver != 0 || !list_empty(&sh->sleepers))
         return; /* engine_leave() bequeaths */
-    for (uint32_t i = 0; i < PROCESSES_MAX; i++) {
+    for (uint32_t i = 0; i < sh->processes_high; i++) {
         struct process *p = &sh->processes[i];
-        if (p->pid > 0 && p->service == SERVICE_DEEP) {
+        if (p->state == PROCESS_LIVE && p->service == SERVICE_DEEP) {
             waiter_ring(sh, p);
             return;
         }
@@ -258,12 +269,16 @@ static int sleep_outside(struct stack_cx *cx, struct pollfd *fds, unsigned n, ns
         /* RLIMIT_NOFILE allows the caller's descriptors, not ours on top (sandboxes set it to 1).
          */
         r = ppoll_for(fds, n - SLEEP_FDS, min_u64(span, BLIND_SLEEP), mask);
-        fds[n - 1].revents = POLLIN;
+        fds[n - 2].revents = POLLIN;
         return r < 0 ? r : r + 1;
     }
     if (r > 0 && fds[n - SLEEP_FDS].revents != 0) {
         uint64_t count;
         raw_read(fds[n - SLEEP_FDS].fd, &count, sizeof(count));
+    }
+    if (r > 0 && fds[n - 1].revents != 0) {
+        uint64_t count;
+        raw_read(fds[n - 1].fd, &count, sizeof(count));
     }
     return r;
 }
@@ -308,6 +323,9 @@ int wait_sleep(struct stack_cx *cx, struct waiter *w, struct pollfd *fds, unsign
     fds[n] = (struct pollfd){.fd = t->wake_fd > 0 ? t->wake_fd : -1, .events = POLLIN};
     bool packets = drives && engine.link != NULL;
     fds[n + 1] = (struct pollfd){.fd = packets ? engine.link->fd : -1, .events = POLLIN};
+    /* Only a driver can be rung: it is alone in that (driver_stays()). */
+    const bool rung = drives && engine_processes() > 1;
+    fds[n + 2] = (struct pollfd){.fd = rung ? births_bell() : -1, .events = POLLIN};
     w->asleep = true;
     if (!drives)
         list_push_front(&sh->sleepers, &w->on_sleepers);
@@ -339,5 +357,5 @@ int wait_sleep(struct stack_cx *cx, struct waiter *w, struct pollfd *fds, unsign
     waiter_unwatch(w, false);
     if (r < 0)
         return r == -EINTR ? 0 : r;
-    return r - (fds[n].revents != 0) - (fds[n + 1].revents != 0);
+    return r - (fds[n].revents != 0) - (fds[n + 1].revents != 0) - (fds[n + 2].revents != 0);
 }

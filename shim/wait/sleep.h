@@ -9,7 +9,7 @@
 #include "shim/core/shared.h"
 
 /* Entries of a pollfd array that wait_sleep() needs behind the caller's. */
-#define SLEEP_FDS 2
+#define SLEEP_FDS 3
 
 /*
  * Entered, with the waiter's watches registered (w may be NULL: no slot; then it sleeps for a

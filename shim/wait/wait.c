@@ -6,6 +6,7 @@
 
 #include <errno.h>
 
+#include "shim/core/family.h"
 #include "shim/core/thread.h"
 #include "shim/libc/signal.h"
 #include "shim/life/service.h"
@@ -127,6 +128,5 @@ void wait_after_fork_child(void)
     signals_after_fork_child();
     if (!engine_running())
         return;
-    engine_attach();
-    __atomic_sub_fetch(&engine.sh->processes_born, 1, __ATOMIC_RELAXED);
+    family_after_fork_child();
 }

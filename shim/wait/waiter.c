@@ -4,9 +4,11 @@
 #include <linux/futex.h>
 #include <sys/eventfd.h>
 
+#include "shim/core/family.h"
 #include "shim/core/fdtable.h"
 #include "shim/core/raw.h"
 #include "shim/core/thread.h"
+#include "shim/life/births.h"
 #include "shim/wait/epset.h"
 #include "shim/wait/sleep.h"
 
@@ -14,15 +16,9 @@
  */
 static int wake_fds[WAITERS_MAX];
 static uint16_t next_idle[WAITERS_MAX];
-static uint32_t first_idle;  /* slot; 0: none */
-static uint32_t own_process; /* index + 1 */
+static uint32_t first_idle; /* slot; 0: none */
 static pthread_key_t thread_key;
 static bool thread_key_made;
-
-struct process *process_self(void)
-{
-    return own_process != 0 ? &engine.sh->processes[own_process - 1] : NULL;
-}
 
 /* ---- slots ---- */
 
@@ -33,27 +29,9 @@ static void waiter_free(struct waiter *w)
     w->process = 0;
 }
 
-/* Processes that ended: their slots are free again. */
-static void processes_reap(struct shared *sh)
-{
-    for (uint32_t i = 0; i < PROCESSES_MAX; i++) {
-        struct process *p = &sh->processes[i];
-        int32_t pid = p->pid < 0 ? -p->pid : p->pid;
-        if (pid == 0 || i + 1 == own_process || raw_syscall(SYS_kill, pid, 0, 0, 0, 0, 0) != -ESRCH)
-            continue;
-        for (uint32_t slot = 1; slot <= sh->waiters_high; slot++)
-            if (waiter_at(sh, slot)->process == i + 1)
-                waiter_free(waiter_at(sh, slot));
-        if (p->pid > 0)
-            __atomic_sub_fetch(&sh->processes_live, 1, __ATOMIC_RELAXED);
-        p->pid = 0;
-    }
-}
-
 /* When all slots were given out once: one that came free. */
 static uint32_t waiter_search(struct shared *sh)
 {
-    processes_reap(sh);
     for (uint32_t slot = 1; slot <= WAITERS_MAX; slot++)
         if (waiter_at(sh, slot)->process == 0)
             return slot;
@@ -80,7 +58,7 @@ uint32_t waiter_claim(void)
         list_init(&w->on_queue);
         w->own.who = w;
     }
-    w->process = own_process;
+    w->process = process_number();
     w->woken = w->asleep = w->service = false;
     if (wake_fds[slot - 1] == 0) {
         int fd = (int)raw_syscall(SYS_eventfd2, 0, EFD_CLOEXEC | EFD_NONBLOCK, 0, 0, 0, 0);
@@ -249,7 +227,7 @@ static void wake_fd_write(int fd)
         raw_write(fd, &one, sizeof(one));
 }
 
-static void bell_ring(uint32_t *bell)
+void bell_ring(uint32_t *bell)
 {
     __atomic_add_fetch(bell, 1, __ATOMIC_RELEASE);
     raw_syscall(SYS_futex, (long)bell, FUTEX_WAKE, 1, 0, 0, 0);
@@ -266,9 +244,28 @@ static void wakeups_add_bell(struct wakeups *out, uint32_t *bell)
         bell_ring(bell);
 }
 
+/*
+ * A sleeper of another process. Whoever drives sleeps on the family's bell; others are woken by
+ * their service thread, which listens for its doorbell, or for the bell while it drives.
+ */
+static void wake_foreign(struct shared *sh, struct waiter *w, struct wakeups *out)
+{
+    struct process *p = &sh->processes[w->process - 1];
+    if (sh->driver == waiter_slot(sh, w)) {
+        out->family = true;
+        return;
+    }
+    list_push_back(&p->relay, &w->on_queue);
+    if (p->service == SERVICE_DRIVE)
+        out->family = true;
+    else
+        wakeups_add_bell(out, &p->doorbell);
+}
+
 void waiter_collect(struct shared *sh, struct wakeups *out)
 {
     out->fds = out->bells = 0;
+    out->family = false;
     struct process *self = process_self();
     if (self != NULL && self->ring) {
         self->ring = false;
@@ -277,12 +274,9 @@ void waiter_collect(struct shared *sh, struct wakeups *out)
     struct list *n;
     while ((n = list_pop_front(&sh->wakeups)) != NULL) {
         struct waiter *w = list_entry(n, struct waiter, on_queue);
-        if (w->process != own_process) {
-            if (w->process == 0)
-                continue;
-            struct process *p = &sh->processes[w->process - 1];
-            list_push_back(&p->relay, &w->on_queue);
-            wakeups_add_bell(out, &p->doorbell);
+        if (w->process != process_number()) {
+            if (w->process != 0)
+                wake_foreign(sh, w, out);
             continue;
         }
         int fd = wake_fds[waiter_slot(sh, w) - 1];
@@ -299,6 +293,8 @@ void waiter_send(const struct wakeups *w)
         wake_fd_write(w->fd[i]);
     for (unsigned i = 0; i < w->bells; i++)
         bell_ring(w->bell[i]);
+    if (unlikely(w->family))
+        births_ring();
 }
 
 void waiter_ring(struct shared *sh, struct process *p)
@@ -322,111 +318,24 @@ void waiter_relay(void)
     struct list *n;
     while ((n = list_pop_front(&self->relay)) != NULL) {
         struct waiter *w = list_entry(n, struct waiter, on_queue);
-        if (w->process == own_process)
+        if (w->process == process_number())
             wake_fd_write(wake_fds[waiter_slot(sh, w) - 1]);
     }
     engine_leave(&cx);
 }
 
-/* ---- processes ---- */
-
-/* Of a process whose threads are gone: of one that died, or of this one before exec. */
-static void slots_free(void)
+void waiter_prepare(void)
 {
-    struct shared *sh = engine.sh;
-    for (uint32_t slot = 1; slot <= sh->waiters_high; slot++)
-        if (waiter_at(sh, slot)->process == own_process)
-            waiter_free(waiter_at(sh, slot));
-}
-
-void engine_attach(void)
-{
-    struct shared *sh = engine.sh;
-    struct stack_cx cx;
     if (!thread_key_made)
         thread_key_made = pthread_key_create(&thread_key, waiter_thread_end) == 0;
-    engine_enter(&cx);
-    processes_reap(sh);
-    const int32_t pid = raw_getpid();
-    for (uint32_t i = 0; i < PROCESSES_MAX; i++) {
-        struct process *p = &sh->processes[i];
-        if (p->pid == pid) { /* of the image before exec */
-            own_process = i + 1;
-            slots_free();
-            list_init(&p->relay);
-            p->service = SERVICE_NONE;
-            engine_leave(&cx);
-            return;
-        }
-    }
-    for (uint32_t i = 0; i < PROCESSES_MAX; i++) {
-        struct process *p = &sh->processes[i];
-        if (p->pid != 0)
-            continue;
-        __atomic_add_fetch(&sh->processes_live, 1, __ATOMIC_RELAXED);
-        p->pid = pid;
-        p->service = SERVICE_NONE;
-        list_init(&p->relay);
-        p->fds = fd_entries;
-        p->fds_high = fd_high_at();
-        own_process = i + 1;
-        break;
-    }
-    engine_leave(&cx);
 }
 
-void engine_detach(void)
+void waiter_free_all(uint32_t process)
 {
     struct shared *sh = engine.sh;
-    struct process *p = process_self();
-    if (!engine_running() || p == NULL)
-        return;
-    struct stack_cx cx;
-    engine_enter(&cx);
-    /* The slots stay taken until the process is gone: its other threads may still use them. */
     for (uint32_t slot = 1; slot <= sh->waiters_high; slot++)
-        if (waiter_at(sh, slot)->process == own_process)
-            sleep_forget(waiter_at(sh, slot));
-    p->service = SERVICE_NONE;
-    p->pid = -p->pid;
-    __atomic_sub_fetch(&sh->processes_live, 1, __ATOMIC_RELAXED);
-    sleep_hand_over_to_others(sh);
-    engine_leave(&cx);
-}
-
-uint8_t engine_step_aside(void)
-{
-    struct shared *sh = engine.sh;
-    struct process *p = process_self();
-    if (p == NULL)
-        return SERVICE_NONE;
-    for (uint32_t slot = 1; slot <= sh->waiters_high; slot++) {
-        struct waiter *w = waiter_at(sh, slot);
-        if (w->process != own_process)
-            continue;
-        const bool asleep = w->asleep;
-        sleep_forget(w);
-        w->asleep = asleep; /* woken if exec fails */
-    }
-    const uint8_t service = p->service;
-    p->service = SERVICE_NONE;
-    sleep_hand_over_to_others(sh);
-    return service;
-}
-
-void engine_step_back(uint8_t service)
-{
-    struct shared *sh = engine.sh;
-    struct process *p = process_self();
-    if (p == NULL)
-        return;
-    for (uint32_t slot = 1; slot <= sh->waiters_high; slot++)
-        if (waiter_at(sh, slot)->process == own_process)
-            waiter_wake(waiter_at(sh, slot));
-    if (service != SERVICE_NONE) {
-        p->service = service;
-        waiter_ring(sh, p);
-    }
+        if (waiter_at(sh, slot)->process == process)
+            waiter_free(waiter_at(sh, slot));
 }
 
 void waiter_after_fork_child(void)
@@ -443,7 +352,6 @@ void waiter_after_fork_child(void)
         wake_fds[i] = 0;
     }
     first_idle = 0;
-    own_process = 0;
     t->slot = 0;
     t->wake_fd = 0;
     t->asleep = false;

@@ -8,6 +8,7 @@
  */
 #pragma once
 
+#include "shim/core/family.h"
 #include "shim/core/shared.h"
 
 /* The calling thread's slot with `woken` cleared; NULL when there are no slots left. */
@@ -34,6 +35,7 @@ bool watches_notify(struct list *head, uint32_t events, unsigned depth);
 #define WAKEUPS_BATCH 24
 struct wakeups {
     unsigned fds, bells;
+    bool family; /* the bell that whoever drives sleeps on (shim/life/births.h) */
     int fd[WAKEUPS_BATCH];
     uint32_t *bell[4];
 };
@@ -47,8 +49,12 @@ void waiter_ring(struct shared *sh, struct process *p);
 
 /* Not entered, before a sleep: makes sure that the slot comes back when the thread ends. */
 void waiter_thread_hook(void);
-/* This process's entry; NULL before engine_attach(). */
-struct process *process_self(void);
+/* A doorbell's (process.doorbell). */
+void bell_ring(uint32_t *bell);
+/* At engine_attach(). */
+void waiter_prepare(void);
+/* The process (index + 1) has no threads any more: its slots are free. */
+void waiter_free_all(uint32_t process);
 /* Claims a slot that no thread owns (service thread). 0: none left. */
 uint32_t waiter_claim(void);
 int waiter_fd(uint32_t slot);

@@ -56,7 +56,8 @@ def unseen(run):
         run.check(os.readlink(f"/proc/{pid}/cwd") == "/", "it keeps the working directory")
         for fd in os.listdir(f"/proc/{pid}/fd"):
             target = os.readlink(f"/proc/{pid}/fd/{fd}")
-            run.check(target in ("/dev/null", "/memfd:tcpshim (deleted)") or target.startswith("socket:"),
+            run.check(target in ("/dev/null", "/memfd:tcpshim (deleted)", "anon_inode:[pidfd]",
+                                 "anon_inode:[eventfd]") or target.startswith("socket:"),
                       f"it keeps {target}")
     client.wait()
     run.check(client.stdout() == "fine\n", client.stderr()[-300:])

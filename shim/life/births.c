@@ -1,0 +1,85 @@
+#define _GNU_SOURCE
+#include "shim/life/births.h"
+
+#include <errno.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+
+#include "shim/core/fdtable.h"
+#include "shim/core/raw.h"
+
+static int in = -1, out = -1, bell = -1;
+
+static int internal(int fd)
+{
+    const int moved = fd_make_internal(fd);
+    return moved >= 0 ? moved : fd;
+}
+
+void births_prepare(void)
+{
+    int pair[2];
+    const int fd = (int)raw_syscall(SYS_eventfd2, 0, EFD_CLOEXEC | EFD_NONBLOCK, 0, 0, 0, 0);
+    if (fd >= 0)
+        bell = internal(fd);
+    if (raw_syscall(SYS_socketpair, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, (long)pair, 0, 0) <
+        0)
+        return;
+    out = internal(pair[0]);
+    in = internal(pair[1]);
+}
+
+void births_fds(int fds[BIRTHS_HAVE])
+{
+    fds[0] = in;
+    fds[1] = out;
+    fds[2] = bell;
+}
+
+void births_adopt(const int fds[BIRTHS_HAVE])
+{
+    in = fds[0];
+    out = fds[1];
+    bell = fds[2];
+}
+
+int births_in(void)
+{
+    return in;
+}
+
+int births_bell(void)
+{
+    return bell;
+}
+
+void births_ring(void)
+{
+    const uint64_t one = 1;
+    if (bell >= 0)
+        raw_write(bell, &one, sizeof(one));
+}
+
+void births_announce(uint32_t number, uint32_t generation, int32_t pid)
+{
+    if (out < 0)
+        return;
+    const int fd = (int)raw_syscall(SYS_pidfd_open, pid, 0, 0, 0, 0, 0);
+    if (fd < 0)
+        return;
+    struct birth_notice notice = {.number = number, .generation = generation};
+    struct iovec iov = {&notice, sizeof(notice)};
+    union {
+        struct cmsghdr header;
+        char space[CMSG_SPACE(sizeof(int))];
+    } control = {.header = {.cmsg_len = CMSG_LEN(sizeof(int)),
+                            .cmsg_level = SOL_SOCKET,
+                            .cmsg_type = SCM_RIGHTS}};
+    memcpy(CMSG_DATA(&control.header), &fd, sizeof(int));
+    const struct msghdr m = {.msg_iov = &iov,
+                             .msg_iovlen = 1,
+                             .msg_control = &control,
+                             .msg_controllen = sizeof(control.space)};
+    raw_sendmsg(out, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
+    raw_close(fd);
+}

@@ -1,0 +1,33 @@
+/*
+ * How the keeper learns of each process of the family, and how the family is rung. Both are made
+ * before the first fork and inherited by all: a socketpair, into which each process puts a pidfd of
+ * itself (and its parent another one, should it die before it comes to that), and an eventfd, the
+ * bell: whoever drives the engine in a family of several processes sleeps on it too, so that it can
+ * be woken from any of them.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "stack/base.h"
+
+/* One message, with the pidfd. */
+struct birth_notice {
+    uint32_t number;     /* index + 1 in shared.processes */
+    uint32_t generation; /* process.generation */
+};
+
+/* Once, at the start of the engine. */
+void births_prepare(void);
+/* Process `number` has this pid. Not entered. */
+void births_announce(uint32_t number, uint32_t generation, int32_t pid);
+/* What a new image of the process needs of it (shim/life/handover.c); -1: there is none. */
+enum { BIRTHS_HAVE = 3 };
+void births_fds(int fds[BIRTHS_HAVE]);
+void births_adopt(const int fds[BIRTHS_HAVE]);
+/* The reading end for the keeper; -1: there is none. */
+int births_in(void);
+/* The bell; -1: there is none. */
+int births_bell(void);
+/* Rings the bell. */
+void births_ring(void);

@@ -1,0 +1,364 @@
+/*
+ * A family of processes that transfer checksummed data while some of them are killed; and its peer.
+ * Nothing in here knows of tcpshim.
+ *
+ *     family peer PORT                          echoes, one process, many connections (poll)
+ *     family kill ADDRESS PORT KILLS SEED       stayers and victims against that peer
+ *
+ * Stayers echo blocks and check every byte. Victims do the same, by all kinds of calls, and are
+ * killed at random moments. The last line says how it went:
+ *
+ *     kills N resets N slowest N us bytes N
+ *
+ * resets: connections of stayers that broke. slowest: the longest that a stayer had to wait for
+ * progress around a kill. The program sleeps after it until its stdin ends, so that what is left of
+ * it can be looked at.
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define STAYERS    3
+#define VICTIMS    4 /* at once */
+#define BLOCK      16384
+#define PEER_CONNS 4096
+#define LIFE_MIN   300 /* us from the birth of a victim to its end */
+#define LIFE_SPAN  6000
+#define STUCK      20 /* seconds */
+
+struct tally {
+    uint64_t bytes, resets, slowest; /* us */
+    bool over;
+};
+
+static struct tally *tallies; /* shared with all processes, one for each stayer */
+static struct sockaddr_in peer_addr;
+static volatile bool *enough;
+
+static uint64_t now_us(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
+}
+
+static _Noreturn void fail(const char *what)
+{
+    fprintf(stderr, "family: %s: %s\n", what, strerror(errno));
+    _exit(1);
+}
+
+static uint32_t rnd(uint32_t *state)
+{
+    *state ^= *state << 13;
+    *state ^= *state >> 17;
+    *state ^= *state << 5;
+    return *state;
+}
+
+/* ---- the peer ---- */
+
+static void peer(uint16_t port)
+{
+    static struct pollfd fds[PEER_CONNS];
+    static char block[65536];
+    unsigned n = 1;
+    const int on = 1;
+    const struct sockaddr_in any = {.sin_family = AF_INET, .sin_port = htons(port)};
+    fds[0] = (struct pollfd){.fd = socket(AF_INET, SOCK_STREAM, 0), .events = POLLIN};
+    setsockopt(fds[0].fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+    if (bind(fds[0].fd, (const struct sockaddr *)&any, sizeof(any)) < 0 || listen(fds[0].fd, 1024))
+        fail("bind");
+    for (;;) {
+        poll(fds, n, -1);
+        if (fds[0].revents && n < PEER_CONNS) {
+            const int fd = accept4(fds[0].fd, NULL, NULL, 0);
+            if (fd >= 0)
+                fds[n++] = (struct pollfd){.fd = fd, .events = POLLIN};
+        }
+        for (unsigned i = n; i-- > 1;) {
+            if (!fds[i].revents)
+                continue;
+            const ssize_t got = recv(fds[i].fd, block, sizeof(block), MSG_DONTWAIT);
+            if (got < 0 && errno == EAGAIN)
+                continue;
+            if (got > 0 && send(fds[i].fd, block, (size_t)got, MSG_NOSIGNAL | MSG_DONTWAIT) == got)
+                continue;
+            close(fds[i].fd);
+            fds[i] = fds[--n];
+        }
+    }
+}
+
+/* ---- one exchange ---- */
+
+static void fill(uint8_t *p, size_t len, uint32_t seed)
+{
+    for (size_t i = 0; i < len; i++)
+        p[i] = (uint8_t)(seed + i * 7 + (i >> 8));
+}
+
+static int dial(void)
+{
+    const int fd = socket(AF_INET, SOCK_STREAM, 0);
+    if (fd < 0)
+        fail("socket");
+    if (connect(fd, (const struct sockaddr *)&peer_addr, sizeof(peer_addr)) == 0)
+        return fd;
+    close(fd);
+    return -1;
+}
+
+/* Sends a block and takes it back. False: the connection broke. */
+static bool exchange(int fd, uint32_t seed, uint64_t *longest)
+{
+    static uint8_t out[BLOCK], back[BLOCK];
+    size_t sent = 0, got = 0;
+    uint64_t last = now_us();
+    fill(out, BLOCK, seed);
+    while (got < BLOCK) {
+        struct pollfd p = {.fd = fd, .events = (short)(POLLIN | (sent < BLOCK ? POLLOUT : 0))};
+        const int r = poll(&p, 1, STUCK * 1000);
+        if (r == 0)
+            errno = ETIMEDOUT, fail("stuck");
+        if (p.revents & POLLOUT && sent < BLOCK) {
+            const ssize_t n = send(fd, out + sent, BLOCK - sent, MSG_NOSIGNAL | MSG_DONTWAIT);
+            if (n < 0 && errno != EAGAIN)
+                return false;
+            sent += n > 0 ? (size_t)n : 0;
+        }
+        if (p.revents & (POLLIN | POLLERR | POLLHUP)) {
+            const ssize_t n = recv(fd, back + got, BLOCK - got, MSG_DONTWAIT);
+            if (n == 0 || (n < 0 && errno != EAGAIN))
+                return false;
+            if (n > 0 && memcmp(back + got, out + got, (size_t)n) != 0)
+                errno = EBADMSG, fail("not what was sent");
+            got += n > 0 ? (size_t)n : 0;
+        }
+        const uint64_t at = now_us();
+        if (at - last > *longest)
+            *longest = at - last;
+        last = at;
+    }
+    return true;
+}
+
+/* ---- who stays ---- */
+
+static _Noreturn void stayer(struct tally *t, uint32_t seed)
+{
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    int fd = dial();
+    if (fd < 0)
+        fail("the first connect");
+    while (!*enough) {
+        if (exchange(fd, seed++, (uint64_t *)&t->slowest)) {
+            t->bytes += BLOCK;
+            continue;
+        }
+        t->resets++;
+        close(fd);
+        while ((fd = dial()) < 0 && !*enough)
+            t->resets++;
+    }
+    if (fd >= 0)
+        close(fd);
+    t->over = true;
+    _exit(0);
+}
+
+/* ---- who is killed ---- */
+
+static void churn(uint32_t seed)
+{
+    for (;;) {
+        const int fd = dial();
+        uint64_t longest = 0;
+        if (fd >= 0 && exchange(fd, seed++, &longest))
+            close(fd);
+    }
+}
+
+static void by_epoll(uint32_t seed)
+{
+    uint8_t block[BLOCK];
+    const int set = epoll_create1(0);
+    int fds[4];
+    for (unsigned i = 0; i < 4; i++) {
+        fds[i] = dial();
+        struct epoll_event e = {.events = EPOLLIN | (i % 2 ? EPOLLET : 0), .data.fd = fds[i]};
+        epoll_ctl(set, EPOLL_CTL_ADD, fds[i], &e);
+        fill(block, BLOCK, seed + i);
+        (void)!send(fds[i], block, BLOCK, MSG_NOSIGNAL | MSG_DONTWAIT);
+    }
+    for (;;) {
+        struct epoll_event events[4];
+        const int n = epoll_wait(set, events, 4, -1);
+        for (int i = 0; i < n; i++) {
+            const ssize_t got = recv(events[i].data.fd, block, BLOCK, MSG_DONTWAIT);
+            if (got > 0)
+                (void)!send(events[i].data.fd, block, (size_t)got, MSG_NOSIGNAL | MSG_DONTWAIT);
+        }
+    }
+}
+
+static void flood(void)
+{
+    static uint8_t block[1 << 18];
+    const int fd = dial();
+    for (;;) {
+        (void)!send(fd, block, sizeof(block), MSG_NOSIGNAL | MSG_DONTWAIT);
+        (void)!recv(fd, block, sizeof(block), MSG_DONTWAIT);
+    }
+}
+
+static void blocked(uint32_t seed)
+{
+    uint8_t byte = (uint8_t)seed;
+    const int fd = dial(), other = dup(fd);
+    for (;;) {
+        (void)!write(other, &byte, 1);
+        (void)!read(fd, &byte, 1);
+        close(dup(other));
+    }
+}
+
+static void breeds(uint32_t seed)
+{
+    const int fd = dial();
+    for (;;) {
+        const pid_t pid = fork();
+        if (pid == 0) {
+            prctl(PR_SET_PDEATHSIG, SIGKILL);
+            uint64_t longest = 0;
+            exchange(fd, seed, &longest);
+            _exit(0);
+        }
+        waitpid(pid, NULL, 0);
+    }
+}
+
+static _Noreturn void victim(uint32_t seed)
+{
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    switch (seed % 6) {
+    case 0:
+        by_epoll(seed);
+        break;
+    case 1:
+        flood();
+        break;
+    case 2:
+        blocked(seed);
+        break;
+    case 3:
+        breeds(seed);
+        break;
+    default:
+        churn(seed);
+    }
+    _exit(0);
+}
+
+struct victim {
+    pid_t pid;
+    uint64_t end;
+};
+
+static void kill_some(unsigned kills, uint32_t *random)
+{
+    struct victim v[VICTIMS] = {{0}};
+    unsigned born = 0, killed = 0;
+    while (killed < kills) {
+        uint64_t next = UINT64_MAX;
+        for (unsigned i = 0; i < VICTIMS; i++) {
+            if (v[i].pid > 0 && now_us() >= v[i].end) {
+                kill(v[i].pid, SIGKILL);
+                waitpid(v[i].pid, NULL, 0);
+                v[i].pid = 0;
+                killed++;
+            }
+            if (v[i].pid == 0 && born < kills) {
+                const uint32_t seed = rnd(random);
+                v[i].pid = fork();
+                if (v[i].pid < 0)
+                    fail("fork");
+                if (v[i].pid == 0)
+                    victim(seed);
+                v[i].end = now_us() + LIFE_MIN + rnd(random) % LIFE_SPAN;
+                born++;
+            }
+            if (v[i].pid > 0 && v[i].end < next)
+                next = v[i].end;
+        }
+        const uint64_t at = now_us();
+        if (next != UINT64_MAX && next > at)
+            usleep((useconds_t)(next - at));
+    }
+}
+
+static void family(unsigned kills, uint32_t seed)
+{
+    struct tally sum = {0};
+    tallies = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    enough = (volatile bool *)(tallies + STAYERS);
+    const int own = dial(); /* held by all */
+    if (own < 0)
+        fail("connect");
+    for (unsigned i = 0; i < STAYERS; i++)
+        if (fork() == 0)
+            stayer(&tallies[i], seed * 1000 + i);
+    kill_some(kills, &seed);
+    *enough = true;
+    unsigned over = 0;
+    for (int status; wait(&status) > 0;)
+        over += status == 0;
+    for (unsigned i = 0; i < STAYERS; i++) {
+        sum.bytes += tallies[i].bytes;
+        sum.resets += tallies[i].resets;
+        sum.slowest = tallies[i].slowest > sum.slowest ? tallies[i].slowest : sum.slowest;
+    }
+    uint64_t longest = 0;
+    const bool whole = exchange(own, seed, &longest);
+    close(own);
+    if (over != STAYERS)
+        printf("a stayer failed\n");
+    printf("kills %u resets %lu slowest %lu us bytes %lu%s\n", kills,
+           (unsigned long)sum.resets + !whole, (unsigned long)sum.slowest, (unsigned long)sum.bytes,
+           over == STAYERS ? "" : " BAD");
+    fflush(stdout);
+    char byte;
+    while (read(0, &byte, 1) > 0)
+        ;
+}
+
+int main(int argc, char **argv)
+{
+    signal(SIGPIPE, SIG_IGN);
+    if (argc == 3 && strcmp(argv[1], "peer") == 0) {
+        peer((uint16_t)atoi(argv[2]));
+    } else if (argc == 6 && strcmp(argv[1], "kill") == 0) {
+        peer_addr.sin_family = AF_INET;
+        peer_addr.sin_port = htons((uint16_t)atoi(argv[3]));
+        inet_pton(AF_INET, argv[2], &peer_addr.sin_addr);
+        family((unsigned)atoi(argv[4]), (uint32_t)atoi(argv[5]));
+    } else {
+        return 2;
+    }
+    return 0;
+}
