@@ -7,6 +7,8 @@
 #   make bench       kernel and user stack side by side, paired runs       make bench-quick  under 3 minutes
 #   make soak        long simulation and 1 GB transfers       make lint    clang-tidy and cppcheck
 #   make format      clang-format                             make clean
+#   make install     to PREFIX (/usr/local) below DESTDIR: library, keeper, command, manual page, completions
+#   make docs        what is generated in docs/
 #   make install-deps  every Debian package that the above need
 ifeq ($(origin CC),default)
 CC := gcc
@@ -52,7 +54,7 @@ PACKETDRILL_SRC := $(wildcard tests/packetdrill/*.c)
 PACKETDRILL_BIN := $(BUILD)/tests/packetdrill_tcpshim.so $(BUILD)/tests/packetdrill_smoke
 TEST_BIN += $(PACKETDRILL_BIN)
 
-.PHONY: all tests fuzzers demo check sim bench bench-quick soak fuzz lint tidy cppcheck format clean install-deps FORCE
+.PHONY: all tests fuzzers demo check sim bench bench-quick soak fuzz lint tidy cppcheck format clean install docs docs-man install-deps FORCE
 all: $(BUILD)/libtcpshim.so $(BUILD)/tcpshim-keeper $(BUILD)/tcpshim
 tests: $(TEST_BIN)
 fuzzers: $(FUZZ_BIN)
@@ -199,6 +201,22 @@ cppcheck:
 
 format:
 	clang-format -i $(STACK_SRC) $(SHIM_SRC) $(KEEPER_SRC) $(COMMAND_SRC) $(TEST_SRC) $(PACKETDRILL_SRC) $(FUZZ_SRC) $(BENCH_SRC) $(HEADERS)
+
+PREFIX ?= /usr/local
+INSTALL_TO := $(DESTDIR)$(PREFIX)
+install: all
+	install -d $(INSTALL_TO)/bin $(INSTALL_TO)/lib/tcpshim $(INSTALL_TO)/share/man/man1 \
+		$(INSTALL_TO)/share/bash-completion/completions $(INSTALL_TO)/share/zsh/site-functions
+	install -m 644 $(BUILD)/libtcpshim.so $(INSTALL_TO)/lib/tcpshim/
+	install -m 755 $(BUILD)/tcpshim-keeper $(INSTALL_TO)/lib/tcpshim/
+	install -m 755 $(BUILD)/tcpshim $(INSTALL_TO)/bin/
+	install -m 644 docs/tcpshim.1 $(INSTALL_TO)/share/man/man1/
+	$(BUILD)/tcpshim --generate bash > $(INSTALL_TO)/share/bash-completion/completions/tcpshim
+	$(BUILD)/tcpshim --generate zsh > $(INSTALL_TO)/share/zsh/site-functions/_tcpshim
+
+docs: docs-man
+docs-man: $(BUILD)/tcpshim
+	$(BUILD)/tcpshim --generate man > docs/tcpshim.1
 
 install-deps:
 	@tests/deps.sh build demo check bench lint

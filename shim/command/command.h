@@ -119,6 +119,13 @@ void help_wrap(FILE *to, const char *text, unsigned indent, unsigned at);
 void help_subcommand(FILE *to, const struct subcommand *s);
 void help_all(FILE *to);
 
+/* The exit statuses in words. */
+struct exit_status {
+    const char *number, *text;
+};
+extern const struct exit_status exit_statuses[];
+extern const unsigned nexit_statuses;
+
 /* ---- generate.c: `tcpshim --generate man|bash|zsh` ---- */
 int generate(const char *what);
 

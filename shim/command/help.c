@@ -11,6 +11,17 @@
 
 const char *complain_name;
 
+const struct exit_status exit_statuses[] = {
+    {"0", "all is well"},
+    {"1", "the answer is no (doctor: would not work; ss: nothing found)"},
+    {"2", "the command line makes no sense"},
+    {"3", "the system refused something, or a file cannot be read"},
+    {"125", "run, lab: tcpshim itself failed before the program started"},
+    {"126", "run, lab: the program was found and cannot be run"},
+    {"127", "run, lab: the program was not found; other numbers are the program's own"},
+};
+const unsigned nexit_statuses = sizeof(exit_statuses) / sizeof(exit_statuses[0]);
+
 int complain(int status, const char *format, ...)
 {
     va_list ap;
@@ -174,17 +185,6 @@ void help_all(FILE *to)
     entry(to, "-h, --help", "this text", TEXT_COLUMN);
     entry(to, "    --version", "the version", TEXT_COLUMN);
     heading(to, "Exit status:");
-    static const struct {
-        const char *number, *text;
-    } statuses[] = {
-        {"0", "all is well"},
-        {"1", "the answer is no (doctor: would not work; ss: nothing found)"},
-        {"2", "the command line makes no sense"},
-        {"3", "the system refused something, or a file cannot be read"},
-        {"125", "run, lab: tcpshim itself failed before the program started"},
-        {"126", "run, lab: the program was found and cannot be run"},
-        {"127", "run, lab: the program was not found; other numbers are the program's own"},
-    };
-    for (unsigned i = 0; i < sizeof(statuses) / sizeof(statuses[0]); i++)
-        entry(to, statuses[i].number, statuses[i].text, 8);
+    for (unsigned i = 0; i < nexit_statuses; i++)
+        entry(to, exit_statuses[i].number, exit_statuses[i].text, 8);
 }
