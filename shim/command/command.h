@@ -72,6 +72,7 @@ struct subcommand {
     X(ss)                                                                                          \
     X(trace)                                                                                       \
     X(diagram)                                                                                     \
+    X(compare)                                                                                     \
     X(doctor)                                                                                      \
     X(lab)
 

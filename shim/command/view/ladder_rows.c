@@ -49,8 +49,8 @@ static bool shown(const struct flow_event *x, unsigned show)
     case EV_TX:
     case EV_RX:
         return show & SHOW_SEGMENT;
-    case EV_STATE:
-        return show & SHOW_STATE;
+    case EV_STATE: /* Linux enters FIN_WAIT_1 again at close() after shutdown() */
+        return show & SHOW_STATE && e->from != e->to;
     case EV_SYN_QUEUED:
     case EV_ACCEPT_QUEUED:
     case EV_ACCEPTED:
