@@ -135,6 +135,24 @@ static void join_kernel_states(struct event_list *l)
     free(states);
 }
 
+/* The tracepoint shows other laboratories' sockets, too: what has no segments here is none of ours.
+ */
+static void drop_strangers(struct flow_list *l)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < l->n; i++) {
+        struct flow *f = l->items[i];
+        if (f->segments[0] + f->segments[1] > 0) {
+            f->number = (unsigned)kept + 1;
+            l->items[kept++] = f;
+            continue;
+        }
+        free(f->items);
+        free(f);
+    }
+    l->n = kept;
+}
+
 bool run_load(const struct settings *s, struct run *r)
 {
     struct timespec mono, real;
@@ -155,5 +173,6 @@ bool run_load(const struct settings *s, struct run *r)
     if (r->watch == WATCH_TRACEPOINT)
         join_kernel_states(&r->events);
     flows_build(&r->flows, &r->events);
+    drop_strangers(&r->flows);
     return true;
 }

@@ -134,7 +134,7 @@ static bool counted(const struct flow_event *x)
 
 static void add_flow(struct sums *s, const struct flow *f)
 {
-    s->connections += f->segments[0] + f->segments[1] > 0;
+    s->connections++;
     for (size_t i = 0; i < f->n; i++) {
         const struct flow_event *x = &f->items[i];
         const struct event *e = x->e;
@@ -388,24 +388,29 @@ static bool network_error(const char *name)
     return false;
 }
 
-/* The errors of a side, each once, in order of their names. */
+/* The error that an item tells of, if it is one of this side; else NULL. */
+static const char *error_of(const struct run *r, int side, const struct flow_event *x)
+{
+    const struct event *e = x->e;
+    bool tells = run_user(r, side) ? e->kind == EV_CALL : strcmp(e->name, "socket-error") == 0;
+    return tells && x->side == side && e->error && network_error(e->error) ? e->error : NULL;
+}
+
+/* The errors of a side, each once, in the order in which they came. */
 static void add_errors(struct text *to, const struct run *r, int side)
 {
-    const char *host = side == CLIENT ? NETWORK_B ":" : NETWORK_A ":";
     const char *seen[8];
     unsigned n = 0;
-    for (size_t i = 0; i < r->events.n && n < 8; i++) {
-        const struct event *e = &r->events.items[i];
-        bool kernel = !run_user(r, side) && strcmp(e->name, "socket-error") == 0;
-        bool user = run_user(r, side) && e->kind == EV_CALL;
-        if ((!kernel && !user) || !e->error || !network_error(e->error) || !e->local ||
-            strncmp(e->local, host, strlen(host)) != 0)
-            continue;
-        bool known = false;
-        for (unsigned k = 0; k < n; k++)
-            known |= seen[k] == e->error;
-        if (!known)
-            seen[n++] = e->error;
+    for (size_t i = 0; i < r->flows.n; i++) {
+        const struct flow *f = r->flows.items[i];
+        for (size_t k = 0; k < f->n && n < 8; k++) {
+            const char *error = error_of(r, side, &f->items[k]);
+            bool known = !error;
+            for (unsigned m = 0; m < n; m++)
+                known |= seen[m] == error;
+            if (!known)
+                seen[n++] = error;
+        }
     }
     for (unsigned i = 0; i < n; i++)
         text_add(to, "%s%s", i > 0 ? ", " : "", seen[i]);
