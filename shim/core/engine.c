@@ -148,7 +148,7 @@ void engine_enter(struct stack_cx *cx)
     cx->user = NULL;
     cx->trace = config.trace;
     engine_clock(cx);
-    if (unlikely(family_deaths(engine.sh)) && t->inside == 1)
+    if (unlikely(family_deaths(engine.sh)) && t->inside == 1 && !engine.sandboxed)
         family_bury(cx);
 }
 
@@ -192,6 +192,8 @@ unsigned engine_drain_for(struct stack_cx *cx, const bool *enough)
     struct shared *sh = engine.sh;
     struct link *l = engine.link;
     unsigned frames = 0;
+    if (unlikely(engine.sandboxed)) /* others of the family do that */
+        return 0;
     if (likely(l != NULL)) {
         for (unsigned batch = 0; batch < DRAIN_BATCHES; batch++) {
             unsigned got = l->ops->receive(l, cx, DRAIN_BATCH, enough);

@@ -24,7 +24,10 @@ struct engine {
     struct stack *st; /* NULL: not started */
     struct shared *sh;
     struct link *link; /* shim/link/link.h */
-    int start_error;   /* positive errno of a start that failed; 0: not tried or running */
+    /* This process may not use the packet socket as others do: it never drives, sends with
+     * writev(2), and sleeps on its doorbell (shim/life/sandbox.h). */
+    bool sandboxed;
+    int start_error; /* positive errno of a start that failed; 0: not tried or running */
 };
 extern struct engine engine;
 

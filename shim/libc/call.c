@@ -129,7 +129,7 @@ ssize_t call_end(struct call *c, int64_t result)
         leave_traced(c, result);
     else
         leave(c);
-    if (unlikely(c->sigpipe))
+    if (unlikely(c->sigpipe) && !engine.sandboxed)
         raw_syscall(SYS_tgkill, raw_getpid(), raw_syscall(SYS_gettid, 0, 0, 0, 0, 0, 0), SIGPIPE, 0,
                     0, 0);
     if (unlikely(result < 0)) {

@@ -5,11 +5,13 @@
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
+#include <linux/seccomp.h>
 #include <poll.h>
 #include <sched.h>
 #include <stdarg.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/select.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
@@ -20,6 +22,7 @@
 #include "shim/libc/process.h"
 #include "shim/libc/real.h"
 #include "shim/libc/sock.h"
+#include "shim/life/sandbox.h"
 
 struct raw_call {
     long number;
@@ -243,6 +246,13 @@ static bool processes(struct raw_call *s, long *result)
         return true;
     case SYS_exit_group:
         _exit((int)s->a[0]);
+    case SYS_prctl:
+        *result = prctl((int)s->a[0], s->a[1], s->a[2], s->a[3], s->a[4]);
+        return true;
+    case SYS_seccomp:
+        if (s->a[0] == SECCOMP_SET_MODE_FILTER || s->a[0] == SECCOMP_SET_MODE_STRICT)
+            sandbox_enter(in(s, 2), (s->a[1] & SECCOMP_FILTER_FLAG_TSYNC) != 0);
+        return false;
     case SYS_io_uring_setup:
         if (config.io_uring)
             return false;

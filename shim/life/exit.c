@@ -82,7 +82,7 @@ void exit_release(bool keep_shared)
     usock_drop_all(&cx, keep_shared);
     const bool open = tcp_connections(cx.st) != 0 || tcp_time_waits(cx.st) != 0;
     engine_leave(&cx);
-    if (!open)
+    if (!open || engine.sandboxed)
         return;
     const bool kept = keeper_start();
     if ((!kept || shows_trace()) && !others_live())

@@ -103,8 +103,8 @@ void handover_begin(void)
             continue;
         if (inherited((int)fd))
             us->cookie = cookie_of((int)fd);
-        else
-            usock_leave(&cx, us, (int)fd);
+        else if (us->guarded)
+            usock_leave(&cx, us, (int)fd); /* its port is to be free when the image is there */
     }
     service_before = engine_step_aside();
     engine_leave(&cx);
@@ -250,7 +250,8 @@ static int find_arena(int pid)
 static bool read_arena(int fd, struct paper *p)
 {
     struct stat st;
-    if (raw_syscall(SYS_fstat, fd, (long)&st, 0, 0, 0, 0) < 0 || (uint64_t)st.st_size < STACK_SIZE_MIN)
+    if (raw_syscall(SYS_fstat, fd, (long)&st, 0, 0, 0, 0) < 0 ||
+        (uint64_t)st.st_size < STACK_SIZE_MIN)
         return false;
     uint8_t *map = raw_mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED | MAP_NORESERVE, fd, 0);
     if (raw_is_error(map))

@@ -17,8 +17,9 @@ bool handover_due(void);
 /* Text of the variable. False: this family cannot be handed over (its arena has no file). */
 bool handover_text(char text[HANDOVER_TEXT]);
 /*
- * Not entered; before execve(2). From here on other threads stop at the engine's door; sockets that
- * are close-on-exec are let go of, as are the epoll sets; nobody waits for this process's sleepers.
+ * Not entered; before execve(2). From here on other threads stop at the engine's door; listeners
+ * that are close-on-exec are let go of, as are the epoll sets; nobody waits for this process's
+ * sleepers. Other sockets that are close-on-exec go when the new image adopts the rest.
  */
 void handover_begin(void);
 /* execve(2) failed: takes everything back that others kept alive. errno unchanged. */

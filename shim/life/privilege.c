@@ -9,6 +9,7 @@
 #include "shim/core/engine.h"
 #include "shim/libc/real.h"
 #include "shim/life/init.h"
+#include "shim/life/sandbox.h"
 #include "shim/link/guard.h"
 
 #define KEEP_UID ((uid_t)-1)
@@ -20,6 +21,8 @@ static void before_loss(uid_t uid)
     if (config.off || geteuid() != 0)
         return;
     (void)engine_start_quietly();
+    if (engine_running())
+        sandbox_prepare();
     if (!engine_running() || uid == 0 || uid == KEEP_UID)
         return;
     struct stack_cx cx;

@@ -50,17 +50,22 @@ static struct {
     bool started;   /* (atomic) */
     bool main_left; /* (atomic) */
     nsec_t retry_at;
-    uint32_t put_off; /* (atomic) */
     nsec_t looked; /* for deaths */
+    bool stop;     /* (atomic) */
     uint32_t slot;
 } service;
+static __thread uint32_t put_off __attribute__((tls_model("initial-exec")));
+
+static bool stopped(void)
+{
+    return unlikely(__atomic_load_n(&service.stop, __ATOMIC_ACQUIRE));
+}
 
 bool service_wanted(struct stack_cx *cx)
 {
     if (likely(__atomic_load_n(&service.started, __ATOMIC_RELAXED)))
         return false;
-    if (cx->now < service.retry_at || process_self() == NULL ||
-        __atomic_load_n(&service.put_off, __ATOMIC_RELAXED) != 0)
+    if (cx->now < service.retry_at || process_self() == NULL || put_off != 0 || stopped())
         return false;
     return engine.sh->listened || stack_deadline(cx->st) != NSEC_NEVER || engine_processes() > 1;
 }
@@ -177,6 +182,8 @@ static enum service_mode tick(struct process *self)
         const uint32_t seen = bell(self);
         waiter_relay();
         const nsec_t start = now();
+        if (stopped())
+            return SERVICE_TICK;
         bell_wait(self, seen, TICK);
         look_for_deaths();
         waiter_relay();
@@ -250,7 +257,8 @@ static enum service_mode drive(struct process *self)
         engine_enter(&cx);
         w->asleep = false;
         /* a caller of another process that would rather drive waits among the sleepers */
-        mine = sh->driver == service.slot && drains() == seen && list_empty(&sh->sleepers);
+        mine = sh->driver == service.slot && drains() == seen && list_empty(&sh->sleepers) &&
+               !stopped();
         if (!mine)
             break;
         engine_drain(&cx);
@@ -270,7 +278,7 @@ static void *service_main(void *arg)
     enum service_mode mode = SERVICE_TICK;
     prctl(PR_SET_NAME, "tcpshim");
     keeper_start();
-    while (__atomic_load_n(&self->state, __ATOMIC_RELAXED) == PROCESS_LIVE) {
+    while (__atomic_load_n(&self->state, __ATOMIC_RELAXED) == PROCESS_LIVE && !stopped()) {
         switch (mode) {
         case SERVICE_DEEP:
             mode = deep(self);
@@ -283,7 +291,7 @@ static void *service_main(void *arg)
             break;
         }
     }
-    for (;;)
+    while (!stopped())
         bell_wait(self, bell(self), NSEC_NEVER);
     return NULL;
 }
@@ -350,12 +358,27 @@ void service_forked(void)
 
 void service_put_off(bool on)
 {
-    __atomic_add_fetch(&service.put_off, on ? 1 : UINT32_MAX, __ATOMIC_RELAXED);
+    put_off += on ? 1 : UINT32_MAX;
+}
+
+void service_stop(void)
+{
+    struct process *self = process_self();
+    if (self == NULL || !__atomic_load_n(&service.started, __ATOMIC_ACQUIRE))
+        return;
+    __atomic_store_n(&service.stop, true, __ATOMIC_RELEASE);
+    struct stack_cx cx;
+    engine_enter(&cx);
+    if (service.slot != 0)
+        waiter_wake(waiter_at(engine.sh, service.slot)); /* it may drive */
+    engine_leave(&cx);
+    __atomic_add_fetch(&self->doorbell, 1, __ATOMIC_RELEASE);
+    raw_syscall(SYS_futex, (long)&self->doorbell, FUTEX_WAKE, 1, 0, 0, 0);
 }
 
 void service_after_fork_child(void)
 {
-    service.started = false;
+    service.started = service.stop = false;
     service.slot = 0;
     service.retry_at = 0;
 }

@@ -15,8 +15,11 @@ void service_start(void);
  * on. A service thread that drives, and sleeps as if there were none, is to look again.
  */
 void service_forked(void);
-/* While on: it does not start, here or in the child of a fork (whose libc may be locked). */
+/* While on: this thread does not start it, nor does the child that it forks, whose libc may be
+ * locked. */
 void service_put_off(bool on);
+/* Not entered: the thread ends as soon as it can. */
+void service_stop(void);
 /* In fork's child: the thread is not there. */
 void service_after_fork_child(void);
 /* The main thread leaves by pthread_exit(): the process ends with the last thread but this one. */

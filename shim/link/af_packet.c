@@ -74,10 +74,56 @@ static uint16_t ethertype(const struct netif *nif, const struct frame_out *f)
 /* The machine's interfaces changed: they are read again, at most once a second. */
 static void look_again(struct af_packet *a, const struct stack_cx *cx)
 {
-    if (a->own_address || cx->now < a->refreshed + NSEC_PER_SEC)
+    if (a->own_address || engine.sandboxed || cx->now < a->refreshed + NSEC_PER_SEC)
         return;
     a->refreshed = cx->now;
     link_refresh(&a->link, cx->st, 0);
+}
+
+/*
+ * In a sandbox: sockets that are bound to one interface each, so that writev(2) needs no address;
+ * they receive nothing. By the stack's number of the interface; 0: there is none.
+ */
+#define WRITERS_MAX 16
+static int writers[WRITERS_MAX];
+
+static int open_writer(uint32_t ifindex)
+{
+    const int on = 1;
+    const struct sockaddr_ll at = {.sll_family = AF_PACKET, .sll_ifindex = (int)ifindex};
+    const int fd = raw_socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return 0;
+    if (raw_setsockopt(fd, SOL_PACKET, PACKET_VNET_HDR, &on, sizeof(on)) < 0 ||
+        raw_bind(fd, &at, sizeof(at)) < 0) {
+        raw_close(fd);
+        return 0;
+    }
+    const int bytes = SNDBUF_BYTES;
+    (void)raw_setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof(bytes));
+    const int moved = fd_make_internal(fd);
+    return moved >= 0 ? moved : fd;
+}
+
+void link_prepare_writing(struct link *l, struct stack *st)
+{
+    if (!self(l)->vnet)
+        return;
+    for (unsigned i = NETIF_LOOP + 1; i < WRITERS_MAX; i++) {
+        const struct netif *nif = stack_netif(st, i);
+        if (nif != NULL && nif->up && nif->ifindex != 0 && writers[i] == 0)
+            writers[i] = open_writer(nif->ifindex);
+    }
+}
+
+static ssize_t send_frame(int fd, const struct frame_out *f, const struct msghdr *m)
+{
+    if (likely(!engine.sandboxed))
+        return raw_sendmsg(fd, m, MSG_DONTWAIT | MSG_NOSIGNAL);
+    const int writer = f->netif < WRITERS_MAX ? writers[f->netif] : 0;
+    if (writer == 0)
+        return -ENETDOWN;
+    return raw_syscall(SYS_writev, writer, (long)m->msg_iov, (long)m->msg_iovlen, 0, 0, 0);
 }
 
 static int packet_transmit(struct link *l, struct stack_cx *cx, const struct frame_out *f)
@@ -106,7 +152,7 @@ static int packet_transmit(struct link *l, struct stack_cx *cx, const struct fra
     struct msghdr m = {.msg_name = &to, .msg_namelen = sizeof(to), .msg_iov = iov, .msg_iovlen = n};
     ssize_t sent;
     do
-        sent = raw_sendmsg(l->fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
+        sent = send_frame(l->fd, f, &m);
     while (sent == -EINTR);
     if (unlikely(sent == -EMSGSIZE || sent == -ENETDOWN || sent == -ENXIO))
         look_again(a, cx); /* its MTU changed, or it is down or gone */

@@ -34,6 +34,11 @@ int link_af_packet_open(struct stack *st, const struct config *cfg, struct link 
 /* A process that inherited the packet socket of a stack (the keeper). As above. */
 int link_af_packet_attach(struct stack *st, int fd, const struct config *cfg, struct link **out);
 /*
+ * Opens what this process needs to send when it may use write(2) alone (shim/life/sandbox.h): needs
+ * CAP_NET_RAW, and does what it can.
+ */
+void link_prepare_writing(struct link *l, struct stack *st);
+/*
  * Shared address mode: the local ports that frames are wanted for. Entered (engine_enter). In own
  * address mode they do nothing. A port is added before its guard stands, so that nothing is missed.
  */

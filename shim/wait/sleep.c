@@ -22,6 +22,7 @@
 #include "shim/wait/sleep.h"
 
 #include <errno.h>
+#include <linux/futex.h>
 #include <time.h>
 
 #include "shim/core/config.h"
@@ -40,6 +41,8 @@
 #define HEIR_PATIENCE (20 * NSEC_PER_MSEC)
 /* Without an eventfd nobody can wake us: look again after this. */
 #define BLIND_SLEEP (5 * NSEC_PER_MSEC)
+/* In a sandbox, where a signal may come between the look at the doorbell and the sleep. */
+#define SANDBOX_SLEEP (100 * NSEC_PER_MSEC)
 /* The driver is another process: look after this whether it still lives. */
 #define FOREIGN_DRIVER_CHECK NSEC_PER_SEC
 /* Callers that always find something look at the packet socket this often. */
@@ -140,6 +143,8 @@ void sleep_settle(struct stack_cx *cx)
     }
     if (!list_empty(&sh->sleepers) && driver_bequeath(sh, cx->now))
         return;
+    if (unlikely(engine.sandboxed))
+        sleep_hand_over_to_others(sh);
     struct process *self = process_self();
     if (self != NULL && self->service == SERVICE_DEEP)
         waiter_ring(sh, self);
@@ -283,6 +288,27 @@ static int sleep_outside(struct stack_cx *cx, struct pollfd *fds, unsigned n, ns
     return r;
 }
 
+/*
+ * The process is in a sandbox (shim/life/sandbox.c): who wakes it rings its doorbell, which had
+ * value `bell` under the lock. Kernel descriptors cannot be waited for together with that.
+ */
+static int sleep_in_sandbox(struct stack_cx *cx, struct pollfd *fds, unsigned n, nsec_t until,
+                            const sigset_t *mask, uint32_t bell)
+{
+    struct process *self = process_self();
+    bool kernel = false;
+    for (unsigned i = 0; i < n; i++)
+        kernel |= fds[i].fd >= 0;
+    for (unsigned i = n; i < n + SLEEP_FDS; i++)
+        fds[i].revents = 0;
+    nsec_t span = until > cx->now ? min_u64(until - cx->now, SANDBOX_SLEEP) : 0;
+    if (kernel || mask != NULL || self == NULL)
+        return ppoll_for(fds, kernel ? n : 0, min_u64(span, BLIND_SLEEP), mask);
+    const struct timespec ts = {.tv_nsec = (long)span};
+    raw_syscall(SYS_futex, (long)&self->doorbell, FUTEX_WAIT, bell, (long)&ts, 0, 0);
+    return 0;
+}
+
 /* No slot is free: a short sleep that nobody can end. */
 static int sleep_blind(struct stack_cx *cx, struct pollfd *fds, unsigned n, nsec_t deadline,
                        const sigset_t *mask)
@@ -305,7 +331,7 @@ int wait_sleep(struct stack_cx *cx, struct waiter *w, struct pollfd *fds, unsign
     if (unlikely(w == NULL))
         return sleep_blind(cx, fds, n, deadline, mask);
 
-    bool drives = driver_take(sh, w);
+    bool drives = !engine.sandboxed && driver_take(sh, w);
     if (drives && drain_first)
         drain_first = engine_drain(cx) != 0;
     stack_flush(cx); /* may set timers, and on the loopback change anything */
@@ -316,7 +342,7 @@ int wait_sleep(struct stack_cx *cx, struct waiter *w, struct pollfd *fds, unsign
     nsec_t until = deadline;
     if (drives)
         until = sh->driver_until = min_u64(deadline, stack_deadline(cx->st));
-    else if (waiter_at(sh, sh->driver)->process != w->process)
+    else if (sh->driver == 0 || waiter_at(sh, sh->driver)->process != w->process)
         until = min_u64(deadline, cx->now + FOREIGN_DRIVER_CHECK);
     if (unlikely(t->wake_fd <= 0))
         until = min_u64(until, cx->now + BLIND_SLEEP);
@@ -327,13 +353,17 @@ int wait_sleep(struct stack_cx *cx, struct waiter *w, struct pollfd *fds, unsign
     const bool rung = drives && engine_processes() > 1;
     fds[n + 2] = (struct pollfd){.fd = rung ? births_bell() : -1, .events = POLLIN};
     w->asleep = true;
-    if (!drives)
+    if (!drives && !engine.sandboxed)
         list_push_front(&sh->sleepers, &w->on_sleepers);
     t->asleep = true;
     nsec_t before = cx->now;
+    const uint32_t bell = process_self() != NULL ? process_self()->doorbell : 0;
     engine_leave(cx);
-    int r = sleep_outside(cx, fds, n + SLEEP_FDS, until, mask);
+    int r = unlikely(engine.sandboxed) ? sleep_in_sandbox(cx, fds, n, until, mask, bell)
+                                       : sleep_outside(cx, fds, n + SLEEP_FDS, until, mask);
     engine_enter(cx);
+    if (unlikely(engine.sandboxed))
+        list_remove(&w->on_queue);
     if (r < 0)
         for (unsigned i = 0; i < n + SLEEP_FDS; i++)
             fds[i].revents = 0;
@@ -351,7 +381,7 @@ int wait_sleep(struct stack_cx *cx, struct waiter *w, struct pollfd *fds, unsign
         } else if (stack_deadline(cx->st) <= cx->now) {
             stack_run_timers(cx);
         }
-    } else if (r == 0) {
+    } else if (r == 0 && !engine.sandboxed) {
         sleep_check_driver(sh);
     }
     waiter_unwatch(w, false);

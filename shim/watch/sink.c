@@ -214,6 +214,18 @@ bool sink_put(struct line *l)
     return true;
 }
 
+void sink_ready(void)
+{
+    const int pid = raw_getpid();
+    if (config.trace == 0 || !take(&sink.putting, pid))
+        return;
+    if (sink.pid != pid)
+        begin_anew(pid);
+    if (sink.fd == FD_CLOSED)
+        open_sink(pid);
+    sink_end();
+}
+
 /* ---- writing ---- */
 
 /* What may be written at once: whole lines, as many as fit below PIPE_BUF. */

@@ -6,6 +6,8 @@
 /* From the constructor: keeps a duplicate of stderr when traces go there (files are opened with the
  * first line). */
 void sink_open(void);
+/* Opens now what the first event of this process would open. */
+void sink_ready(void);
 /*
  * True: this thread may put lines until sink_end(). False: there is nowhere to write, or somebody
  * else puts and does not end. *fresh: nothing was put by this process yet.

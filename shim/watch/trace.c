@@ -146,6 +146,11 @@ void trace_open(void)
     sink_open();
 }
 
+void trace_ready(void)
+{
+    sink_ready();
+}
+
 void trace_flush(void)
 {
     if (sink_pending())

@@ -10,6 +10,8 @@ void trace_now(const struct flow *flow, enum trace_event_id id, const uint64_t *
                unsigned argc);
 /* From the constructor, after config_read(). */
 void trace_open(void);
+/* The process is about to lose its rights or its view of the files: opens what it will need. */
+void trace_ready(void);
 /* Writes what waits in the buffer, as far as its reader takes it without waiting. */
 void trace_flush(void);
 /* The process ends or becomes another image. */

@@ -113,7 +113,7 @@ def iperf3_parallel(run):
 
 
 def start_sshd(run):
-    """A kernel sshd with its own keys and configuration; returns the client's argv."""
+    """sshd as Debian configures it, but for port, keys and paths; returns the client's argv."""
     sshd = find_program("sshd")
     if not sshd:
         raise Skipped("sshd is not installed")
@@ -132,11 +132,12 @@ PidFile none
 StrictModes no
 PermitRootLogin yes
 PasswordAuthentication no
+Subsystem sftp /usr/lib/openssh/sftp-server
 KbdInteractiveAuthentication no
 UsePAM {"yes" if _root_locked() else "no"}
 UseDNS no
 """)
-    server = run.server([sshd, "-D", "-e", "-f", config], 2222, user=False)
+    server = run.server([sshd, "-D", "-e", "-f", config], 2222)
     options = ["BatchMode=yes", "StrictHostKeyChecking=no", f"UserKnownHostsFile={run.path('known')}",
                "LogLevel=ERROR", "ControlMaster=no"]
     argv = ["ssh", "-F", "none", "-p", "2222", "-i", run.path("user")]
@@ -150,15 +151,35 @@ def _root_locked():
         return any(line.startswith("root:!") for line in shadow)
 
 
-@case("ssh-download", pairings=("UK",), sizes=SMALL + ("100M",), soak=("1G",), needs=("ssh", "sshd"))
+@case("ssh-download", soak=("100M", "1G"), needs=("ssh", "sshd"))
 def ssh_download(run):
     server, argv = start_sshd(run)
     run.client(argv + [f"cat {run.file()}"], same=run.file())
     server.stop(codes=(0, 255, -15))
 
 
-@case("ssh-upload", pairings=("UK",), soak=("1G",), needs=("ssh", "sshd"))
+@case("ssh-upload", soak=("1G",), needs=("ssh", "sshd"))
 def ssh_upload(run):
     server, argv = start_sshd(run)
     run.client(argv + [f"cmp - {run.file()}"], stdin=run.file())
+    server.stop(codes=(0, 255, -15))
+
+
+@case("scp", sizes=("1M",), soak=("1G",), needs=("scp", "sshd"))
+def scp(run):
+    server, argv = start_sshd(run)
+    options, target = argv[1:-1], argv[-1]
+    options[options.index("-p")] = "-P"
+    run.client(["scp", *options, run.file(), f"{target}:{run.path('there')}"], role="put")
+    run.client(["scp", *options, f"{target}:{run.path('there')}", run.path("back")], role="get")
+    run.client(["cmp", run.file(), run.path("back")], user=False)
+    server.stop(codes=(0, 255, -15))
+
+
+@case("rsync-ssh", sizes=("1M",), needs=("rsync", "ssh", "sshd"))
+def rsync_ssh(run):
+    server, argv = start_sshd(run)
+    run.client(["rsync", "-a", "-e", " ".join(argv[:-1]), run.file(), f"{argv[-1]}:{run.path('there')}"],
+               engine=False)  # its ssh is what connects
+    run.client(["cmp", run.file(), run.path("there")], user=False)
     server.stop(codes=(0, 255, -15))

@@ -90,14 +90,16 @@ class Data:
 
     def __init__(self, directory):
         self.directory = directory
+        self.lock = threading.Lock()  # cases run side by side
         os.makedirs(directory, exist_ok=True)
         os.chmod(directory, 0o755)
 
     def path(self, size):
         path = os.path.join(self.directory, size)
-        if not os.path.exists(path):
-            self._make(path + ".part", BYTES[size])
-            os.rename(path + ".part", path)
+        with self.lock:
+            if not os.path.exists(path):
+                self._make(path + ".part", BYTES[size])
+                os.rename(path + ".part", path)
         return path
 
     @staticmethod
