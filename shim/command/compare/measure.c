@@ -388,12 +388,30 @@ static bool network_error(const char *name)
     return false;
 }
 
+/* The error that a transition of the user stack leaves on its socket (as tcp_done() is told). */
+static const char *error_of_state(const struct event *e)
+{
+    if (e->kind != EV_STATE || !e->to || strcmp(e->to, "CLOSED") != 0 || !e->why_id)
+        return NULL;
+    if (strcmp(e->why_id, "rx_rst") == 0)
+        return strcmp(e->from, "SYN_SENT") == 0 ? "ECONNREFUSED" : "ECONNRESET";
+    if (strncmp(e->why_id, "timeout_retransmit", 18) == 0 ||
+        strncmp(e->why_id, "timeout_keepalive", 17) == 0 || strcmp(e->why_id, "timeout_user") == 0)
+        return "ETIMEDOUT";
+    return NULL;
+}
+
 /* The error that an item tells of, if it is one of this side; else NULL. */
 static const char *error_of(const struct run *r, int side, const struct flow_event *x)
 {
     const struct event *e = x->e;
+    if (x->side != side)
+        return NULL;
+    const char *of_state = run_user(r, side) ? error_of_state(e) : NULL;
+    if (of_state)
+        return intern(of_state);
     bool tells = run_user(r, side) ? e->kind == EV_CALL : strcmp(e->name, "socket-error") == 0;
-    return tells && x->side == side && e->error && network_error(e->error) ? e->error : NULL;
+    return tells && e->error && network_error(e->error) ? e->error : NULL;
 }
 
 /* The errors of a side, each once, in the order in which they came. */

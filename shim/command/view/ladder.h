@@ -58,6 +58,7 @@ struct rows {
     struct row *items;
     size_t n, room;
     size_t *row_of; /* of each item of the flow; NO_MATCH: not shown */
+    uint64_t window[2]; /* last written of each sender */
 };
 
 struct ladder_columns {

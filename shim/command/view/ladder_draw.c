@@ -289,6 +289,19 @@ static double find_knee(const struct page *p, size_t from, size_t to, int sender
     return labels ? fmin(knee + 14, most) : 0;
 }
 
+/* A segment whose other end is on another page: how it leaves, or how it arrives. */
+static void draw_stump(struct page *p, int sender, double y, bool leaves)
+{
+    const struct geometry *g = p->g;
+    double dir = sender == CLIENT ? 1 : -1, length = 60 * dir;
+    char class[24];
+    snprintf(class, sizeof(class), "%s dash", side_line[sender]);
+    double x = leaves ? g->life[sender] : g->life[!sender] - length;
+    svg_line(&p->svg, x, y, x + length, y, class);
+    if (!leaves)
+        svg_arrow_head(&p->svg, g->life[!sender] - dir, y, dir, 0, side_fill[sender]);
+}
+
 static void draw_segment(struct page *p, size_t at)
 {
     const struct geometry *g = p->g;
@@ -311,7 +324,7 @@ static void draw_segment(struct page *p, size_t at)
         double y2 = fmax(anchor_y(g, &p->rows->items[to]), y);
         draw_flight(p, sender, y, y2, find_knee(p, at, to, sender), x->again, false);
     } else if (x->e->kind == EV_TX && off_page) {
-        draw_flight(p, sender, y, p->bottom, find_knee(p, at, p->last, sender), x->again, true);
+        draw_stump(p, sender, y, true);
     } else if (x->e->kind == EV_TX) {
         draw_flight(p, sender, y, y + 5, 0, x->again, x->unseen);
     } else if (x->match == NO_MATCH) {
@@ -319,7 +332,7 @@ static void draw_segment(struct page *p, size_t at)
     } else if (here && p->rows->items[other].elided) {
         draw_flight(p, sender, fmin(anchor_y(g, &p->rows->items[other]), y), y, 0, false, false);
     } else if (off_page) {
-        draw_flight(p, sender, p->top, y, 0, false, true);
+        draw_stump(p, sender, y, false);
     }
 }
 

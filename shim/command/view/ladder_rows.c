@@ -8,8 +8,11 @@
 #include "shim/command/view/ladder.h"
 #include "shim/command/view/words.h"
 
-/* A plain transfer longer than this many segments is cut to its first and last ones. */
-enum { PLAIN_MAX = 16, PLAIN_HEAD = 7, PLAIN_TAIL = 4 };
+/* A plain transfer longer than `max` segments is cut to its first and last ones. */
+struct cut {
+    unsigned max, head, tail;
+};
+static const struct cut cut_wide = {16, 7, 4}, cut_narrow = {9, 4, 3};
 /* A call that blocked longer has a row where it begins, too. */
 #define BLOCKED_NS 50000
 /* More rows than this make no readable drawing. */
@@ -129,6 +132,18 @@ static size_t position(const struct items *l, size_t at, int64_t t)
     return i;
 }
 
+/* Whether a call waited: something arrived at its side before it returned. */
+static bool blocked(const struct flow *f, size_t at)
+{
+    const struct flow_event *call = &f->items[at];
+    if (call->e->begin == TIME_NONE || call->e->t - call->e->begin < BLOCKED_NS)
+        return false;
+    for (size_t i = at; i-- > 0 && f->items[i].e->t > call->e->begin;)
+        if (f->items[i].side == call->side && f->items[i].e->kind == EV_RX)
+            return true;
+    return false;
+}
+
 static void add_call(struct items *l, const struct flow *f, size_t at)
 {
     const struct event *e = f->items[at].e;
@@ -137,8 +152,8 @@ static void add_call(struct items *l, const struct flow *f, size_t at)
     int64_t t = effect != NO_MATCH      ? f->items[effect].e->t
                 : e->begin != TIME_NONE ? e->begin
                                         : e->t;
-    bool in_two = e->begin != TIME_NONE && e->t - e->begin > BLOCKED_NS &&
-                  (family == CALL_CONNECT || family == CALL_SEND || family == CALL_CLOSE);
+    bool in_two =
+        (family == CALL_CONNECT || family == CALL_SEND || family == CALL_CLOSE) && blocked(f, at);
     if (family == CALL_RECV || family == CALL_ACCEPT) {
         if (effect == NO_MATCH)
             t = e->t;
@@ -156,13 +171,20 @@ static void add_call(struct items *l, const struct flow *f, size_t at)
     }
 }
 
+/* An arrival that is not the first of what one sending became (the device or the link cut it). */
+static bool is_later_piece(const struct flow *f, size_t at)
+{
+    const struct flow_event *x = &f->items[at];
+    return x->e->kind == EV_RX && x->match != NO_MATCH && f->items[x->match].match != at;
+}
+
 /* What of the flow is shown, in order. */
 static void collect(struct items *l, const struct flow *f, const struct ladder_options *o)
 {
     for (size_t i = 0; i < f->n; i++) {
         const struct flow_event *x = &f->items[i];
         int64_t t = x->e->t - f->zero;
-        if (!shown(x, o->show) || (o->from != TIME_NONE && t < o->from) ||
+        if (!shown(x, o->show) || is_later_piece(f, i) || (o->from != TIME_NONE && t < o->from) ||
             (o->to != TIME_NONE && t > o->to))
             continue;
         if (x->e->kind == EV_CALL)
@@ -179,8 +201,8 @@ static bool is_plain(const struct flow_event *x)
 {
     const struct event *e = x->e;
     if (event_is_segment(e))
-        return !(e->flags & (FLAG_SYN | FLAG_FIN | FLAG_RST | FLAG_URG)) && !x->again && !x->lost &&
-               e->opt.nsack == 0 && e->wnd > 0;
+        return !(e->flags & (FLAG_SYN | FLAG_FIN | FLAG_RST | FLAG_URG)) && !x->again &&
+               (!x->lost || flow_pure_ack(e)) && e->wnd > 0;
     if (e->kind == EV_CALL)
         return !e->error && (call_family(e) == CALL_SEND || call_family(e) == CALL_RECV);
     if (e->kind == EV_HELD)
@@ -196,16 +218,17 @@ static bool counts(const struct flow *f, const struct flow_event *x)
 }
 
 /* Cuts items [begin, end): the first and last segments stay, and one item stands for the rest. */
-static size_t elide_run(struct items *l, const struct flow *f, size_t begin, size_t end)
+static size_t elide_run(struct items *l, const struct flow *f, const struct cut *c, size_t begin,
+                        size_t end)
 {
     size_t segments = 0, head = begin, tail = end;
     for (size_t i = begin; i < end; i++)
         segments += counts(f, &f->items[l->items[i].at]);
-    if (segments <= PLAIN_MAX)
+    if (segments <= c->max)
         return end;
-    for (size_t n = 0; n < PLAIN_HEAD; head++)
+    for (size_t n = 0; n < c->head; head++)
         n += counts(f, &f->items[l->items[head].at]);
-    for (size_t n = 0; n < PLAIN_TAIL;)
+    for (size_t n = 0; n < c->tail;)
         n += counts(f, &f->items[l->items[--tail].at]);
     struct item rest = {.at = NO_MATCH,
                         .t = l->items[head].t,
@@ -228,13 +251,13 @@ static size_t elide_run(struct items *l, const struct flow *f, size_t begin, siz
     return new_end;
 }
 
-static void elide(struct items *l, const struct flow *f)
+static void elide(struct items *l, const struct flow *f, const struct cut *c)
 {
     for (size_t i = 0; i < l->n;) {
         size_t end = i;
         while (end < l->n && l->items[end].at != NO_MATCH && is_plain(&f->items[l->items[end].at]))
             end++;
-        i = end > i ? elide_run(l, f, i, end) : i + 1;
+        i = end > i ? elide_run(l, f, c, i, end) : i + 1;
     }
 }
 
@@ -280,20 +303,22 @@ static void note(struct row *r, const struct ladder_columns *c, const char *s, b
 }
 
 static void add_labels(struct row *r, const struct flow *f, const struct flow_event *x,
-                       const struct ladder_options *o, const struct ladder_columns *c)
+                       uint64_t *window, const struct ladder_options *o,
+                       const struct ladder_columns *c)
 {
     const struct event *e = x->e;
     char flags[40];
     struct text s = {0};
     flags_format(flags, e->flags);
-    text_add(&s, "%s seq %u", flags, flow_seq(f, x));
+    text_add(&s, "%s%s seq %u", x->lost ? "LOST: " : "", flags, flow_seq(f, x));
     if (e->flags & FLAG_ACK)
         text_add(&s, " ack %u", flow_ack(f, x));
     if (e->len > 0)
         text_add(&s, " len %u", e->len);
-    text_add(&s, " win %" PRIu64, e->wnd);
-    if (x->lost)
-        text_add(&s, "  LOST");
+    /* only where it is news */
+    if (e->wnd != *window || e->flags & FLAG_SYN)
+        text_add(&s, " win %" PRIu64, e->wnd);
+    *window = e->wnd;
     add_lines(r->labels, &r->nlabels, c->label, s.s);
     text_clear(&s);
     options_format(&s, &e->opt, f->side[!flow_sender(x)].isn, e->flags & FLAG_SYN);
@@ -307,16 +332,17 @@ static void add_labels(struct row *r, const struct flow *f, const struct flow_ev
 }
 
 static void add_call_note(struct row *r, const struct item *item, const struct event *e,
-                          const struct ladder_options *o, const struct ladder_columns *c)
+                          bool waited, const struct ladder_options *o,
+                          const struct ladder_columns *c)
 {
     struct text s = {0};
     if (item->part == PART_BEGIN) {
         text_add(&s, "%s(%d) …", e->call, e->fd);
     } else {
         words_call(&s, e, !o->narrow);
-        if (item->part == PART_WHOLE && e->begin != TIME_NONE && e->t - e->begin > BLOCKED_NS) {
-            char waited[32];
-            text_add(&s, ", after %s", duration_format(waited, sizeof(waited), e->t - e->begin));
+        if (item->part == PART_WHOLE && waited) {
+            char time[32];
+            text_add(&s, ", after %s", duration_format(time, sizeof(time), e->t - e->begin));
         }
     }
     note(r, c, s.s, item->part != PART_BEGIN && e->error && strcmp(e->error, "EINPROGRESS") != 0);
@@ -341,21 +367,26 @@ static void add_note(struct row *r, const struct event *e, const struct ladder_c
 static void add_elided(struct rows *rows, const struct flow *f, const struct item *item,
                        const struct ladder_columns *c)
 {
-    uint64_t bytes[2] = {0, 0}, segments[2] = {0, 0};
+    uint64_t bytes[2] = {0, 0}, segments[2] = {0, 0}, lost = 0;
     for (size_t i = item->first; i <= item->last; i++) {
         const struct flow_event *x = &f->items[i];
         if (!counts(f, x))
             continue;
         bytes[flow_sender(x)] += x->e->len;
         segments[flow_sender(x)]++;
+        lost += x->lost;
     }
     struct row *r = row_add(rows, CLIENT, TIME_NONE);
     r->elided = true;
     struct text s = {0};
     char text[2][32];
-    text_add(&s, "··· left out: %s ···",
+    char losses[40] = "";
+    if (lost > 0)
+        snprintf(losses, sizeof(losses), ", %" PRIu64 " ACK%s lost", lost, lost > 1 ? "s" : "");
+    text_add(&s, "··· left out: %s%s ···",
              duration_format(text[0], sizeof(text[0]),
-                             f->items[item->last].e->t - f->items[item->first].e->t));
+                             f->items[item->last].e->t - f->items[item->first].e->t),
+             losses);
     add_lines(r->labels, &r->nlabels, c->label, s.s);
     text_clear(&s);
     for (int i = 0; i < 2; i++)
@@ -400,13 +431,13 @@ static void add_item(struct rows *rows, const struct flow *f, const struct item 
         r->segment = item->at;
         bool label_here = e->kind == EV_TX || x->match == NO_MATCH;
         if (label_here)
-            add_labels(r, f, x, o, c);
+            add_labels(r, f, x, &rows->window[flow_sender(x)], o, c);
     } else if (e->kind == EV_STATE) {
         r->state = e->to;
         if (o->narrow)
             return;
     } else if (e->kind == EV_CALL) {
-        add_call_note(r, item, e, o, c);
+        add_call_note(r, item, e, blocked(f, item->at), o, c);
     } else {
         add_note(r, e, c);
     }
@@ -416,12 +447,13 @@ void rows_make(struct rows *rows, const struct flow *f, const struct ladder_opti
                const struct ladder_columns *c)
 {
     struct items list = {0};
-    *rows = (struct rows){.row_of = must_alloc(NULL, (f->n + 1) * sizeof(size_t))};
+    *rows = (struct rows){.row_of = must_alloc(NULL, (f->n + 1) * sizeof(size_t)),
+                          .window = {UINT64_MAX, UINT64_MAX}};
     for (size_t i = 0; i < f->n; i++)
         rows->row_of[i] = NO_MATCH;
     collect(&list, f, o);
     if (!o->full)
-        elide(&list, f);
+        elide(&list, f, o->narrow ? &cut_narrow : &cut_wide);
     for (size_t i = 0; i < list.n && rows->n < ROWS_MAX; i++)
         add_item(rows, f, &list.items[i], o, c);
     if (rows->n >= ROWS_MAX) {

@@ -13,7 +13,9 @@
 #define SECOND     INT64_C(1000000000)
 #define WORD_WIDTH 6 /* of "state", "call", "buffer" */
 #define WHO_MIN    7
-#define TEXT_MIN   24 /* columns left for the text, also on a narrow terminal */
+/* How long a call took is said from here on. */
+#define LONG_CALL 100000
+#define TEXT_MIN  24 /* columns left for the text, also on a narrow terminal */
 
 static const char *style(const struct printer *p, enum style s)
 {
@@ -142,7 +144,7 @@ static void add_text(struct text *to, const struct event *e, const json_t *o, co
     } else if (e->kind == EV_CALL) {
         words_call(to, e, true);
         char d[32];
-        if (e->begin != TIME_NONE)
+        if (e->begin != TIME_NONE && e->t - e->begin >= LONG_CALL)
             text_add(to, ", after %s", duration_format(d, sizeof(d), e->t - e->begin));
     } else if (words_queue(to, e)) {
         if (e->kind == EV_REFUSED || e->kind == EV_SYN_DROPPED)
