@@ -1,6 +1,6 @@
 # tcpshim: libtcpshim.so, its tests and its demonstration. Build output goes to build/ alone.
 #
-#   make             build/libtcpshim.so, for it build/tcpshim-keeper, and the command build/tcpshim
+#   make             build/libtcpshim.so, for it build/tcpshim-keeper and -relay, and the command build/tcpshim
 #   make demo        two hosts in network namespaces, three transfers, what happened on each
 #   make check       all test suites; ends with `N passed, N failed, N skipped`
 #   make sim         SEEDS simulated runs from seed FIRST     make fuzz    each fuzzer for FUZZ_TIME seconds
@@ -28,8 +28,9 @@ PYTHON := /usr/bin/python3
 
 STACK_SRC := $(wildcard stack/*.c stack/*/*.c)
 KEEPER_SRC := $(wildcard shim/keeper/*.c)
+RELAY_SRC  := $(wildcard shim/relay/*.c)
 COMMAND_SRC := $(wildcard shim/command/*.c shim/command/*/*.c)
-SHIM_SRC  := $(filter-out $(KEEPER_SRC) $(COMMAND_SRC),$(wildcard shim/*.c shim/*/*.c))
+SHIM_SRC  := $(filter-out $(KEEPER_SRC) $(RELAY_SRC) $(COMMAND_SRC),$(wildcard shim/*.c shim/*/*.c))
 BENCH_SRC := $(wildcard bench/*.c)
 TEST_SRC  := $(wildcard tests/unit/*.c tests/packet/*.c tests/sim/*.c)
 FUZZ_SRC  := $(wildcard tests/fuzz/fuzz_*.c)
@@ -43,8 +44,9 @@ FUZZ_STACK_OBJ := $(STACK_SRC:%.c=$(BUILD)/fuzz/obj/%.o)
 BENCH_BIN      := $(BUILD)/bench/rtt $(BUILD)/bench/conn $(BUILD)/bench/cubic.so
 FUZZ_BIN       := $(FUZZ_SRC:tests/fuzz/%.c=$(BUILD)/fuzz/%)
 KEEPER_OBJ     := $(KEEPER_SRC:%.c=$(BUILD)/%.o)
+RELAY_OBJ      := $(RELAY_SRC:%.c=$(BUILD)/%.o)
 COMMAND_OBJ    := $(COMMAND_SRC:%.c=$(BUILD)/%.o)
-ALL_OBJ        := $(STACK_OBJ) $(SHIM_OBJ) $(KEEPER_OBJ) $(COMMAND_OBJ) $(ASAN_STACK_OBJ) $(ASAN_TEST_OBJ)
+ALL_OBJ        := $(STACK_OBJ) $(SHIM_OBJ) $(KEEPER_OBJ) $(RELAY_OBJ) $(COMMAND_OBJ) $(ASAN_STACK_OBJ) $(ASAN_TEST_OBJ)
 
 # The programs of the directories that have any C tests.
 TEST_BIN := $(if $(wildcard tests/unit/*.c),$(BUILD)/asan/unit $(BUILD)/asan/unit_ip) \
@@ -55,7 +57,7 @@ PACKETDRILL_BIN := $(BUILD)/tests/packetdrill_tcpshim.so $(BUILD)/tests/packetdr
 TEST_BIN += $(PACKETDRILL_BIN)
 
 .PHONY: all tests fuzzers demo check sim bench bench-quick soak fuzz lint tidy cppcheck format clean install docs docs-man install-deps FORCE
-all: $(BUILD)/libtcpshim.so $(BUILD)/tcpshim-keeper $(BUILD)/tcpshim
+all: $(BUILD)/libtcpshim.so $(BUILD)/tcpshim-keeper $(BUILD)/tcpshim-relay $(BUILD)/tcpshim
 tests: $(TEST_BIN)
 fuzzers: $(FUZZ_BIN)
 
@@ -82,6 +84,9 @@ KEEPER_SHIM := $(addprefix $(BUILD)/shim/,life/custody.o link/af_packet.o link/f
 	watch/trace_json.o watch/line.o watch/sink.o)
 $(BUILD)/tcpshim-keeper: $(KEEPER_OBJ) $(KEEPER_SHIM) $(BUILD)/libstack.a
 	$(CC) -static $(CFLAGS) -o $@ $^
+
+$(BUILD)/tcpshim-relay: $(RELAY_OBJ)
+	$(CC) $(CFLAGS) -o $@ $^
 
 # The command, with the parts of the shim that it shares: the variables and their syntax.
 COMMAND_SHIM := $(addprefix $(BUILD)/shim/,core/addr.o core/config.o core/layout.o core/rules.o)
@@ -190,7 +195,7 @@ fuzz: fuzzers
 
 lint: tidy cppcheck
 tidy:
-	@printf '%s\n' $(strip $(STACK_SRC) $(SHIM_SRC) $(KEEPER_SRC) $(COMMAND_SRC) $(TEST_SRC) $(PACKETDRILL_SRC) $(FUZZ_SRC) $(BENCH_SRC)) | \
+	@printf '%s\n' $(strip $(STACK_SRC) $(SHIM_SRC) $(KEEPER_SRC) $(RELAY_SRC) $(COMMAND_SRC) $(TEST_SRC) $(PACKETDRILL_SRC) $(FUZZ_SRC) $(BENCH_SRC)) | \
 		xargs -P $$(nproc) -n 4 sh -c \
 		'clang-tidy --quiet --warnings-as-errors="*" "$$@" -- $(BASE) -Wall -Wextra 2>&1 | \
 		grep -v "warnings\? .*generated\.$$" | { ! grep .; }' tidy
@@ -200,7 +205,7 @@ cppcheck:
 		--enable=warning,performance,portability --suppressions-list=tests/cppcheck.txt stack shim tests bench
 
 format:
-	clang-format -i $(STACK_SRC) $(SHIM_SRC) $(KEEPER_SRC) $(COMMAND_SRC) $(TEST_SRC) $(PACKETDRILL_SRC) $(FUZZ_SRC) $(BENCH_SRC) $(HEADERS)
+	clang-format -i $(STACK_SRC) $(SHIM_SRC) $(KEEPER_SRC) $(RELAY_SRC) $(COMMAND_SRC) $(TEST_SRC) $(PACKETDRILL_SRC) $(FUZZ_SRC) $(BENCH_SRC) $(HEADERS)
 
 PREFIX ?= /usr/local
 INSTALL_TO := $(DESTDIR)$(PREFIX)
@@ -208,7 +213,7 @@ install: all
 	install -d $(INSTALL_TO)/bin $(INSTALL_TO)/lib/tcpshim $(INSTALL_TO)/share/man/man1 \
 		$(INSTALL_TO)/share/bash-completion/completions $(INSTALL_TO)/share/zsh/site-functions
 	install -m 644 $(BUILD)/libtcpshim.so $(INSTALL_TO)/lib/tcpshim/
-	install -m 755 $(BUILD)/tcpshim-keeper $(INSTALL_TO)/lib/tcpshim/
+	install -m 755 $(BUILD)/tcpshim-keeper $(BUILD)/tcpshim-relay $(INSTALL_TO)/lib/tcpshim/
 	install -m 755 $(BUILD)/tcpshim $(INSTALL_TO)/bin/
 	install -m 644 docs/tcpshim.1 $(INSTALL_TO)/share/man/man1/
 	$(BUILD)/tcpshim --generate bash > $(INSTALL_TO)/share/bash-completion/completions/tcpshim

@@ -26,12 +26,14 @@
 #include "shim/life/exit.h"
 #include "shim/life/handover.h"
 #include "shim/life/init.h"
+#include "shim/life/relay.h"
 #include "shim/watch/trace.h"
 
 /* What is handed over, or let go of, until execve(2) fails. */
 struct passage {
     struct environment env;
     char text[HANDOVER_TEXT];
+    struct relay_plan relay;
     enum { PASS_NOTHING, PASS_FAMILY, PASS_RELEASED } kind;
 };
 
@@ -50,6 +52,7 @@ static char *const *prepare(struct passage *p, int dir, const char *path, int fl
     char *const *result = envp;
     p->kind = PASS_NOTHING;
     p->env.map = NULL;
+    p->relay.commit = -1;
     shim_init();
     const bool running = engine_running();
     const enum image image =
@@ -66,6 +69,7 @@ static char *const *prepare(struct passage *p, int dir, const char *path, int fl
         handover_begin();
         p->kind = PASS_FAMILY;
     } else if (running) {
+        relay_start(&p->relay);
         release(p);
     }
     trace_close();
@@ -85,6 +89,7 @@ static int failed(struct passage *p, int err)
         engine_enter(&cx);
         hold_again();
         engine_leave(&cx);
+        relay_cancel(&p->relay);
     }
     errno = err;
     return -1;

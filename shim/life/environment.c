@@ -76,6 +76,15 @@ char *environment_take(char **environ_, const char *name)
     return NULL;
 }
 
+bool environment_beside(const char *name, char *path, size_t size)
+{
+    const char *slash = strrchr(kept.library, '/');
+    const int dir = slash != NULL ? (int)(slash - kept.library) : 0;
+    const int n = snprintf(path, size, "%.*s/%s", dir, kept.library, name);
+    return slash != NULL && n > 0 && (size_t)n < size &&
+           raw_syscall(SYS_faccessat, AT_FDCWD, (long)path, X_OK, 0, 0, 0) == 0;
+}
+
 /* The place of a variable that is set in envp, or -1. */
 static long find(char *const envp[], const char *var)
 {

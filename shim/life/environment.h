@@ -9,6 +9,9 @@ void environment_keep(char **environ_);
 /* Takes NAME out of the environment; its value (that stays valid), or NULL. */
 char *environment_take(char **environ_, const char *name);
 
+/* Path of the file `name` in the library's directory. False: not known, or it cannot be run. */
+bool environment_beside(const char *name, char *path, size_t size);
+
 struct environment {
     char *const *envp; /* for execve(2) */
     void *map;         /* what to unmap if that fails */

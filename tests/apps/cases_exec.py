@@ -1,6 +1,7 @@
 """Sockets that go from one image or process to another: exec, spawn, descriptors in messages."""
 
 import os
+import shutil
 
 from framework import PROGRAMS, PYTHON, case, find_program
 
@@ -38,16 +39,48 @@ def exchange(run, wanted):
     run.client(["socat", "-t", "10", f"TCP:{run.server_addr}:{PORT}", "STDIO"], stdin=run.file(), same=wanted)
 
 
+def upper_case(run):
+    with open(run.data.path("1M"), "rb") as file:
+        text = file.read()
+    wanted = run.path("wanted")
+    with open(wanted, "wb") as upper:
+        upper.write(text.translate(bytes(range(97)) + bytes(range(65, 91)) + bytes(range(123, 256))))
+    return wanted
+
+
+def exec_program(run, program):
+    """socat becomes the program, with the connection as its standard input and output."""
+    server = run.server(["socat", f"TCP-LISTEN:{PORT},reuseaddr", f"EXEC:{program},nofork"], PORT)
+    run.client(["socat", "-t", "10", f"TCP:{run.server_addr}:{PORT}", "STDIO"], stdin=run.data.path("1M"),
+               same=upper_case(run))
+    return server
+
+
 @case("socat-nofork", sizes=("1M",), needs=("socat", "tr"))
 def socat_nofork(run):
-    """The image of a program that uses stdio, with the connection as its standard input and output."""
-    server = run.server(["socat", f"TCP-LISTEN:{PORT},reuseaddr", "EXEC:tr a-z A-Z,nofork"], PORT)
-    with open(run.file(), "rb") as file:
-        wanted = run.path("wanted")
-        with open(wanted, "wb") as upper:
-            upper.write(file.read().translate(bytes(range(97)) + bytes(range(65, 91)) + bytes(range(123, 256))))
-    exchange(run, wanted)
-    server.wait()
+    """The image of a program that uses stdio."""
+    exec_program(run, "tr a-z A-Z").wait()
+
+
+@case("relay", pairings=("KU",), sizes=("static", "setuid", "early-close"), needs=("socat", "gcc", "tr"))
+def relay(run):
+    """Images that LD_PRELOAD does not reach: their bytes are carried. They see no child."""
+    program = run.path("upper")
+    if run.size == "setuid":
+        shutil.copy(find_program("tr"), program)
+        os.chown(program, 65534, -1)
+        os.chmod(program, 0o4755)
+        os.chmod(run.directory, 0o755)
+        exec_program(run, program + " a-z A-Z").wait()
+    else:
+        run.client(["gcc", "-static", "-O1", "-o", program, f"{PROGRAMS}/upper.c"], user=False, role="gcc")
+        if run.size == "static":
+            exec_program(run, program).wait()
+            return
+        # The client leaves in the middle: the program ends, and so does the relay.
+        server = run.server(["socat", f"TCP-LISTEN:{PORT},reuseaddr", f"EXEC:{program},nofork"], PORT)
+        run.client(["socat", "-u", "/dev/null", f"TCP:{run.server_addr}:{PORT}"])
+        server.wait()
 
 
 @case("inetd", sizes=("-",), needs=("inetd", "git", "nc"))
