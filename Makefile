@@ -3,6 +3,8 @@
 #   make             build/libtcpshim.so, for it build/tcpshim-keeper and -relay, and the command build/tcpshim
 #   make demo        two hosts in network namespaces, three transfers, what happened on each
 #   make check       all test suites; ends with `N passed, N failed, N skipped`
+#   make check-python  Python's own test suite on both stacks     make check-apps   all programs, large ones too
+#   make docs-applications  docs/applications.md, from a run of all programs
 #   make sim         SEEDS simulated runs from seed FIRST     make fuzz    each fuzzer for FUZZ_TIME seconds
 #   make bench       kernel and user stack side by side, paired runs       make bench-quick  under 3 minutes
 #   make soak        long simulation and 1 GB transfers       make lint    clang-tidy and cppcheck
@@ -158,6 +160,19 @@ check:
 	@tests/deps.sh build check
 	@$(PYTHON) tests/run_all.py --build $(BUILD)
 
+.PHONY: check-python check-apps docs-applications
+check-python: all
+	@tests/deps.sh build check
+	@tests/as-root.sh $(PYTHON) tests/python/run.py --build $(BUILD)
+
+check-apps: all
+	@tests/deps.sh build apps
+	@tests/as-root.sh $(PYTHON) tests/apps/run.py --build $(BUILD) --long
+
+docs-applications: all
+	@tests/deps.sh build apps
+	@tests/as-root.sh $(PYTHON) tests/apps/run.py --build $(BUILD) --table docs/applications.md -j 1
+
 sim: $(BUILD)/asan/sim
 	$(BUILD)/asan/sim --seeds $(SEEDS) --first $(FIRST)
 
@@ -224,7 +239,7 @@ docs-man: $(BUILD)/tcpshim
 	$(BUILD)/tcpshim --generate man > docs/tcpshim.1
 
 install-deps:
-	@tests/deps.sh build demo check bench lint
+	@tests/deps.sh build demo check apps bench lint
 
 clean:
 	rm -rf $(BUILD)

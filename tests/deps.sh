@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the Debian packages that are missing. Usage: tests/deps.sh SET...  (build demo check bench lint)
+# Installs the Debian packages that are missing. Usage: tests/deps.sh SET...  (build demo check apps bench lint)
 # Quick and silent when all is there. Daemons that come with a package are not started.
 set -u
 
@@ -8,7 +8,9 @@ set_demo="iproute2 python3 util-linux curl nginx"
 set_check="$set_demo check pkg-config libpcap-dev diffutils iputils-ping procps
     wget netcat-openbsd socat iperf3 redis-server redis-tools memcached lighttpd haproxy
     apache2-utils wrk openssh-client openssh-server perl nodejs tcpdump ethtool
-    git openbsd-inetd rsync"
+    libpython3.11-testsuite apache2-bin rsync vsftpd openbsd-inetd mosquitto mosquitto-clients
+    php8.2-fpm libfcgi-bin ruby git dnsmasq-base tinyproxy aria2 exim4-daemon-light postgresql-15 openssl"
+set_apps="$set_check mariadb-server default-jdk-headless"
 set_bench="$set_demo iperf3 wrk redis-server redis-tools"
 set_lint="clang clang-format clang-tidy cppcheck libclang-rt-14-dev shellcheck"
 
@@ -18,9 +20,10 @@ for name in "$@"; do
     build) wanted="$wanted $set_build" ;;
     demo) wanted="$wanted $set_demo" ;;
     check) wanted="$wanted $set_check" ;;
+    apps) wanted="$wanted $set_apps" ;;
     bench) wanted="$wanted $set_bench" ;;
     lint) wanted="$wanted $set_lint" ;;
-    *) echo "deps.sh: unknown set '$name'; known: build demo check bench lint" >&2; exit 2 ;;
+    *) echo "deps.sh: unknown set '$name'; known: build demo check apps bench lint" >&2; exit 2 ;;
     esac
 done
 

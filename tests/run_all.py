@@ -39,6 +39,8 @@ def suites(build):
         ("hooks", f"{tests}/hooks/*.py",
          [PYTHON, f"{tests}/hooks/check_hooks.py", f"{build}/libtcpshim.so"], 60),
         ("diff", f"{tests}/diff/run.py", [root, PYTHON, f"{tests}/diff/run.py", "--build", build], 240),
+        ("python", f"{tests}/python/*.py",
+         [root, PYTHON, f"{tests}/python/run.py", "--build", build, "--short", "-j", "6"], 240),
         ("apps", f"{tests}/apps/*.py", [root, PYTHON, f"{tests}/apps/run.py", "--build", build], 600),
     ]
 

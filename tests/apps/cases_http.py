@@ -44,14 +44,14 @@ def url(run, port=80, path=None, addr=None):
     return f"http://{addr or run.server_addr}:{port}{path}"
 
 
-@case("curl-nginx", sizes=ALL_SIZES, needs=("curl", "nginx"))
+@case("curl-nginx", sizes=ALL_SIZES, needs=("curl", "nginx"), table=("nginx", "curl"))
 def curl_nginx(run):
     server = start_nginx(run)
     run.client(["curl", "-sS", "--fail", url(run)], same=run.file())
     stop_nginx(run, server)
 
 
-@case("curl-put-nginx", needs=("curl", "nginx"), soak=("1G",))
+@case("curl-put-nginx", needs=("curl", "nginx"), soak=("1G",), table=("nginx, PUT", "curl"))
 def curl_put_nginx(run):
     server = start_nginx(run)
     run.client(["curl", "-sS", "--fail", "-T", run.file(), url(run, path="/put/received")])
@@ -70,7 +70,7 @@ def curl_reuse(run):
     stop_nginx(run, server)
 
 
-@case("curl-parallel-nginx", sizes=("1M",), needs=("curl", "nginx"))
+@case("curl-parallel-nginx", sizes=("1M",), needs=("curl", "nginx"), table=("nginx", "curl -Z, 30 at once"))
 def curl_parallel(run):
     """Thirty transfers at once from one process."""
     server = start_nginx(run)
@@ -83,14 +83,14 @@ def curl_parallel(run):
     stop_nginx(run, server)
 
 
-@case("wget-nginx", sizes=ALL_SIZES, needs=("wget", "nginx"))
+@case("wget-nginx", sizes=ALL_SIZES, needs=("wget", "nginx"), table=("nginx", "wget"))
 def wget_nginx(run):
     server = start_nginx(run)
     run.client(["wget", "-nv", "--tries=1", "--no-config", "-O", "-", url(run)], same=run.file())
     stop_nginx(run, server)
 
 
-@case("curl-lighttpd", sizes=ALL_SIZES, needs=("curl", "lighttpd"))
+@case("curl-lighttpd", sizes=ALL_SIZES, needs=("curl", "lighttpd"), table=("lighttpd", "curl"))
 def curl_lighttpd(run):
     config = run.write("lighttpd.conf", f"""
 server.document-root = "{run.data.directory}"
@@ -128,18 +128,18 @@ backend back
     proxy.stop(codes=(0, 143, -15))
 
 
-@case("curl-haproxy-http", needs=("curl", "nginx", "haproxy"), sizes=ALL_SIZES)
+@case("curl-haproxy-http", needs=("curl", "nginx", "haproxy"), sizes=ALL_SIZES, table=("haproxy", "curl"))
 def haproxy_http(run):
     haproxy(run, "http")
 
 
-@case("curl-haproxy-tcp", needs=("curl", "nginx", "haproxy"), soak=("1G",))
+@case("curl-haproxy-tcp", needs=("curl", "nginx", "haproxy"), soak=("1G",), table=("haproxy, splice", "curl"))
 def haproxy_tcp(run):
     """With splice(2), through pipes."""
     haproxy(run, "tcp", "option splice-auto\n    option splice-request\n    option splice-response")
 
 
-@case("ab-nginx", sizes=("close", "keep"), needs=("ab", "nginx"))
+@case("ab-nginx", sizes=("close", "keep"), needs=("ab", "nginx"), table=("nginx", "ab"))
 def ab_nginx(run):
     run.data.path("1B")
     server = start_nginx(run)
@@ -152,7 +152,7 @@ def ab_nginx(run):
     stop_nginx(run, server)
 
 
-@case("wrk-nginx", sizes=("1B", "1M"), needs=("wrk", "nginx"))
+@case("wrk-nginx", sizes=("1B", "1M"), needs=("wrk", "nginx"), table=("nginx", "wrk"))
 def wrk_nginx(run):
     server = start_nginx(run)
     # wrk closes its connections in the middle of the answers when its time is over.
@@ -166,7 +166,7 @@ def wrk_nginx(run):
     server.stop()
 
 
-@case("python-http", sizes=ALL_SIZES)
+@case("python-http", sizes=ALL_SIZES, table=("python3 http.server", "python3 urllib"))
 def python_http(run):
     """urllib against http.server."""
     server = run.server([PYTHON, "-u", "-m", "http.server", "8080", "--directory", run.data.directory],
@@ -175,7 +175,7 @@ def python_http(run):
     server.stop()
 
 
-@case("node-http", needs=("node",), sizes=ALL_SIZES)
+@case("node-http", needs=("node",), sizes=ALL_SIZES, table=("node http", "node http"))
 def node_http(run):
     """Listens on :: as node does; the client speaks IPv4."""
     server = run.server(["node", f"{PROGRAMS}/http_server.js", "8080", run.data.directory], 8080)
@@ -183,7 +183,7 @@ def node_http(run):
     server.stop()
 
 
-@case("node-put", needs=("node",), soak=("1G",))
+@case("node-put", needs=("node",), soak=("1G",), table=("node http, POST", "node http"))
 def node_put(run):
     """A request with a body; the server sends the digest of what it got."""
     server = run.server(["node", f"{PROGRAMS}/http_server.js", "8080", run.data.directory], 8080)

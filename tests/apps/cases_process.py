@@ -59,7 +59,7 @@ def many_connections(run):
     server.stop()
 
 
-@case("fork-server", sizes=("1M",), needs=("socat",))
+@case("fork-server", sizes=("1M",), needs=("socat",), table=("socat, fork", "nc"))
 def fork_server(run):
     """A child for each connection."""
     server = run.server(["socat", "-u", f"OPEN:{run.file()},rdonly",

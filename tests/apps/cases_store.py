@@ -10,7 +10,7 @@ def start_redis(run):
                        "--save", "", "--appendonly", "no", "--dir", run.directory], 6379)
 
 
-@case("redis-cli", needs=("redis-server", "redis-cli"))
+@case("redis-cli", needs=("redis-server", "redis-cli"), table=("redis-server", "redis-cli"))
 def redis_cli(run):
     server = start_redis(run)
     cli = ["redis-cli", "-h", run.server_addr, "--raw"]
@@ -24,7 +24,8 @@ def redis_cli(run):
 
 
 @case("redis-benchmark", sizes=("plain", "pipelined", "threads"),
-      needs=("redis-server", "redis-benchmark"))
+      needs=("redis-server", "redis-benchmark"),
+      table=("redis-server", "redis-benchmark"))
 def redis_benchmark(run):
     server = start_redis(run)
     flags = {"plain": [], "pipelined": ["-P", "16"], "threads": ["--threads", "2"]}[run.size]
@@ -38,7 +39,7 @@ def redis_benchmark(run):
     server.stop()
 
 
-@case("memcached", needs=("memcached",))
+@case("memcached", needs=("memcached",), table=("memcached", "python3"))
 def memcached(run):
     server = run.server(["memcached", "-u", "root", "-l", "0.0.0.0", "-p", "11211", "-U", "0",
                          "-I", "8m", "-m", "64"], 11211)

@@ -9,7 +9,7 @@ from framework import ALL_SIZES, PROGRAMS, PYTHON, SMALL, Skipped, case, find_pr
 PORT = 9000
 
 
-@case("nc-download", sizes=ALL_SIZES, needs=("nc",))
+@case("nc-download", sizes=ALL_SIZES, needs=("nc",), table=("nc", "nc"))
 def nc_download(run):
     server = run.server(["nc", "-N", "-l", PORT], PORT, stdin=run.file())
     run.client(["nc", "-d", run.server_addr, PORT], same=run.file())
@@ -23,7 +23,7 @@ def nc_upload(run):
     server.wait()
 
 
-@case("socat-download", sizes=ALL_SIZES, needs=("socat",))
+@case("socat-download", sizes=ALL_SIZES, needs=("socat",), table=("socat", "socat"))
 def socat_download(run):
     server = run.server(["socat", "-u", f"OPEN:{run.file()},rdonly", f"TCP-LISTEN:{PORT},reuseaddr"],
                         PORT)
@@ -39,7 +39,7 @@ def socat_upload(run):
     server.wait()
 
 
-@case("socat-echo", needs=("socat",))
+@case("socat-echo", needs=("socat",), table=("socat, SYSTEM", "socat"))
 def socat_echo(run):
     """Both directions at once, half close: what goes out comes back whole after the FIN."""
     server = run.server(["socat", f"TCP-LISTEN:{PORT},reuseaddr", "SYSTEM:cat"], PORT)
@@ -48,7 +48,7 @@ def socat_echo(run):
     server.wait()
 
 
-@case("perl-download", needs=("perl",), sizes=ALL_SIZES)
+@case("perl-download", needs=("perl",), sizes=ALL_SIZES, table=("perl", "perl"))
 def perl_download(run):
     server = run.server(["perl", f"{PROGRAMS}/server.pl", "send", PORT, run.file()], PORT)
     run.client(["perl", f"{PROGRAMS}/client.pl", "receive", run.server_addr, PORT], same=run.file())
@@ -62,14 +62,14 @@ def perl_upload(run):
     server.wait()
 
 
-@case("python-asyncio", soak=("1G",))
+@case("python-asyncio", soak=("1G",), table=("python3 asyncio", "python3 asyncio"))
 def python_asyncio(run):
     server = run.server([PYTHON, f"{PROGRAMS}/asyncio_server.py", PORT, run.file()], PORT)
     run.client([PYTHON, f"{PROGRAMS}/asyncio_client.py", run.server_addr, PORT], same=run.file())
     server.stop()
 
 
-@case("python-threads")
+@case("python-threads", table=("python3, threads", "python3, threads"))
 def python_threads(run):
     """Eight threads in each program, one connection each, echoed and compared by the client."""
     server = run.server([PYTHON, f"{PROGRAMS}/threads_server.py", PORT], PORT)
@@ -89,7 +89,7 @@ def iperf3(run, *flags):
     return got
 
 
-@case("iperf3-upload", sizes=("1M", "1G"), needs=("iperf3",))
+@case("iperf3-upload", sizes=("1M", "1G"), needs=("iperf3",), table=("iperf3", "iperf3"))
 def iperf3_upload(run):
     enough(run, iperf3(run, "-n", run.bytes))
 
@@ -105,7 +105,7 @@ def enough(run, got):
     run.check(got >= wanted, f"the receiver counted {got} bytes")
 
 
-@case("iperf3-parallel", sizes=("1s",), needs=("iperf3",))
+@case("iperf3-parallel", sizes=("1s",), needs=("iperf3",), table=("iperf3", "iperf3 -P 4 --bidir"))
 def iperf3_parallel(run):
     """Four streams in both directions for a second."""
     got = iperf3(run, "-P", "4", "--bidir", "-t", "1")
@@ -151,14 +151,14 @@ def _root_locked():
         return any(line.startswith("root:!") for line in shadow)
 
 
-@case("ssh-download", soak=("100M", "1G"), needs=("ssh", "sshd"))
+@case("ssh-download", soak=("100M", "1G"), needs=("ssh", "sshd"), table=("sshd", "ssh"))
 def ssh_download(run):
     server, argv = start_sshd(run)
     run.client(argv + [f"cat {run.file()}"], same=run.file())
     server.stop(codes=(0, 255, -15))
 
 
-@case("ssh-upload", soak=("1G",), needs=("ssh", "sshd"))
+@case("ssh-upload", soak=("1G",), needs=("ssh", "sshd"), table=("sshd", "ssh, upload"))
 def ssh_upload(run):
     server, argv = start_sshd(run)
     run.client(argv + [f"cmp - {run.file()}"], stdin=run.file())

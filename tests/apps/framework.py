@@ -49,7 +49,7 @@ class Skipped(Exception):
 
 
 class Case:
-    def __init__(self, function, name, pairings, sizes, needs, soak_sizes, kernel):
+    def __init__(self, function, name, pairings, sizes, needs, soak_sizes, kernel, table, long, quick):
         self.function = function
         self.name = name
         self.pairings = pairings
@@ -57,20 +57,26 @@ class Case:
         self.needs = needs
         self.soak_sizes = soak_sizes
         self.kernel = kernel
+        self.table = table
+        self.long = long
+        self.quick = quick or pairings
 
 
 CASES = []
 interrupted = threading.Event()  # the whole run is being ended
 
 
-def case(name, pairings=USER_PAIRINGS, sizes=SMALL, needs=(), soak=(), kernel=True):
+def case(name, pairings=USER_PAIRINGS, sizes=SMALL, needs=(), soak=(), kernel=True, table=None, long=False,
+         quick=None):
     """Registers a case.
 
     sizes: what `make check` runs; soak: what `make soak` adds; kernel: it also makes sense as KK
+    table: (server, client) as docs/applications.md names them, the first word being the program
+    long: `make check-apps` alone runs it; quick: the pairings of `make check`, where not all
     """
 
     def register(function):
-        CASES.append(Case(function, name, pairings, sizes, needs, soak, kernel))
+        CASES.append(Case(function, name, pairings, sizes, needs, soak, kernel, table, long, quick))
         return function
 
     return register
@@ -199,10 +205,13 @@ class Run:
         self.data = data
         self.library = library
         self.processes = []
+        self.seconds = 0.0  # that the clients took
+        self.note = ""      # for the table, where the time says nothing
         # Hosts whose program resets connections by itself, also on the kernel's stack.
         self.resets_allowed = set()
         self.deadline = time.monotonic() + 15 + self.bytes / 30e6
         os.makedirs(directory)
+        os.chmod(directory, 0o1777)  # for programs that give up root, and for the traces of their children
 
     # Who and where.
     client_host = property(lambda self: self.lab.b)
@@ -283,8 +292,12 @@ class Run:
         """Runs a client of the pairing to its end."""
         options.setdefault("user", self.client_user)
         options.setdefault("host", self.client_host)
-        process = self.start(options.pop("role", "client"), argv, **options)
+        role = options.pop("role", "client")
+        process = self.start(role, argv, **options)
+        begin = time.monotonic()
         process.wait(codes)
+        if role == "client":
+            self.seconds += time.monotonic() - begin
         return process
 
     def wait_listening(self, process, host, port):
@@ -365,8 +378,8 @@ class Run:
         return "\n".join(text)
 
 
-def execute(one, pairing, size, directory, data, library, keep=False):
-    """Runs a case once. Returns (verdict, seconds, text)."""
+def execute(one, pairing, size, directory, data, library, keep=False, measured=None):
+    """Runs a case once. Returns (verdict, seconds, text); measured(run) is called when it is over."""
     begin = time.monotonic()
     for program in one.needs:
         if not find_program(program):
@@ -379,6 +392,8 @@ def execute(one, pairing, size, directory, data, library, keep=False):
                 run.settle()
                 run.finish()
                 verdict, text = "ok", ""
+                if measured:
+                    measured(run)
             except Skipped as reason:
                 verdict, text = "skip", str(reason)
             except Failed as reason:

@@ -5,6 +5,7 @@
     run.py -k nginx -k /UU/    those whose name contains all these words
     run.py --pairing KK        the same without the shim, to test the tests
     run.py --list, --keep, --soak (adds 1 GB for all), -j N (small cases side by side)
+    run.py --long              also the cases whose programs are large (`make check-apps`)
 """
 
 import argparse
@@ -25,16 +26,23 @@ import cases_guard
 import cases_http
 import cases_keeper
 import cases_process
+import cases_services
 import cases_store
 import cases_stream
+import cases_web
+import table
 from lab import require
 
-GROUPS = (cases_http, cases_stream, cases_store, cases_address, cases_guard, cases_process, cases_keeper, cases_exec)  # each registers its cases
+# Each registers its cases.
+GROUPS = (cases_http, cases_stream, cases_store, cases_address, cases_guard, cases_process, cases_keeper, cases_exec,
+          cases_web, cases_services)
 
 
 def selection(options):
     for one in framework.CASES:
-        pairings = one.pairings
+        if one.long and not (options.long or options.k):
+            continue
+        pairings = one.pairings if options.long or options.k else one.quick
         if options.pairing:
             pairings = [p for p in (options.pairing.split(","))
                         if p in one.pairings or (p == "KK" and one.kernel)]
@@ -51,13 +59,20 @@ def main():
     parser.add_argument("-j", type=int, default=2)
     parser.add_argument("--pairing", help="UK, KU, UU or KK; several with commas")
     parser.add_argument("--build", default="build")
+    parser.add_argument("--table", metavar="FILE", help="write docs/applications.md: all pairings of the cases in it")
+    parser.add_argument("--long", action="store_true")
     parser.add_argument("--soak", action="store_true")
     parser.add_argument("--keep", action="store_true", help="leave the files of failed cases")
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--repeat", type=int, default=1)
     options = parser.parse_args()
 
+    if options.table:
+        options.long, options.pairing = True, "KK,UK,KU,UU"
     chosen = list(selection(options)) * options.repeat
+    if options.table:
+        chosen = [job for job in chosen if job[1].table and framework.BYTES.get(job[3], 0) < (64 << 20)]
+    measured = {}
     if options.list:
         print("\n".join(name for name, *_ in chosen))
         return 0
@@ -68,6 +83,7 @@ def main():
         return 1
 
     work = tempfile.mkdtemp(prefix="tcpshim-apps-")
+    os.chmod(work, 0o711)
     data = framework.Data(framework.data_directory())
     for size in sorted({size for *_, size in chosen if size in framework.BYTES}):
         data.path(size)
@@ -77,7 +93,8 @@ def main():
     def one_case(index, job):
         name, one, pairing, size = job
         verdict, seconds, text = framework.execute(
-            one, pairing, size, os.path.join(work, str(index)), data, library, options.keep)
+            one, pairing, size, os.path.join(work, str(index)), data, library, options.keep,
+            lambda run: measured.update({name: (run.seconds, run.note)}))
         with lock:
             counts[verdict] += 1
             print(f"{verdict:4} {name:40} {seconds:6.2f} s{'  ' + text if text else ''}", flush=True)
@@ -103,6 +120,8 @@ def main():
             shutil.rmtree(work, ignore_errors=True)
         else:
             print(f"kept: {work}")
+    if options.table:
+        table.write(options.table, chosen, measured)
     print(f"apps: {counts['ok']} passed, {counts['FAIL']} failed, {counts['skip']} skipped")
     return 1 if counts["FAIL"] or not sum(counts.values()) else 0
 
