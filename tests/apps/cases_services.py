@@ -7,7 +7,6 @@ import signal
 import time
 
 from cases_store import start_redis
-from cases_stream import start_sshd
 from framework import PROGRAMS, PYTHON, SMALL, Skipped, case, wait_for
 
 POSTGRES = "/usr/lib/postgresql/15/bin"
@@ -156,16 +155,6 @@ path = {run.data.directory}
     run.client(["rsync", "-q", "--port=8730", f"{run.server_addr}::data/{run.size}", run.path("got")])
     run.client(["cmp", run.path("got"), run.file()], user=False, role="cmp")
     server.stop(codes=(0, 20, -15))
-
-
-@case("rsync-ssh", pairings=("UK",), sizes=("1M",), soak=("100M",), needs=("rsync", "ssh", "sshd"), table=("sshd", "rsync over ssh"))
-def rsync_ssh(run):
-    """rsync starts ssh, which has the socket; pipes between them."""
-    server, argv = start_sshd(run)
-    run.client(["rsync", "-q", "-e", " ".join(argv[:-1]), run.file(), argv[-1] + ":" + run.path("there")])
-    run.client(["rsync", "-q", "-e", " ".join(argv[:-1]), argv[-1] + ":" + run.path("there"), run.path("back")])
-    run.client(["cmp", run.path("back"), run.file()], user=False, role="cmp")
-    server.stop(codes=(0, 255, -15))
 
 
 def start_vsftpd(run):
