@@ -138,6 +138,8 @@ struct stack_tuning {
     uint32_t sndbuf, sndbuf_max;            /* tcp_wmem */
     uint32_t rcvbuf, rcvbuf_max;            /* tcp_rmem */
 };
+/* As Linux's tcp_ecn. */
+enum stack_ecn { STACK_ECN_OFF = 0, STACK_ECN_ASK = 1, STACK_ECN_ACCEPT = 2 };
 
 struct stack_config {
     uint8_t seed[16];
@@ -147,6 +149,7 @@ struct stack_config {
     uint16_t port_min, port_max; /* ephemeral range, inclusive */
     uint8_t cc;                  /* default congestion control, enum tcp_cc_id */
     struct stack_tuning tuning;
+    uint8_t ecn;                 /* enum stack_ecn */
 };
 
 /*
@@ -177,6 +180,7 @@ struct stack_config {
     X(SEGS_OUT, "segments-out", "TCP segments sent")                                               \
     X(RSTS_OUT, "resets-out", "RSTs sent")                                                         \
     X(RETRANS, "retransmitted", "segments sent again")                                             \
+    X(ECN_REDUCED, "ecn-reduced", "windows reduced for an echoed congestion mark (RFC 3168)")      \
     X(LOSS_PROBES, "loss-probes", "segments sent again to probe a tail (RFC 8985 7)")              \
     X(RTOS, "rto", "retransmission time-outs")                                                     \
     X(CHALLENGE, "challenge-acks", "challenge ACKs sent (RFC 5961)")                               \

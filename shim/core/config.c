@@ -175,6 +175,19 @@ static const char *parse_io_uring(struct config *c, const char *value)
     return c->io_uring || strcmp(value, "deny") == 0 ? NULL : "allow or deny";
 }
 
+static const char *parse_ecn(struct config *c, const char *value)
+{
+    if (strcmp(value, "ask") == 0)
+        c->ecn = STACK_ECN_ASK;
+    else if (strcmp(value, "accept") == 0)
+        c->ecn = STACK_ECN_ACCEPT;
+    else if (strcmp(value, "off") == 0)
+        c->ecn = STACK_ECN_OFF;
+    else
+        return "ask, accept or off";
+    return NULL;
+}
+
 static const char *parse_cc(struct config *c, const char *value)
 {
     static const char *const names[] = {
@@ -297,6 +310,7 @@ void config_read(char **environ_)
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     config = (struct config){.mem = MEM_DEFAULT,
+                             .ecn = ECN_AS_KERNEL,
                              .start = (nsec_t)now.tv_sec * NSEC_PER_SEC + (nsec_t)now.tv_nsec};
     for (char **e = environ_; e && *e; e++)
         if (memcmp(*e, "T", 1) == 0 && strncmp(*e, prefix, sizeof(prefix) - 1) == 0)

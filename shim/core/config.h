@@ -31,7 +31,9 @@
       "the first that matches decides")                                                            \
     X(LOOPBACK, loopback, "loopback", NULL, "user",                                                \
       "connections to this host itself run inside the stack, too, where both ends share it")       \
-    X(CC, cc, "cc", "NAME", NULL, "congestion control: cubic (default) or reno")                   \
+    X(CC, cc, "cc", "NAME", NULL, "congestion control: cubic (default), reno, bbr or dctcp")                   \
+    X(ECN, ecn, "ecn", "WORD", NULL,                                                               \
+      "congestion marks (RFC 3168): ask, accept or off; as the kernel's tcp_ecn if not given")     \
     X(MEM, mem, "mem", "SIZE", NULL, "memory of the stack, as 64M; 512M if not given")             \
     X(SPIN, spin, "spin", "USEC", NULL, "look this long before sleeping for a frame")              \
     X(FALLBACK, fallback, "fallback", NULL, "kernel",                                              \
@@ -45,6 +47,7 @@
 
 /* TCPSHIM_EXEC: into which images the shim goes along where the program cleaned the environment. */
 enum exec_mode { EXEC_KEEP, EXEC_ALL, EXEC_PLAIN };
+#define ECN_AS_KERNEL 0xff
 
 struct config {
     bool off;               /* TCPSHIM_OFF=1: everything passes through */
@@ -62,6 +65,7 @@ struct config {
     bool io_uring;          /* TCPSHIM_IO_URING=allow */
     uint8_t exec;           /* TCPSHIM_EXEC, enum exec_mode */
     uint8_t cc;             /* TCPSHIM_CC */
+    uint8_t ecn;            /* TCPSHIM_ECN, enum stack_ecn; ECN_AS_KERNEL: not given */
     uint32_t spin_usec;     /* TCPSHIM_SPIN */
     char error[200];        /* a variable is malformed: names it and the cure; empty: none */
     char warning[160];      /* an unknown TCPSHIM_* variable; said once, TCP works; empty: none */

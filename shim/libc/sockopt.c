@@ -130,6 +130,8 @@ static int sock_setsockopt(struct call *c, int level, int name, const void *val,
         return tell_engine(c, o, val, len);
     }
     const int r = raw_setsockopt(c->fd, level, name, val, len);
+    if (r == -ENOENT && o != NULL && (o->flags & OPTION_OURS) != 0)
+        return tell_engine(c, o, val, len); /* the engine has it, whatever modules the kernel has */
     return r < 0 || o == NULL ? r : tell_engine(c, o, val, len);
 }
 

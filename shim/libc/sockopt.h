@@ -16,6 +16,8 @@ enum option_field { FIELD_NONE, FIELD_BOOL, FIELD_U8, FIELD_U16, FIELD_U32, FIEL
 #define OPTION_ZERO_DEFAULT 0x4u
 /* Would make the kernel socket do what the engine does not: refused with ENOPROTOOPT. */
 #define OPTION_REFUSED 0x8u
+/* The engine knows values that the kernel may lack (ENOENT). */
+#define OPTION_OURS 0x10u
 
 struct option {
     int level, name;

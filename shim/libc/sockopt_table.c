@@ -289,6 +289,23 @@ static int64_t get_congestion(struct call *c, void *val, socklen_t *len)
     return option_give(val, len, name, sizeof(name));
 }
 
+/* 4 bytes or 8, bytes a second; all ones: no limit (Linux: sk_setsockopt()). */
+static int set_max_pacing(struct call *c, const void *val, socklen_t len)
+{
+    struct tcp_opts *opts = option_opts(c);
+    if (opts == NULL)
+        return -ENOBUFS;
+    uint64_t rate = 0;
+    if (len >= sizeof(rate))
+        memcpy(&rate, val, sizeof(rate));
+    else
+        rate = *(const uint32_t *)val == UINT32_MAX ? UINT64_MAX : *(const uint32_t *)val;
+    opts->max_pacing =
+        rate == UINT64_MAX ? 0 : (uint32_t)min_u64(max_u64(rate >> CC_RATE_SHIFT, 1), UINT32_MAX);
+    option_changed(c);
+    return 0;
+}
+
 /* 0 stands for the system's default: no limit. */
 static int set_notsent_lowat(struct call *c, const void *val, socklen_t len)
 {
@@ -354,7 +371,7 @@ const struct option options[] = {
     {IPPROTO_TCP, TCP_DEFER_ACCEPT,  FIELD_U32,  OPTION_READBACK, AT(defer_accept), NULL, NULL},
     {IPPROTO_TCP, TCP_WINDOW_CLAMP,  FIELD_U32,  OPTION_READBACK, AT(window_clamp), NULL, NULL},
     {IPPROTO_TCP, TCP_USER_TIMEOUT,  FIELD_U32,  0, AT(user_timeout), NULL, NULL},
-    {IPPROTO_TCP, TCP_CONGESTION,    FIELD_NONE, 0, 0, set_congestion, get_congestion},
+    {IPPROTO_TCP, TCP_CONGESTION,    FIELD_NONE, OPTION_OURS, 0, set_congestion, get_congestion},
     {IPPROTO_TCP, TCP_NOTSENT_LOWAT, FIELD_NONE, 0, 0, set_notsent_lowat, get_notsent_lowat},
     {IPPROTO_TCP, TCP_MD5SIG,        FIELD_NONE, OPTION_REFUSED, 0, NULL, NULL},
     {IPPROTO_TCP, TCP_MD5SIG_EXT,    FIELD_NONE, OPTION_REFUSED, 0, NULL, NULL},
@@ -380,6 +397,7 @@ const struct option options[] = {
     {SOL_SOCKET, SO_RCVLOWAT,        FIELD_U32,  0, AT(rcvlowat), set_rcvlowat, NULL},
     {SOL_SOCKET, SO_PRIORITY,        FIELD_U8,   0, AT(priority), NULL, NULL},
     {SOL_SOCKET, SO_ACCEPTCONN,      FIELD_NONE, 0, 0, NULL, get_acceptconn},
+    {SOL_SOCKET, SO_MAX_PACING_RATE, FIELD_NONE, 0, 0, set_max_pacing, NULL},
     {SOL_SOCKET, SO_PEEK_OFF,        FIELD_NONE, 0, 0, set_peek_off, get_peek_off},
     {SOL_SOCKET, SO_BINDTODEVICE,    FIELD_NONE, 0, 0, set_device, NULL},
     {SOL_SOCKET, SO_BINDTOIFINDEX,   FIELD_NONE, 0, 0, set_ifindex, NULL},

@@ -23,7 +23,8 @@ static void fill(const struct tcp_view *v, struct tcp_info *i)
     i->tcpi_probes = v->probes;
     i->tcpi_backoff = v->backoff;
     i->tcpi_options = (uint8_t)((v->ts ? TCPI_OPT_TIMESTAMPS : 0) | (v->sack ? TCPI_OPT_SACK : 0) |
-                                (v->wscale ? TCPI_OPT_WSCALE : 0) | (v->ecn ? TCPI_OPT_ECN : 0));
+                                (v->wscale ? TCPI_OPT_WSCALE : 0) | (v->ecn ? TCPI_OPT_ECN : 0) |
+                                (v->ecn_seen ? TCPI_OPT_ECN_SEEN : 0));
     i->tcpi_snd_wscale = v->snd_wscale & 0xf;
     i->tcpi_rcv_wscale = v->rcv_wscale & 0xf;
     i->tcpi_rto = usec(v->rto);
@@ -48,8 +49,8 @@ static void fill(const struct tcp_view *v, struct tcp_info *i)
     i->tcpi_rcv_rtt = usec(v->rcv_rtt);
     i->tcpi_rcv_space = v->rcv_space;
     i->tcpi_total_retrans = v->total_retrans;
-    i->tcpi_pacing_rate = ~0ull;
-    i->tcpi_max_pacing_rate = ~0ull;
+    i->tcpi_pacing_rate = v->pacing_rate;
+    i->tcpi_max_pacing_rate = v->max_pacing_rate;
     i->tcpi_bytes_acked = v->bytes_acked;
     i->tcpi_bytes_received = v->bytes_received;
     i->tcpi_segs_out = v->segs_out;

@@ -94,12 +94,31 @@ static void drop_arena(void *base, int file)
         raw_close(file);
 }
 
+/* As net.ipv4.tcp_ecn says, where TCPSHIM_ECN does not: 0 off, 1 ask, 2 accept (Linux's default).
+ */
+static uint8_t ecn_mode(void)
+{
+    char text[4] = "2";
+    if (config.ecn != ECN_AS_KERNEL)
+        return config.ecn;
+    const int fd = raw_open("/proc/sys/net/ipv4/tcp_ecn", O_RDONLY | O_CLOEXEC, 0);
+    if (fd >= 0) {
+        (void)!raw_read(fd, text, sizeof(text) - 1);
+        raw_close(fd);
+    }
+    /* 3: asks for accurate ECN (RFC 9768), which falls back to what we speak */
+    return text[0] == '0'                     ? STACK_ECN_OFF
+           : text[0] == '1' || text[0] == '3' ? STACK_ECN_ASK
+                                              : STACK_ECN_ACCEPT;
+}
+
 /* An arena with a stack in it. */
 static int make_stack(void **base, int *file, struct stack **st)
 {
     struct stack_config sc = {.own_address = config.own_address,
                               .loopback = config.loopback_user || config.own_address,
-                              .cc = config.cc};
+                              .cc = config.cc,
+                              .ecn = ecn_mode()};
     int err = arena_map(config.mem, base, file);
     if (err < 0) {
         snprintf(start_text, sizeof(start_text),

@@ -14,6 +14,12 @@ static void take_window(struct tcp_conn *c, const struct tcp_segment *s)
     c->snd_wl2 = s->ack;
 }
 
+/* Of an ACK, beside what the sent map says. */
+struct ack_context {
+    uint32_t prior_in_flight, lost;
+    bool round_start;
+};
+
 /* RTT from the record, or from the echoed timestamp when only retransmitted data was acknowledged
  * (RFC 7323 4). */
 static void sample_rtt(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s,
@@ -30,23 +36,38 @@ static void sample_rtt(struct stack_cx *cx, struct tcp_conn *c, const struct tcp
         rtt_sample(&c->rtt, a->rtt);
 }
 
-static void grow_cwnd(struct stack_cx *cx, struct tcp_conn *c, const struct sent_ack *a,
-                      uint32_t prior_in_flight, bool round_start)
+/* What the congestion control learns from this ACK. */
+static void grow_cwnd(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s,
+                      const struct sent_ack *a, const struct ack_context *k)
 {
-    if (c->ca_state == TCP_CA_RECOVERY || !a->acked)
+    const struct cc_ops *ops = cc_ops(c->cc.id);
+    const bool reducing = c->ca_state == TCP_CA_RECOVERY || c->ca_state == TCP_CA_CWR;
+    const bool grows = ops->on_ack && !reducing && a->acked;
+    if (!grows && !ops->observe)
         return;
     const bool limited =
         c->cwnd_limited || (cc_in_slow_start(&c->cc) && c->cc.cwnd < 2 * c->max_in_flight);
     const struct cc_ack ack = {.now = cx->now,
                                .acked = a->delivered,
-                               .in_flight = prior_in_flight,
+                               .in_flight = k->prior_in_flight,
                                .rtt_valid = a->rtt_valid,
                                .rtt = a->rtt,
                                .srtt = c->rtt.srtt,
                                .cwnd_limited = limited,
-                               .round_start = round_start};
+                               .round_start = k->round_start,
+                               .ece = c->ecn_ok && s->flags & TCP_ECE,
+                               .ca_state = c->ca_state,
+                               .pipe = tcp_in_flight(c),
+                               .lost = k->lost,
+                               .delivered = c->sent.delivered,
+                               .rate_prior = a->rate_prior,
+                               .rate_interval = a->rate_interval,
+                               .rate_app_limited = a->rate_app_limited};
     const uint32_t before = c->cc.cwnd;
-    cc_ops(c->cc.id)->on_ack(&c->cc, &ack);
+    if (ops->observe)
+        ops->observe(&c->cc, &ack);
+    if (grows)
+        ops->on_ack(&c->cc, &ack);
     if (c->cc.cwnd != before) {
         TRACE(cx, CC, &c->flow, CWND, c->cc.cwnd, c->cc.ssthresh, c->rtt.srtt, c->rtt.rto);
         tcp_sndbuf_grow(cx, c);
@@ -118,8 +139,9 @@ bool tcp_process_ack(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_s
         advance_una(cx, c, s->ack);
     if (forward || a.newly_sacked)
         sample_rtt(cx, c, s, &a);
-    tcp_recovery_on_ack(cx, c, s, &a, prior_in_flight, duplicate);
-    grow_cwnd(cx, c, &a, prior_in_flight, round_start);
+    const uint32_t lost = tcp_recovery_on_ack(cx, c, s, &a, prior_in_flight, duplicate);
+    const struct ack_context k = {prior_in_flight, lost, round_start};
+    grow_cwnd(cx, c, s, &a, &k);
     if (round_start) {
         rtt_round(&c->rtt);
         c->round_end = c->snd_nxt;

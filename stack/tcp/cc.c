@@ -9,6 +9,8 @@ const struct cc_ops *cc_ops(uint8_t id)
     static const struct cc_ops *const table[TCP_CC_COUNT] = {
         [TCP_CC_CUBIC] = &cc_cubic,
         [TCP_CC_RENO] = &cc_reno,
+        [TCP_CC_DCTCP] = &cc_dctcp,
+        [TCP_CC_BBR] = &cc_bbr,
     };
     return id < TCP_CC_COUNT ? table[id] : table[TCP_CC_CUBIC];
 }
@@ -37,7 +39,7 @@ void cc_init(struct tcp_cc *cc, uint8_t id, uint32_t mss, nsec_t now)
 {
     memset(cc, 0, sizeof(*cc));
     cc->id = id < TCP_CC_COUNT ? id : TCP_CC_CUBIC;
-    cc->mss = max_u32(mss, 1);
+    cc->mss = (uint16_t)max_u32(mss, 1);
     cc->cwnd = cc_initial_window(cc->mss);
     cc->ssthresh = CC_SSTHRESH_INFINITE;
     cc_ops(cc->id)->init(cc, now);
@@ -47,7 +49,7 @@ void cc_switch(struct tcp_cc *cc, uint8_t id, nsec_t now)
 {
     cc->id = id < TCP_CC_COUNT ? id : TCP_CC_CUBIC;
     cc->acked_rest = 0;
-    memset(&cc->cubic, 0, sizeof(cc->cubic));
+    memset(&cc->cubic, 0, sizeof(*cc) - offsetof(struct tcp_cc, cubic));
     cc_ops(cc->id)->init(cc, now);
 }
 
@@ -56,7 +58,7 @@ void cc_set_mss(struct tcp_cc *cc, uint32_t mss)
     mss = max_u32(mss, 1);
     if (mss == cc->mss)
         return;
-    cc->mss = mss;
+    cc->mss = (uint16_t)mss;
     cc->cwnd = max_u32(cc->cwnd, mss);
 }
 
@@ -70,9 +72,11 @@ void cc_undo(struct tcp_cc *cc)
 {
     if (cc->prior_cwnd == 0)
         return;
-    cc->cwnd = max_u32(cc->cwnd, cc->prior_cwnd);
-    cc->ssthresh = max_u32(cc->ssthresh, cc->prior_ssthresh);
-    cc->prior_cwnd = 0;
+    if (!cc_ops(cc->id)->owns_cwnd) {
+        cc->cwnd = max_u32(cc->cwnd, cc->prior_cwnd);
+        cc->ssthresh = max_u32(cc->ssthresh, cc->prior_ssthresh);
+        cc->prior_cwnd = 0;
+    }
     if (cc_ops(cc->id)->on_undo != NULL)
         cc_ops(cc->id)->on_undo(cc);
 }
@@ -85,9 +89,9 @@ uint32_t cc_slow_start(struct tcp_cc *cc, uint32_t acked)
     return acked - used;
 }
 
-void cc_decay_idle(struct tcp_cc *cc, nsec_t idle)
+void cc_decay_idle(struct tcp_cc *cc, nsec_t idle, nsec_t srtt)
 {
-    const nsec_t rto = cc->srtt + RTO_MIN;
+    const nsec_t rto = srtt + RTO_MIN;
     const uint32_t restart = min_u32(cc_initial_window(cc->mss), cc->cwnd);
     const uint32_t before = cc->cwnd;
     for (; idle > rto && cc->cwnd > restart; idle -= rto)

@@ -161,7 +161,6 @@ static void hystart_sample(struct tcp_cc *cc, nsec_t rtt)
 
 static void cubic_on_ack(struct tcp_cc *cc, const struct cc_ack *ack)
 {
-    cc->srtt = ack->srtt;
     /* Only the first slow start searches blindly (RFC 9406 4.3); later ones know ssthresh. */
     if (cc->ssthresh == CC_SSTHRESH_INFINITE) {
         if (ack->round_start)
@@ -215,9 +214,9 @@ static void cubic_on_timeout(struct tcp_cc *cc, nsec_t now)
     cc->acked_rest = 0;
 }
 
-static void cubic_on_idle(struct tcp_cc *cc, nsec_t now, nsec_t idle)
+static void cubic_on_idle(struct tcp_cc *cc, nsec_t now, nsec_t idle, nsec_t srtt)
 {
-    cc_decay_idle(cc, idle);
+    cc_decay_idle(cc, idle, srtt);
     /* Time without traffic does not move along the curve (RFC 9438 4.2, 5.8). */
     if (cc->cubic.epoch != 0)
         cc->cubic.epoch = min_u64(cc->cubic.epoch + idle, now);

@@ -7,9 +7,8 @@ static void reno_init(struct tcp_cc *cc, nsec_t now)
     cc->acked_rest = 0;
 }
 
-static void reno_on_ack(struct tcp_cc *cc, const struct cc_ack *ack)
+void cc_reno_on_ack(struct tcp_cc *cc, const struct cc_ack *ack)
 {
-    cc->srtt = ack->srtt;
     if (!ack->cwnd_limited)
         return;
     uint32_t acked = ack->acked;
@@ -33,23 +32,23 @@ static uint32_t reno_on_loss(struct tcp_cc *cc, uint32_t in_flight, nsec_t now)
     return cc->ssthresh;
 }
 
-static void reno_on_timeout(struct tcp_cc *cc, nsec_t now)
+void cc_reno_on_timeout(struct tcp_cc *cc, nsec_t now)
 {
     (void)now;
     cc->acked_rest = 0;
 }
 
-static void reno_on_idle(struct tcp_cc *cc, nsec_t now, nsec_t idle)
+void cc_reno_on_idle(struct tcp_cc *cc, nsec_t now, nsec_t idle, nsec_t srtt)
 {
     (void)now;
-    cc_decay_idle(cc, idle);
+    cc_decay_idle(cc, idle, srtt);
 }
 
 const struct cc_ops cc_reno = {
     .name = "reno",
     .init = reno_init,
-    .on_ack = reno_on_ack,
+    .on_ack = cc_reno_on_ack,
     .on_loss = reno_on_loss,
-    .on_timeout = reno_on_timeout,
-    .on_idle = reno_on_idle,
+    .on_timeout = cc_reno_on_timeout,
+    .on_idle = cc_reno_on_idle,
 };

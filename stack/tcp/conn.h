@@ -41,7 +41,13 @@
 #define TCP_CHALLENGE_INTERVAL (500 * NSEC_PER_MSEC)
 
 /* Loss recovery, numbered as Linux's TCP_CA_*. */
-enum tcp_ca_state { TCP_CA_OPEN = 0, TCP_CA_DISORDER = 1, TCP_CA_RECOVERY = 3, TCP_CA_LOSS = 4 };
+enum tcp_ca_state {
+    TCP_CA_OPEN = 0,
+    TCP_CA_DISORDER = 1,
+    TCP_CA_CWR = 2, /* the window is being reduced for a congestion mark */
+    TCP_CA_RECOVERY = 3,
+    TCP_CA_LOSS = 4,
+};
 
 /* Where the urgent byte stands (non-inline: it is kept out of the stream). */
 enum tcp_urgent { URG_NONE, URG_NOT_YET, URG_VALID, URG_READ };
@@ -54,8 +60,8 @@ struct tcp_conn {
     struct tcp_listener *listener;
     struct list pending_link; /* output_pending */
     struct list holder_link;  /* the accept queue of `listener`, or the stack's orphans */
-    int err;                  /* pending error, positive errno (SO_ERROR) */
-    int soft_err;             /* reported when a time-out ends the connection */
+    int16_t err;              /* pending error, positive errno (SO_ERROR) */
+    int16_t soft_err;         /* reported when a time-out ends the connection */
 
     uint8_t state;          /* enum tcp_state; changed by tcp_set_state() alone */
     bool app_held : 1;      /* the program has a descriptor for it */
@@ -86,6 +92,16 @@ struct tcp_conn {
     bool undo_armed : 1;   /* the last reduction of cwnd may yet turn out to be for nothing */
     bool frto : 1;         /* a time-out began this loss episode: RFC 5682 */
     bool undo_stamped : 1; /* undo_stamp is valid */
+    /* explicit congestion notification (RFC 3168): ecn.c */
+    bool ecn_ok : 1;   /* negotiated; in SYN_SENT: asked for */
+    bool ece_due : 1;  /* a mark arrived: our ACKs echo it */
+    bool cwr_due : 1;  /* our window was reduced: the next new segment says so */
+    bool ecn_seen : 1; /* for TCP_INFO: the peer's segments are ECN-capable */
+
+    /* acknowledging */
+    uint8_t ack_why;   /* enum tcp_reason of the ACK that is due */
+    uint8_t quickacks; /* ACKs that go at once (Linux: icsk_ack.quick) */
+    uint8_t pingpong;  /* interactive: replies carry the ACKs */
 
     struct ip_path path;
     struct tcp_opts opts;
@@ -97,8 +113,9 @@ struct tcp_conn {
     tcp_seq snd_sml;  /* end of the last segment sent that was smaller than the MSS (Minshall) */
     tcp_seq push_seq; /* end of the last write: the segment that reaches it carries PSH */
     uint32_t snd_wnd, snd_wnd_max;
-    uint16_t mss;      /* payload of a full segment, options deducted */
-    uint16_t peer_mss; /* from its SYN */
+    uint32_t ts_offset; /* of our timestamp clock (RFC 7323 5.4) */
+    uint16_t mss;       /* payload of a full segment, options deducted */
+    uint16_t peer_mss;  /* from its SYN */
     uint16_t advmss;
     uint8_t snd_wscale, rcv_wscale;
     struct sendbuf sendbuf;
@@ -121,15 +138,11 @@ struct tcp_conn {
     tcp_seq drs_seq;
     uint32_t drs_space;
 
-    /* acknowledging */
-    nsec_t ato;
-    uint8_t ack_why;   /* enum tcp_reason of the ACK that is due */
-    uint8_t quickacks; /* ACKs that go at once (Linux: icsk_ack.quick) */
-    uint8_t pingpong;  /* interactive: replies carry the ACKs */
+    nsec_t ato; /* delay of the next delayed ACK */
     struct tcp_sack_block dsack;
 
     /* timestamps (RFC 7323) */
-    uint32_t ts_recent, ts_offset;
+    uint32_t ts_recent;
     uint32_t undo_stamp; /* TSval of the first retransmission since undo was armed */
     nsec_t ts_recent_at;
 
@@ -148,6 +161,7 @@ struct tcp_conn {
     tcp_seq round_end;    /* the round trip is over when this is acknowledged */
     uint32_t reno_sacked; /* bytes that duplicate ACKs say have arrived (no SACK) */
     uint32_t max_in_flight;
+    nsec_t pace_next;     /* pacing: nothing more leaves before */
     nsec_t retrans_start; /* when what is being retried was first sent; 0: no time-out yet */
 
     /* RACK-TLP (RFC 8985 5): rack.c */
@@ -189,7 +203,7 @@ struct tcp_half_open {
     uint16_t peer_mss;
     uint16_t window; /* of the SYN, unscaled */
     uint8_t snd_wscale, rcv_wscale;
-    bool wscale_ok, ts_ok, sack_ok;
+    bool wscale_ok, ts_ok, sack_ok, ecn_ok;
     bool acked; /* third ACK seen, but the accept queue was full or data is awaited */
     uint8_t retransmits;
     uint8_t tos;
@@ -354,9 +368,31 @@ void tcp_probe_again(struct stack_cx *cx, struct tcp_conn *c);
 /* An acceptable ACK in a synchronized state: RFC 9293 3.10.7.4 fifth. False: drop the segment. */
 bool tcp_process_ack(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s);
 
+/* ---- ecn.c ---- */
+/* Whether a SYN of ours asks for ECN. */
+bool tcp_ecn_asks(const struct stack *st, const struct tcp_opts *o);
+/* Whether a SYN that arrived in a packet with this TOS byte asks for it and gets it. */
+bool tcp_ecn_accepts(const struct stack *st, const struct tcp_opts *o, const struct tcp_segment *s,
+                     uint8_t tos);
+/* ECE and CWR for a segment that is about to go, and the ECN field of its packet. */
+uint8_t tcp_ecn_flags(struct tcp_conn *c, const struct tcp_emit *e, uint8_t *tos);
+/* Text of an ECN connection arrived. */
+void tcp_ecn_receive(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s,
+                     uint8_t tos);
+
+/* ---- pacing.c ---- */
+/* Bytes a second; 0: not paced. */
+uint64_t tcp_pacing_rate(const struct tcp_conn *c);
+/* How much of `most` bytes one frame is to hold. */
+uint32_t tcp_pacing_frame(const struct tcp_conn *c, uint32_t most);
+/* Whether it is too early to send; arms the timer then. */
+bool tcp_pacing_holds(struct stack_cx *cx, struct tcp_conn *c);
+void tcp_pacing_sent(struct stack_cx *cx, struct tcp_conn *c, uint32_t len);
+
 /* ---- recovery.c ---- */
-void tcp_recovery_on_ack(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s,
-                         const struct sent_ack *a, uint32_t prior_in_flight, bool duplicate);
+/* Returns the bytes that this ACK showed to be lost. */
+uint32_t tcp_recovery_on_ack(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s,
+                             const struct sent_ack *a, uint32_t prior_in_flight, bool duplicate);
 void tcp_recovery_on_timeout(struct stack_cx *cx, struct tcp_conn *c);
 void tcp_recovery_on_reorder_timeout(struct stack_cx *cx, struct tcp_conn *c);
 /* len bytes go out; again: not for the first time. */

@@ -101,6 +101,8 @@ int64_t tcp_emit(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_emit 
     };
     if (e->flags & TCP_ACK)
         s.ack = c->rcv_nxt;
+    uint8_t tos = c->opts.tos;
+    s.flags |= tcp_ecn_flags(c, e, &tos);
     const bool syn = e->flags & TCP_SYN;
     s.wnd = window_field(cx, c, syn);
     if (syn)
@@ -139,7 +141,7 @@ int64_t tcp_emit(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_emit 
     const struct ip_out how = {.path = &c->path,
                                .src = &c->flow.tuple.local,
                                .dst = &c->flow.tuple.remote,
-                               .tos = c->opts.tos,
+                               .tos = tos,
                                .ttl = c->opts.ttl,
                                .df = !c->opts.pmtu_dont};
     const int r = ip_send(cx, &how, &f);

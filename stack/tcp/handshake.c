@@ -75,6 +75,9 @@ int tcp_connect(struct stack_cx *cx, struct tcp_conn *c, const struct endpoint *
     c->rcv_limit = wnd;
     c->created = cx->now;
     cc_init(&c->cc, c->opts.cc, TCP_MSS_DEFAULT, cx->now);
+    c->ecn_ok = tcp_ecn_asks(cx->st, &c->opts);
+    c->ece_due = c->cwr_due = false;
+    c->pace_next = 0;
     tcp_set_state(cx, c, TCP_SYN_SENT, TCP_WHY_CALL_CONNECT);
     if (!sentmap_sent(&cx->st->tcp.records, &c->sent, c->iss, 1, TCP_SYN, cx->now)) {
         tcp_done(cx, c, 0, TCP_WHY_NO_MEMORY);
@@ -108,6 +111,8 @@ static void connected(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_
     struct sent_ack a;
     const struct tcp_options none = {0};
     take_syn(cx, c, s);
+    /* RFC 3168 6.1.1: CWR beside ECE is a host that only reflects our flags */
+    c->ecn_ok = c->ecn_ok && (s->flags & (TCP_ECE | TCP_CWR)) == TCP_ECE;
     sentmap_ack(&cx->st->tcp.records, &c->sent, c->snd_una, s->ack, c->snd_nxt, &none, cx->now, &a);
     c->snd_una = s->ack;
     c->syn_acked = true;
@@ -169,6 +174,7 @@ void tcp_syn_sent_arrives(struct stack_cx *cx, struct tcp_conn *c, const struct 
     }
     /* simultaneous open (RFC 9293 3.5 figure 8) */
     take_syn(cx, c, s);
+    c->ecn_ok = tcp_ecn_accepts(cx->st, &c->opts, s, p->tos);
     tcp_set_state(cx, c, TCP_SYN_RECEIVED, TCP_WHY_RX_SYN);
     const struct tcp_emit e = {
         .seq = c->iss, .flags = TCP_SYN | TCP_ACK, .why = TCP_WHY_SEND_SYN_ACK};

@@ -269,6 +269,8 @@ void tcp_segment_arrives(struct stack_cx *cx, struct tcp_conn *c, const struct t
         return;
     if (unlikely(c->snd_shut) && refuses_text(cx, c, s))
         return;
+    if (unlikely(c->ecn_ok))
+        tcp_ecn_receive(cx, c, s, p->tos);
     if (s->len || s->flags & (TCP_FIN | TCP_URG))
         tcp_process_text(cx, c, s, p->gso_size);
 }

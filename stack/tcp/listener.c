@@ -176,7 +176,7 @@ struct syn_ack {
     const struct tcp_opts *opts;
     tcp_seq iss, irs;
     uint32_t wnd, ts_val, ts_recent;
-    bool wscale_ok, ts_ok, sack_ok;
+    bool wscale_ok, ts_ok, sack_ok, ecn_ok;
     uint8_t rcv_wscale;
     enum tcp_reason why;
 };
@@ -188,7 +188,7 @@ static void send_syn_ack(struct stack_cx *cx, const struct syn_ack *a)
         .dst_port = a->tuple->rport,
         .seq = a->iss,
         .ack = seq_add(a->irs, 1),
-        .flags = TCP_SYN | TCP_ACK,
+        .flags = (uint8_t)(TCP_SYN | TCP_ACK | (a->ecn_ok ? TCP_ECE : 0)),
         .wnd = (uint16_t)min_u32(a->wnd, 65535),
         .opt = {.has_mss = true,
                 .mss = tcp_local_mss(cx->st, a->path, a->opts, &a->tuple->remote),
@@ -218,6 +218,7 @@ static void half_open_syn_ack(struct stack_cx *cx, const struct tcp_half_open *h
         .wscale_ok = h->wscale_ok,
         .ts_ok = h->ts_ok,
         .sack_ok = h->sack_ok,
+        .ecn_ok = h->ecn_ok,
         .rcv_wscale = h->rcv_wscale,
         .why = why,
     };
@@ -288,6 +289,7 @@ static void syn_arrives(struct stack_cx *cx, struct tcp_listener *l, const struc
     h->ts_ok = s->opt.has_ts;
     h->ts_recent = s->opt.ts_val;
     h->sack_ok = s->opt.sack_permitted;
+    h->ecn_ok = tcp_ecn_accepts(st, &l->opts, s, p->tos);
     h->sent = h->created = cx->now;
     tcp_window_init(cx, &l->opts, &h->rcv_wnd, &h->rcv_wscale);
     flow_insert(&st->tcp.flows, &h->flow);
@@ -343,7 +345,7 @@ struct child {
     uint32_t number;
     tcp_seq iss, irs;
     uint16_t peer_mss;
-    bool wscale_ok, ts_ok, sack_ok;
+    bool wscale_ok, ts_ok, sack_ok, ecn_ok;
     uint8_t snd_wscale, rcv_wscale;
     uint32_t rcv_wnd, ts_recent;
     nsec_t rtt; /* 0: not known */
@@ -381,6 +383,7 @@ static struct tcp_conn *make_child(struct stack_cx *cx, struct tcp_listener *l,
     c->ts_recent = k->ts_recent;
     c->ts_recent_at = cx->now;
     c->sack_ok = k->sack_ok;
+    c->ecn_ok = k->ecn_ok;
     c->snd_wnd = c->snd_wnd_max = (uint32_t)s->wnd << c->snd_wscale;
     c->snd_wl1 = s->seq;
     c->snd_wl2 = s->ack;
@@ -476,6 +479,7 @@ static void third_ack(struct stack_cx *cx, struct tcp_half_open *h, const struct
                             .wscale_ok = h->wscale_ok,
                             .ts_ok = h->ts_ok,
                             .sack_ok = h->sack_ok,
+                            .ecn_ok = h->ecn_ok,
                             .snd_wscale = h->snd_wscale,
                             .rcv_wscale = h->rcv_wscale,
                             .rcv_wnd = h->rcv_wnd,

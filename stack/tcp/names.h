@@ -36,6 +36,7 @@ enum tcp_state {
     X(FIN_WAIT_2, "fin-wait-2", "ends an orphan whose peer never closes")                          \
     X(REORDER, "reorder", "what is still missing now was lost, not reordered (RFC 8985 6.2)")      \
     X(LOSS_PROBE, "loss-probe", "asks for the ACK of a tail that may be lost (RFC 8985 7)")        \
+    X(PACE, "pace", "sends what pacing held back")                                                 \
     X(SYN_ACK, "syn-ack", "sends the SYN-ACK of a half-open connection again")                     \
     X(TIME_WAIT, "time-wait", "ends TIME_WAIT after 2 MSL")
 
@@ -94,6 +95,7 @@ enum tcp_timer {
     X(SEND_ACK_NOW, "ACK of two segments or more")                                                 \
     X(SEND_ACK_QUICK, "quick ACK")                                                                 \
     X(SEND_ACK_DELAYED, "delayed ACK")                                                             \
+    X(SEND_ACK_ECN, "ACK before the congestion mark changes")                                      \
     X(SEND_ACK_OOO, "duplicate ACK for a hole")                                                    \
     X(SEND_ACK_FIN, "ACK of FIN")                                                                  \
     X(SEND_ACK_HANDSHAKE, "third ACK of the handshake")                                            \
@@ -115,6 +117,7 @@ enum tcp_timer {
     X(DROP_NO_ACK, "no ACK flag")                                                                  \
     X(DROP_STATE, "makes no sense in this state")                                                  \
     X(RECOVERY_ENTER, "losses found: recovery begins")                                             \
+    X(RECOVERY_ECN, "the peer echoes congestion marks: cwnd is reduced")                           \
     X(RECOVERY_EXIT, "recovery ends")                                                              \
     X(RECOVERY_RTO, "time-out: everything in flight is taken for lost")                            \
     X(RECOVERY_UNDO, "nothing was lost: cwnd as before")                                           \

@@ -11,7 +11,9 @@ static uint32_t frame_payload_max(const struct tcp_conn *c)
 {
     const uint32_t most = FRAME_BYTES_MAX - FRAME_HEADROOM - TCP_HEADER_MAX;
     const uint32_t mss = max_u32(c->mss, 1);
-    return mss < most ? most - most % mss : mss;
+    if (unlikely(c->cwr_due)) /* CWR belongs on one segment, not on all that a device cuts */
+        return mss;
+    return tcp_pacing_frame(c, mss < most ? most - most % mss : mss);
 }
 
 /* How much may go in one frame now, or the reason why nothing goes. */
@@ -36,7 +38,7 @@ static enum tcp_reason small_segment_waits(const struct tcp_conn *c)
     return TCP_WHY_NONE;
 }
 
-static struct plan plan_new(struct tcp_conn *c)
+static struct plan plan_new(struct stack_cx *cx, struct tcp_conn *c)
 {
     const uint32_t unsent = tcp_unsent(c);
     const bool fin = c->fin_queued && !tcp_fin_sent(c);
@@ -50,6 +52,8 @@ static struct plan plan_new(struct tcp_conn *c)
     if (unsent == 0)
         return (struct plan){.fin = true, .why = TCP_WHY_SEND_FIN};
 
+    if (unlikely(c->pace_next > 0) && tcp_pacing_holds(cx, c))
+        return hold(TCP_WHY_HELD_PACING);
     const uint32_t pipe = tcp_in_flight(c);
     const uint32_t cwnd = c->cc.cwnd > pipe ? c->cc.cwnd - pipe : 0;
     uint32_t len = min_u32(unsent, wnd);
@@ -92,7 +96,7 @@ static bool restart_after_idle(struct stack_cx *cx, struct tcp_conn *c)
         return false;
     if (c->sent.total || !c->last_sent || cx->now - c->last_sent <= c->rtt.rto)
         return false;
-    cc_ops(c->cc.id)->on_idle(&c->cc, cx->now, cx->now - c->last_sent);
+    cc_ops(c->cc.id)->on_idle(&c->cc, cx->now, cx->now - c->last_sent, c->rtt.srtt);
     return true;
 }
 
@@ -135,6 +139,7 @@ static bool send_new(struct stack_cx *cx, struct tcp_conn *c, const struct plan 
     if (bytes % c->mss != 0)
         c->snd_sml = c->snd_nxt;
     tcp_recovery_on_send(cx, c, span, false);
+    tcp_pacing_sent(cx, c, bytes);
     note_flight(c);
     arm_after_send(cx, c);
     tcp_timer_stop(c, TCP_TIMER_PERSIST);
@@ -167,6 +172,7 @@ static void send_again(struct stack_cx *cx, struct tcp_conn *c, struct sent_reco
     c->bytes_retrans += e.len;
     tcp_emit(cx, c, &e);
     sentmap_retransmitted(&c->sent, r, cx->now);
+    tcp_pacing_sent(cx, c, e.len);
     if (!probe)
         tcp_recovery_on_send(cx, c, r->len, true);
     note_flight(c);
@@ -201,6 +207,8 @@ static void send_lost(struct stack_cx *cx, struct tcp_conn *c)
         /* RFC 5681 3.2 step 3, 6675 5 (4.3), 6582 3.2: the oldest goes at once, whatever cwnd is */
         const bool at_once = head && head->lost && head->transmissions == 1;
         if (pipe && c->cc.cwnd < pipe + c->mss && !at_once)
+            return;
+        if (unlikely(c->pace_next > 0) && tcp_pacing_holds(cx, c))
             return;
         const uint32_t room = max_u32(c->cc.cwnd > pipe ? c->cc.cwnd - pipe : 0, c->mss);
         const uint32_t most = min_u32(room - room % c->mss, frame_payload_max(c));
@@ -253,6 +261,15 @@ static void note_held(struct stack_cx *cx, struct tcp_conn *c, enum tcp_reason w
                       cx->now + rtt_backed_off(&c->rtt, c->persist_backoff));
 }
 
+/* The program sends less than the path would take: rates measured now are not the path's. */
+static void note_app_limited(struct tcp_conn *c, enum tcp_reason why)
+{
+    if (cc_ops(c->cc.id)->owns_cwnd &&
+        (why == TCP_WHY_NONE || why == TCP_WHY_HELD_NAGLE || why == TCP_WHY_HELD_CORK) &&
+        c->sent.lost == 0 && tcp_in_flight(c) < c->cc.cwnd)
+        sentmap_app_limited(&c->sent);
+}
+
 void tcp_output(struct stack_cx *cx, struct tcp_conn *c)
 {
     if (c->state == TCP_CLOSED || c->state == TCP_LISTEN || c->state == TCP_TIME_WAIT)
@@ -260,14 +277,15 @@ void tcp_output(struct stack_cx *cx, struct tcp_conn *c)
     if (c->sent.lost)
         send_lost(cx, c);
     if (c->syn_acked && c->sent.lost == 0) {
-        struct plan p = plan_new(c);
+        struct plan p = plan_new(cx, c);
         if (p.len && restart_after_idle(cx, c))
-            p = plan_new(c);
+            p = plan_new(cx, c);
         while (p.len || p.fin) {
             if (!send_new(cx, c, &p))
                 break;
-            p = plan_new(c);
+            p = plan_new(cx, c);
         }
+        note_app_limited(c, p.why);
         note_held(cx, c, p.len ? TCP_WHY_NONE : p.why);
     }
     if (c->ack_now)

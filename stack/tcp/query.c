@@ -187,6 +187,11 @@ void tcp_view(const struct stack_cx *cx, const struct tcp_conn *c, struct tcp_vi
         .rcvbuf = c->opts.rcvbuf,
         .reord_seen = c->reorder_count,
         .dsack_dups = c->dsack_count,
+        .ecn = c->ecn_ok,
+        .ecn_seen = c->ecn_seen,
+        .pacing_rate = tcp_pacing_rate(c) ? tcp_pacing_rate(c) : UINT64_MAX,
+        .max_pacing_rate =
+            c->opts.max_pacing ? (uint64_t)c->opts.max_pacing << CC_RATE_SHIFT : UINT64_MAX,
     };
 }
 

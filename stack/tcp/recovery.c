@@ -16,6 +16,12 @@ static bool in_recovery(const struct tcp_conn *c)
     return c->ca_state == TCP_CA_RECOVERY || c->ca_state == TCP_CA_LOSS;
 }
 
+/* cwnd is on its way down to ssthresh. */
+static bool reducing(const struct tcp_conn *c)
+{
+    return c->ca_state == TCP_CA_RECOVERY || c->ca_state == TCP_CA_CWR;
+}
+
 /* ---- how much to send: RFC 6937 ---- */
 
 /*
@@ -24,6 +30,8 @@ static bool in_recovery(const struct tcp_conn *c)
  */
 static void reduce_proportionally(struct tcp_conn *c, uint32_t delivered, bool progress)
 {
+    if (cc_ops(c->cc.id)->owns_cwnd)
+        return;
     c->prr_delivered += delivered;
     const uint32_t pipe = tcp_in_flight(c);
     const uint32_t ssthresh = c->cc.ssthresh;
@@ -44,7 +52,7 @@ static void reduce_proportionally(struct tcp_conn *c, uint32_t delivered, bool p
 
 void tcp_recovery_on_send(struct stack_cx *cx, struct tcp_conn *c, uint32_t len, bool again)
 {
-    if (c->ca_state == TCP_CA_RECOVERY)
+    if (reducing(c))
         c->prr_out += len;
     if (!again || !c->undo_armed)
         return;
@@ -65,22 +73,41 @@ static void arm_undo(struct tcp_conn *c)
     c->undo_retrans = 0;
 }
 
-static void enter_recovery(struct stack_cx *cx, struct tcp_conn *c, uint32_t prior_in_flight)
+static void begin_reduction(struct stack_cx *cx, struct tcp_conn *c, uint32_t prior_in_flight)
 {
-    c->ca_state = TCP_CA_RECOVERY;
-    c->high_seq = c->snd_nxt;
-    c->tlp_out = false;
-    arm_undo(c);
     c->prr_delivered = 0;
     c->prr_out = 0;
     c->prr_flight = c->cc.cwnd; /* Linux: cwnd, as ssthresh is a part of cwnd, not of the flight */
     c->cc.ssthresh = cc_ops(c->cc.id)->on_loss(&c->cc, prior_in_flight, cx->now);
+    c->cwr_due = c->ecn_ok;
+}
+
+/* RFC 3168 6.1.2: an echoed mark counts as a loss, once a round trip. */
+static void enter_cwr(struct stack_cx *cx, struct tcp_conn *c, uint32_t prior_in_flight)
+{
+    c->undo_armed = false;
+    begin_reduction(cx, c, prior_in_flight);
+    c->ca_state = TCP_CA_CWR;
+    c->high_seq = c->snd_nxt;
+    stack_count(cx->st, COUNT_ECN_REDUCED);
+    trace_recovery(cx, c, TCP_WHY_RECOVERY_ECN);
+}
+
+static void enter_recovery(struct stack_cx *cx, struct tcp_conn *c, uint32_t prior_in_flight)
+{
+    c->tlp_out = false;
+    if (c->ca_state != TCP_CA_CWR) { /* else the window falls already: once for each round trip */
+        arm_undo(c);
+        begin_reduction(cx, c, prior_in_flight);
+    }
+    c->ca_state = TCP_CA_RECOVERY;
+    c->high_seq = c->snd_nxt;
     trace_recovery(cx, c, TCP_WHY_RECOVERY_ENTER);
 }
 
 static void leave_recovery(struct stack_cx *cx, struct tcp_conn *c)
 {
-    if (c->ca_state == TCP_CA_RECOVERY)
+    if (reducing(c) && !cc_ops(c->cc.id)->owns_cwnd)
         c->cc.cwnd = max_u32(c->cc.ssthresh, c->mss);
     c->ca_state = TCP_CA_OPEN;
     c->reno_sacked = 0;
@@ -195,12 +222,25 @@ static void reduce_for_probe(struct stack_cx *cx, struct tcp_conn *c, uint32_t p
         return;
     c->undo_armed = false;
     c->cc.ssthresh = cc_ops(c->cc.id)->on_loss(&c->cc, prior_in_flight, cx->now);
-    c->cc.cwnd = max_u32(min_u32(c->cc.cwnd, c->cc.ssthresh), c->mss);
+    if (!cc_ops(c->cc.id)->owns_cwnd)
+        c->cc.cwnd = max_u32(min_u32(c->cc.cwnd, c->cc.ssthresh), c->mss);
     trace_recovery(cx, c, TCP_WHY_RECOVERY_PROBE);
 }
 
-void tcp_recovery_on_ack(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s,
-                         const struct sent_ack *a, uint32_t prior_in_flight, bool duplicate)
+/* Nothing is missing: order, disorder, or a reduction that a mark began or is to begin. */
+static void settle_state(struct stack_cx *cx, struct tcp_conn *c, bool marked,
+                         uint32_t prior_in_flight)
+{
+    if (c->ca_state == TCP_CA_CWR)
+        return;
+    if (marked)
+        enter_cwr(cx, c, prior_in_flight);
+    else
+        c->ca_state = c->sent.sacked || c->dupacks ? TCP_CA_DISORDER : TCP_CA_OPEN;
+}
+
+uint32_t tcp_recovery_on_ack(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s,
+                             const struct sent_ack *a, uint32_t prior_in_flight, bool duplicate)
 {
     uint32_t delivered = a->delivered;
     if (!c->sack_ok)
@@ -214,20 +254,23 @@ void tcp_recovery_on_ack(struct stack_cx *cx, struct tcp_conn *c, const struct t
     if (unlikely(c->tlp_out) && tcp_probe_on_ack(c, s, a, duplicate))
         reduce_for_probe(cx, c, prior_in_flight);
     undo_if_spurious(cx, c, s, a);
-    if (in_recovery(c) && seq_geq(c->snd_una, c->high_seq))
+    /* Linux: something beyond high_seq is acknowledged, so that CWR has reached the peer */
+    if ((in_recovery(c) && seq_geq(c->snd_una, c->high_seq)) ||
+        (c->ca_state == TCP_CA_CWR && seq_gt(c->snd_una, c->high_seq)))
         leave_recovery(cx, c);
     const uint32_t lost = find_losses(cx, c, a);
     if (c->ca_state == TCP_CA_LOSS)
-        return;
+        return lost;
+    const bool marked = c->ecn_ok && (s->flags & (TCP_ECE | TCP_SYN)) == TCP_ECE;
     if (c->ca_state != TCP_CA_RECOVERY) {
-        if (lost == 0) {
-            c->ca_state = c->sent.sacked || c->dupacks ? TCP_CA_DISORDER : TCP_CA_OPEN;
-            return;
-        }
-        enter_recovery(cx, c, prior_in_flight);
+        if (lost == 0)
+            settle_state(cx, c, marked, prior_in_flight);
+        else
+            enter_recovery(cx, c, prior_in_flight);
     }
-    if (delivered || lost)
+    if (reducing(c) && (delivered || lost))
         reduce_proportionally(c, delivered, a->acked && lost == 0);
+    return lost;
 }
 
 void tcp_recovery_on_reorder_timeout(struct stack_cx *cx, struct tcp_conn *c)
@@ -256,6 +299,7 @@ void tcp_recovery_on_timeout(struct stack_cx *cx, struct tcp_conn *c)
     if (c->cc.mss && c->ca_state != TCP_CA_LOSS)
         cc_ops(c->cc.id)->on_timeout(&c->cc, cx->now);
     c->cc.cwnd = c->mss;
+    c->cwr_due = c->ecn_ok;
     c->ca_state = TCP_CA_LOSS;
     c->frto = c->sack_ok && !in_episode;
     c->high_seq = c->snd_nxt;

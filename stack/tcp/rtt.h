@@ -14,8 +14,8 @@ struct rtt {
     nsec_t mdev;     /* smoothed mean deviation (TCP_INFO's tcpi_rttvar) */
     nsec_t mdev_max; /* its largest value in this round */
     nsec_t min_rtt;
-    nsec_t rto;       /* without backoff */
-    bool rounds_told; /* rtt_round() is in use */
+    uint64_t rto : 63;        /* nsec_t, without backoff */
+    uint64_t rounds_told : 1; /* rtt_round() is in use */
 };
 
 void rtt_init(struct rtt *r);

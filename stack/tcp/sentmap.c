@@ -84,11 +84,12 @@ static struct sent_record *append(struct pool *pool, struct sentmap *m, tcp_seq 
         .seq = start,
         .len = len,
         .sent = now,
-        .first_sent = now,
         .flags = flags & (TCP_SYN | TCP_FIN),
         .transmissions = 1,
         .delivered = m->delivered,
         .delivered_at = m->delivered_at,
+        .burst = m->burst,
+        .app_limited = m->app_limited != 0,
     };
     list_push_back(&m->records, &r->link);
     m->count++;
@@ -119,7 +120,6 @@ static void join(struct pool *pool, struct sentmap *m, struct sent_record *r,
     r->len += next->len;
     r->flags |= next->flags;
     r->sent = min_u64(r->sent, next->sent); /* a sample too long is harmless, too short is not */
-    r->first_sent = min_u64(r->first_sent, next->first_sent);
     if (next->transmissions > r->transmissions)
         r->transmissions = next->transmissions;
     if (m->lost_hint == next)
@@ -167,7 +167,7 @@ bool sentmap_sent(struct pool *pool, struct sentmap *m, tcp_seq seq, uint32_t le
         settle(pool, m, now);
     /* An idle period ended: a delivery rate counts from here (the draft's 3.3). */
     if (m->total == 0)
-        m->delivered_at = now;
+        m->delivered_at = m->burst = now;
     m->total += len;
     if (likely(m->owed == 0 && append(pool, m, seq, len, flags, now) != NULL))
         return true;
@@ -208,6 +208,22 @@ struct rtt_pick {
     nsec_t sent;
 };
 
+/*
+ * r arrived: is it the newest of those that this ACK delivers? The rate is what was delivered since
+ * it left over the longer of two times: how long the sending took, how long the arriving
+ * (draft-cheng-iccrg-delivery-rate-estimation 3.3; the latter is added in sentmap_ack()).
+ */
+static void sample_rate(struct sentmap *m, const struct sent_record *r, struct sent_ack *out)
+{
+    if (out->rate_interval && r->delivered < out->rate_prior)
+        return;
+    out->rate_prior = r->delivered;
+    out->rate_interval = max_u64(r->sent - min_u64(r->burst, r->sent), 1);
+    out->rate_since = r->delivered_at;
+    out->rate_app_limited = r->app_limited;
+    m->burst = r->sent;
+}
+
 static void pick(struct rtt_pick *p, const struct sent_record *r)
 {
     if (r->transmissions != 1 || (p->valid && p->sent >= r->sent))
@@ -225,6 +241,7 @@ static void ack_bytes(struct sentmap *m, struct sent_record *r, uint32_t n, stru
     if (!r->sacked) {
         out->delivered += n;
         pick(rtt, r);
+        sample_rate(m, r, out);
         note_arrived(m, r, seq_add(r->seq, n), out);
     }
     uncount(m, r, n);
@@ -332,6 +349,7 @@ static void sack_record(struct pool *pool, struct sentmap *m, struct sent_record
     out->newly_sacked += r->len;
     out->delivered += r->len;
     pick(rtt, r);
+    sample_rate(m, r, out);
     note_arrived(m, r, end_of(r), out);
 }
 
@@ -395,7 +413,16 @@ void sentmap_ack(struct pool *pool, struct sentmap *m, tcp_seq snd_una, tcp_seq 
     if (out->delivered > 0) {
         m->delivered += out->delivered;
         m->delivered_at = now;
+        if (m->app_limited && (int32_t)((uint32_t)m->delivered - m->app_limited) > 0)
+            m->app_limited = 0;
     }
+    if (out->rate_interval && now > out->rate_since)
+        out->rate_interval = max_u64(out->rate_interval, now - out->rate_since);
+}
+
+void sentmap_app_limited(struct sentmap *m)
+{
+    m->app_limited = max_u32((uint32_t)m->delivered + sentmap_pipe(m), 1);
 }
 
 /* Disjoint sacked runs. */
@@ -566,6 +593,8 @@ void sentmap_retransmitted(struct sentmap *m, struct sent_record *rec, nsec_t no
         rec->transmissions++;
     rec->delivered = m->delivered;
     rec->delivered_at = m->delivered_at;
+    rec->burst = m->burst;
+    rec->app_limited = m->app_limited != 0;
 }
 
 void sentmap_clear(struct pool *pool, struct sentmap *m)

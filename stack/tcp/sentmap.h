@@ -12,14 +12,15 @@
 struct sent_record {
     struct list link;
     tcp_seq seq;
-    uint32_t len;      /* sequence space, SYN and FIN included */
-    nsec_t sent;       /* of the latest transmission */
-    nsec_t first_sent; /* of the first */
-    uint8_t flags;     /* SYN, FIN carried */
+    uint32_t len;  /* sequence space, SYN and FIN included */
+    nsec_t sent;   /* of the latest transmission */
+    nsec_t burst;  /* when what had been delivered last by then was sent */
+    uint8_t flags; /* SYN, FIN carried */
     uint8_t transmissions;
     bool sacked;
-    bool lost;    /* taken for lost, not yet sent again */
-    bool retrans; /* in flight as a retransmission */
+    bool lost;        /* taken for lost, not yet sent again */
+    bool retrans;     /* in flight as a retransmission */
+    bool app_limited; /* the program had nothing more to send */
     /* delivery rate sample at send time (draft-cheng-iccrg-delivery-rate-estimation) */
     uint64_t delivered;
     nsec_t delivered_at;
@@ -35,12 +36,14 @@ struct sentmap {
     tcp_seq fack;     /* RACK.fack: end of the highest segment known to have arrived */
     uint64_t delivered;
     nsec_t delivered_at;
+    nsec_t burst;                  /* when what was delivered last had been sent */
     struct sent_record *lost_hint; /* no lost record lies before it; NULL: begin at the head */
     /* sent while there was neither a record to grow nor memory for one; the list is empty then */
     tcp_seq owed_seq;
     uint32_t owed;
     uint8_t owed_flags;
     bool owed_lost;
+    uint32_t app_limited; /* until `delivered` (low bits) passes this; 0: not */
 };
 
 /* A transmission: when it left and where it ended. */
@@ -64,6 +67,10 @@ struct sent_ack {
     bool reneged;   /* the cumulative ACK stops short of a record sacked before: RFC 2018 8 */
     bool reordered; /* a segment sent once arrived after a higher one: RFC 8985 6.2 step 3 */
     uint8_t flags;  /* SYN, FIN acknowledged */
+    /* delivery rate sample of the newest of what this ACK delivered; interval 0: none */
+    uint64_t rate_prior; /* bytes that had been delivered when it left */
+    nsec_t rate_interval, rate_since;
+    bool rate_app_limited;
     /* the newest transmissions newly acknowledged or sacked, sent once and sent again */
     struct sent_mark once, again;
 };
@@ -120,4 +127,6 @@ static inline uint32_t sentmap_pipe(const struct sentmap *m)
 }
 /* The oldest record, or NULL. */
 struct sent_record *sentmap_first(const struct sentmap *m);
+/* The program has nothing more to send: rates of what is in flight are its own, not the path's. */
+void sentmap_app_limited(struct sentmap *m);
 void sentmap_clear(struct pool *pool, struct sentmap *m);

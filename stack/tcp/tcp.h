@@ -40,6 +40,7 @@ struct tcp_opts {
     uint32_t rcvlowat;       /* at least 1 */
     uint32_t notsent_lowat;  /* UINT32_MAX: off */
     uint32_t window_clamp;   /* 0: none */
+    uint32_t max_pacing;     /* SO_MAX_PACING_RATE in units of 64 bytes a second; 0: none */
 };
 
 /* Linux's defaults (tcp_rmem, tcp_wmem). */
@@ -162,7 +163,7 @@ void tcp_quickack(struct stack_cx *cx, struct tcp_conn *c, bool on);
 /* What TCP_INFO needs, in engine terms. */
 struct tcp_view {
     enum tcp_state state;
-    uint8_t ca_state; /* 0 open, 1 disorder, 3 recovery, 4 loss: Linux's TCP_CA_* */
+    uint8_t ca_state; /* 0 open, 1 disorder, 2 CWR, 3 recovery, 4 loss: Linux's TCP_CA_* */
     uint8_t backoff, retransmits, probes;
     bool ts, sack, wscale, ecn;
     uint8_t snd_wscale, rcv_wscale;
@@ -177,6 +178,8 @@ struct tcp_view {
     uint32_t segs_in, segs_out, data_segs_in, data_segs_out, notsent;
     uint32_t sndbuf, rcvbuf;
     uint32_t reord_seen, dsack_dups;
+    bool ecn_seen;
+    uint64_t pacing_rate, max_pacing_rate; /* bytes a second; UINT64_MAX: none */
 };
 void tcp_view(const struct stack_cx *cx, const struct tcp_conn *c, struct tcp_view *out);
 

@@ -227,6 +227,10 @@ static void fire(struct stack_cx *cx, struct tcp_conn *c, enum tcp_timer which)
         tcp_output(cx, c);
         c->cork_expired = false;
         break;
+    case TCP_TIMER_PACE:
+        TRACE(cx, TIMER, &c->flow, TIMER_FIRED, TCP_TIMER_PACE, 1);
+        tcp_output(cx, c);
+        break;
     case TCP_TIMER_REORDER:
         tcp_recovery_on_reorder_timeout(cx, c);
         break;

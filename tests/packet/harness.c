@@ -136,6 +136,7 @@ void world(struct world_opts o)
         .port_min = 32768,
         .port_max = 60999,
         .cc = o.cc,
+        .ecn = o.ecn,
     };
     memset(config.seed, 0x5a + o.seed, sizeof(config.seed));
     size_t size = o.arena ? o.arena : (size_t)16 << 20;

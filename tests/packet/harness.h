@@ -12,7 +12,8 @@
  *         expect_state(TCP_ESTABLISHED);
  *     }
  *
- * Segments are written as `FLAGS [seq N] [ack N] [win N] [len N] [urg N] [gso N] [<options>]`.
+ * Segments are written as `FLAGS [seq N] [ack N] [win N] [len N] [urg N] [gso N] [tos N]
+ * [<options>]`.
  *   FLAGS    of S F R P A U E W, or `-` for none. Expected: P is compared only when written.
  *   numbers  seq and ack count from the ISN of their sender (SYN is 0, the first byte is 1); win is
  *            the raw field. Expected ones may be `>N`, `<N` or `*`.
@@ -95,6 +96,7 @@ struct world_opts {
     uint32_t mtu; /* 0: 1500 */
     size_t arena; /* 0: 16 MB */
     uint8_t cc;
+    uint8_t ecn; /* enum stack_ecn */
     uint8_t seed;
 };
 /* A new world in place of the default one; everything before is forgotten. */

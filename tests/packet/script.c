@@ -239,6 +239,8 @@ static const char *differs(const struct spec *sp, const struct wire_seg *s, uint
         return "urg";
     if (!spec_num_fits(&sp->gso, gso_size))
         return "gso";
+    if (!spec_num_fits(&sp->tos, s->tos))
+        return "tos";
     return opts_differ(sp, s, f);
 }
 
@@ -351,6 +353,7 @@ size_t build_frame(const char *text, uint8_t *out)
         .flags = sp.flags,
         .win = sp.win.cmp == SPEC_ABSENT ? 65535 : (uint16_t)sp.win.v,
         .urg = (uint16_t)sp.urg.v,
+        .tos = (uint8_t)sp.tos.v,
         .text = body,
         .len = sp.len.v,
     };

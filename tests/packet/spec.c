@@ -145,6 +145,7 @@ static struct spec_num *field(struct spec *s, const char *word)
         {"seq", offsetof(struct spec, seq)}, {"ack", offsetof(struct spec, ack)},
         {"win", offsetof(struct spec, win)}, {"len", offsetof(struct spec, len)},
         {"urg", offsetof(struct spec, urg)}, {"gso", offsetof(struct spec, gso)},
+        {"tos", offsetof(struct spec, tos)},
     };
     for (size_t i = 0; i < ARRAY_LEN(fields); i++)
         if (strcmp(word, fields[i].name) == 0)

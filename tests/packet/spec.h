@@ -33,7 +33,7 @@ struct spec_opt {
 struct spec {
     uint8_t flags;
     bool psh_named;
-    struct spec_num seq, ack, win, len, urg, gso;
+    struct spec_num seq, ack, win, len, urg, gso, tos;
     bool has_opts;
     unsigned nopts;
     struct spec_opt opts[12];

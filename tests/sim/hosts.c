@@ -88,6 +88,7 @@ void host_start(struct host *h, size_t arena, bool loopback, bool traced)
         .port_min = 32768,
         .port_max = 60999,
         .cc = (uint8_t)prng_below(&s->plan_rng, TCP_CC_COUNT),
+        .ecn = (uint8_t)prng_below(&s->plan_rng, 3),
     };
     for (unsigned i = 0; i < sizeof(config.seed); i++)
         config.seed[i] = (uint8_t)prng_u64(&s->plan_rng);

@@ -45,6 +45,17 @@ static bool link_down(const struct host *h, nsec_t now)
     return now >= h->down_from && now < h->down_to;
 }
 
+/* RFC 3168 5: a router that is congested marks what can be marked. */
+static void mark(uint8_t *frame)
+{
+    uint8_t *ip = frame + L2_LEN;
+    if ((ip[1] & 3) == 0 || (ip[1] & 3) == 3)
+        return;
+    ip[1] |= 3;
+    put_be16(ip + 10, 0);
+    put_be16(ip + 10, wire_csum(0, ip, IP4_LEN));
+}
+
 /* One copy of a frame on its way to one host. */
 static void fly(struct host *from, struct host *to, const uint8_t *frame, uint32_t len,
                 bool trusted, uint16_t gso_size, nsec_t at)
@@ -55,6 +66,8 @@ static void fly(struct host *from, struct host *to, const uint8_t *frame, uint32
     e->csum_trusted = trusted;
     e->gso_size = gso_size;
     const struct impairment *im = &from->out;
+    if (is_ip(frame) && prng_permille(&s->rng, im->mark))
+        mark(e->data);
     /* once for a datagram: two flips in two fragments may cancel out in TCP's checksum */
     const bool first = is_ip(frame) && (get_be16(frame + L2_LEN + 6) & 0x1fff) == 0;
     if (!trusted && first && prng_permille(&s->rng, im->corrupt)) {

@@ -53,6 +53,8 @@ static void make_link(struct sim *s, struct host *h, enum theme theme)
     }
     if (theme == THEME_CORRUPT || all || prng_one_in(r, 16))
         im->corrupt = (unsigned)prng_range(r, 1, 30 * hard);
+    if (all || prng_one_in(r, 4))
+        im->mark = (unsigned)prng_range(r, 1, 200 * hard);
     if (theme == THEME_NARROW || (all && prng_one_in(r, 2))) {
         im->ns_per_byte = prng_range(r, 8, 2000);
         im->queue_max = prng_range(r, 2, 200) * NSEC_PER_MSEC;

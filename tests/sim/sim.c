@@ -41,7 +41,7 @@ static void faults_end(struct sim *s)
     for (unsigned i = 0; i < s->nhosts; i++) {
         struct host *h = &s->hosts[i];
         struct impairment *im = &h->out;
-        im->loss = im->dup = im->reorder = im->corrupt = 0;
+        im->loss = im->dup = im->reorder = im->corrupt = im->mark = 0;
         im->jitter = 0;
         h->down_to = min_u64(h->down_to, s->now);
     }

@@ -125,7 +125,7 @@ struct pair {
 /* ---- the network ---- */
 
 struct impairment {
-    unsigned loss, dup, reorder, corrupt; /* permille */
+    unsigned loss, dup, reorder, corrupt, mark; /* permille; mark: of ECN-capable packets */
     nsec_t reorder_max;                   /* how late; 0: up to five times the delay */
     nsec_t delay, jitter;
     uint64_t ns_per_byte; /* bandwidth; 0: no limit */

@@ -23,6 +23,7 @@
     X(isn)                                                                                         \
     X(sentmap)                                                                                     \
     X(cc)                                                                                          \
+    X(bbr)                                                                                         \
     X(filter)                                                                                      \
     X(config)
 
