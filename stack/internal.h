@@ -3,6 +3,7 @@
 
 #include "stack/ip/state.h"
 #include "stack/stack.h"
+#include "stack/tcp/arrivals.h"
 #include "stack/tcp/flow.h"
 
 /* Owners of wheel timers (wheel_timer.kind). */
@@ -29,6 +30,7 @@ struct tcp_stack {
     uint32_t challenge_count;
     uint32_t challenge_limit;
     uint32_t port_increment;
+    struct arrivals arrivals;
 };
 
 struct stack {

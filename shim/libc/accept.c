@@ -134,8 +134,10 @@ static int sock_accept(struct call *c, struct sockaddr *sa, socklen_t *len, int 
 SHIM_EXPORT int accept4(int fd, struct sockaddr *sa, socklen_t *len, int flags)
 {
     struct call c;
-    if (unlikely(call_begin(&c, fd, "accept4", CALL_ANY)))
+    if (unlikely(call_begin(&c, fd, "accept4", CALL_ANY))) {
+        call_note(&c, (struct call_args){.shape = ARGS_ACCEPT, .a = (unsigned)flags});
         return (int)call_end(&c, sock_accept(&c, sa, len, flags));
+    }
     const int new_fd = real_ready()->accept4(fd, sa, len, flags);
     if (unlikely(new_fd >= 0 && fd_entry(new_fd) != 0))
         call_purge(new_fd);

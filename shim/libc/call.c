@@ -69,8 +69,11 @@ bool call_begin_ours(struct call *c, int fd, const char *name, unsigned kinds)
         engine_leave(&c->cx); /* another thread closed or replaced it meanwhile */
     }
     c->hold = hold_enter(fd);
-    if (unlikely((c->cx.trace & TRACE_CALL) != 0))
+    c->traced = (c->cx.trace & TRACE_CALL) != 0;
+    if (unlikely(c->traced)) {
         c->begun = c->cx.now;
+        c->args.shape = ARGS_NONE;
+    }
     if (unlikely(sleeping.frame != NULL))
         end_abandoned(c);
     if (unlikely(c->us->kind == USOCK_KERNEL)) {
@@ -109,23 +112,23 @@ void call_pass(struct call *c)
 static void __attribute__((noinline)) leave_traced(struct call *c, int64_t result)
 {
     struct flow flow; /* the connection may be gone then */
-    const bool known = c->us->conn != NULL;
+    const bool known = c->us->conn != NULL || c->us->listener != NULL;
     if (known) {
-        flow = *tcp_flow(c->us->conn);
+        flow = c->us->conn != NULL ? *tcp_flow(c->us->conn) : *tcp_listener_flow(c->us->listener);
         flow.kind = 0;
     }
     settle(c);
     stack_flush(&c->cx);
     engine_clock(&c->cx);
     TRACE(&c->cx, CALL, known ? &flow : NULL, CALL, (uintptr_t)c->name, (uint64_t)c->fd,
-          result < 0 ? UINT64_MAX : (uint64_t)result, result < 0 ? (uint64_t)-result : 0, 0,
-          c->begun);
+          result < 0 ? UINT64_MAX : (uint64_t)result, result < 0 ? (uint64_t)-result : 0,
+          (uintptr_t)call_args_text(c, result), c->begun);
     engine_leave(&c->cx);
 }
 
 ssize_t call_end(struct call *c, int64_t result)
 {
-    if (unlikely((c->cx.trace & TRACE_CALL) != 0))
+    if (unlikely(c->traced))
         leave_traced(c, result);
     else
         leave(c);

@@ -31,6 +31,24 @@
  */
 #define CALL_PASS INT64_MIN
 
+/* Arguments of a call, kept while calls are traced. Pointers are the program's, read at its end. */
+struct call_args {
+    enum call_shape {
+        ARGS_NONE,
+        ARGS_NUMBER,  /* a */
+        ARGS_BUFFER,  /* a bytes, flags b */
+        ARGS_ADDRESS, /* p, len */
+        ARGS_ACCEPT,  /* flags a */
+        ARGS_HOW,     /* a, of shutdown() */
+        ARGS_OPTION,  /* level a, name b, value at p if it has len bytes */
+        ARGS_COMMAND, /* fcntl() a with b */
+        ARGS_REQUEST, /* ioctl() a */
+    } shape;
+    uint32_t len;
+    uint64_t a, b;
+    const void *p;
+};
+
 struct call {
     struct stack_cx cx;
     struct usock *us;
@@ -38,9 +56,11 @@ struct call {
     const char *name; /* of the libc function, for the trace */
     int fd;
     int saved_errno;
-    nsec_t begun; /* when it was made; while calls are traced */
-    bool sigpipe; /* raise SIGPIPE when the engine is left */
-    bool drop;    /* the descriptor is let go of when the call ends */
+    nsec_t begun;          /* when it was made; valid if traced */
+    struct call_args args; /* likewise */
+    bool sigpipe;          /* raise SIGPIPE when the engine is left */
+    bool traced;
+    bool drop; /* the descriptor is let go of when the call ends */
 };
 
 bool call_begin_ours(struct call *c, int fd, const char *name, unsigned kinds);
@@ -52,6 +72,14 @@ static inline bool call_begin(struct call *c, int fd, const char *name, unsigned
         return false;
     return call_begin_ours(c, fd, name, kinds);
 }
+/* What the call was given, for its trace. */
+static inline void call_note(struct call *c, struct call_args args)
+{
+    if (unlikely(c->traced))
+        c->args = args;
+}
+/* Entered: the text of the arguments, valid until the engine is left. */
+const char *call_args_text(const struct call *c, int64_t result);
 /* Leaves; result as the libc function returns it, errno set when it is negative. */
 ssize_t call_end(struct call *c, int64_t result);
 /* Leaves without a trace or a result: the caller calls libc's function. */

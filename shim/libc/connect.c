@@ -177,6 +177,7 @@ static int disconnect(struct call *c)
 int64_t sock_connect(struct call *c, const struct sockaddr *sa, socklen_t len)
 {
     struct usock *us = c->us;
+    call_note(c, (struct call_args){.shape = ARGS_ADDRESS, .p = sa, .len = len});
     if (sa == NULL)
         return len == 0 ? -EINVAL : -EFAULT;
     if (len < sizeof(sa_family_t))

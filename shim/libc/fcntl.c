@@ -12,6 +12,8 @@ static int64_t sock_fcntl(struct call *c, int cmd, void *arg)
 {
     struct usock *us = c->us;
     int r;
+    call_note(c, (struct call_args){
+                     .shape = ARGS_COMMAND, .a = (unsigned)cmd, .b = (uint64_t)(uintptr_t)arg});
     switch (cmd) {
     case F_DUPFD:
     case F_DUPFD_CLOEXEC:

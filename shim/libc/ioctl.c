@@ -32,6 +32,7 @@ static int64_t set_nonblock(struct call *c, const void *arg)
 static int64_t sock_ioctl(struct call *c, unsigned long request, void *arg)
 {
     const struct usock *us = c->us;
+    call_note(c, (struct call_args){.shape = ARGS_REQUEST, .a = request});
     if (request == FIONBIO)
         return set_nonblock(c, arg);
     const bool queue = request == SIOCINQ || request == SIOCOUTQ || request == SIOCOUTQNSD;

@@ -59,6 +59,9 @@ int64_t sock_recv(struct call *c, const struct slice *to, unsigned n, int flags)
 {
     struct usock *us = c->us;
     const bool peek = (flags & MSG_PEEK) != 0;
+    if (unlikely(c->traced))
+        call_note(c, (struct call_args){
+                         .shape = ARGS_BUFFER, .a = total_of(to, n), .b = (unsigned)flags});
     const uint32_t how =
         (peek ? TCP_RECV_PEEK : 0) | ((flags & MSG_TRUNC) != 0 ? TCP_RECV_TRUNC : 0);
     if (unlikely((flags & MSG_ERRQUEUE) != 0))

@@ -218,6 +218,7 @@ SHIM_EXPORT int bind(int fd, const struct sockaddr *sa, socklen_t len)
     struct call c;
     if (likely(!call_begin(&c, fd, "bind", CALL_ANY)))
         return real_ready()->bind(fd, sa, len);
+    call_note(&c, (struct call_args){.shape = ARGS_ADDRESS, .p = sa, .len = len});
     return (int)call_end(&c, sock_bind(&c, sa, len));
 }
 
@@ -355,6 +356,7 @@ SHIM_EXPORT int listen(int fd, int backlog)
 {
     struct call c;
     if (unlikely(call_begin(&c, fd, "listen", CALL_ANY))) {
+        call_note(&c, (struct call_args){.shape = ARGS_NUMBER, .a = (uint64_t)(int64_t)backlog});
         const int64_t r = sock_listen(&c, backlog);
         if (r != CALL_PASS)
             return (int)call_end(&c, r);
@@ -472,5 +474,6 @@ SHIM_EXPORT int shutdown(int fd, int how)
     struct call c;
     if (likely(!call_begin(&c, fd, "shutdown", CALL_ANY)))
         return real_ready()->shutdown(fd, how);
+    call_note(&c, (struct call_args){.shape = ARGS_HOW, .a = (uint64_t)how});
     return (int)call_end(&c, sock_shutdown(&c, how));
 }

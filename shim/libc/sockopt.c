@@ -140,6 +140,11 @@ SHIM_EXPORT int setsockopt(int fd, int level, int name, const void *val, socklen
     struct call c;
     if (likely(!call_begin(&c, fd, "setsockopt", CALL_ANY)))
         return real_ready()->setsockopt(fd, level, name, val, len);
+    call_note(&c, (struct call_args){.shape = ARGS_OPTION,
+                                     .a = (uint64_t)level,
+                                     .b = (uint64_t)name,
+                                     .p = val,
+                                     .len = len});
     return (int)call_end(&c, sock_setsockopt(&c, level, name, val, len));
 }
 
@@ -166,6 +171,8 @@ SHIM_EXPORT int getsockopt(int fd, int level, int name, void *restrict val, sock
 {
     struct call c;
     if (unlikely(call_begin(&c, fd, "getsockopt", CALL_ANY))) {
+        call_note(&c, (struct call_args){
+                          .shape = ARGS_OPTION, .a = (uint64_t)level, .b = (uint64_t)name});
         const int64_t r = sock_getsockopt(&c, level, name, val, len);
         if (r != CALL_PASS)
             return (int)call_end(&c, r);

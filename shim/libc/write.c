@@ -29,6 +29,7 @@ int64_t sock_send(struct call *c, const struct slice *from, unsigned n, int flag
     size_t total = 0;
     for (unsigned i = 0; i < n; i++)
         total += from[i].len;
+    call_note(c, (struct call_args){.shape = ARGS_BUFFER, .a = total, .b = (unsigned)flags});
     const nsec_t deadline = call_deadline(c, us->sndtimeo);
     size_t copied = 0;
     bool drained = false;

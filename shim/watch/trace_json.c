@@ -118,6 +118,35 @@ static void put_seq(struct line *l, const struct shown *s, const struct shown_ar
     put_u64(l, (uint32_t)(a->value - (ours ? s->isn.iss : s->isn.irs)));
 }
 
+/* The list and, where there is more, how many bytes are not in it. */
+static void put_ranges(struct line *l, const struct shown *s, const struct trace_ranges *ranges)
+{
+    put_char(l, '[');
+    for (unsigned i = 0; i < ranges->count; i++) {
+        const struct trace_range *r = &ranges->ranges[i];
+        put(l, i ? ",{\"seq\":" : "{\"seq\":");
+        put_u64(l, r->seq);
+        if (s->isn.has_irs) {
+            key(l, "seq_rel");
+            put_u64(l, r->seq - s->isn.irs);
+        }
+        key(l, "len");
+        put_u64(l, r->len);
+        key(l, "of");
+        put_u64(l, r->of);
+        key(l, "segment");
+        put_u64(l, r->segment);
+        key(l, "t");
+        put_seconds(l, r->arrived);
+        put_char(l, '}');
+    }
+    put_char(l, ']');
+    if (ranges->more) {
+        key(l, "more");
+        put_u64(l, ranges->more);
+    }
+}
+
 static void put_error(struct line *l, uint64_t err)
 {
     put_u64(l, err);
@@ -151,7 +180,9 @@ static bool is_absent(const struct shown *s, const struct shown_arg *a)
         return a->value == 0;
     if (arg_is(a, "reason"))
         return a->value == TCP_WHY_NONE;
-    if (arg_is(a, "str") || arg_is(a, "opt"))
+    if (arg_is(a, "str"))
+        return a->value == 0 || *(const char *)(uintptr_t)a->value == '\0';
+    if (arg_is(a, "opt"))
         return a->value == 0;
     if (a->name_len == 3 && memcmp(a->name, "ack", 3) == 0)
         return !(shown_value(s, 0) & TCP_ACK);
@@ -187,6 +218,8 @@ static void put_value(struct line *l, const struct shown *s, const struct shown_
         put_string(l, text);
     } else if (arg_is(a, "opt")) {
         put_options(l, (const struct tcp_options *)(uintptr_t)v);
+    } else if (arg_is(a, "ranges")) {
+        put_ranges(l, s, (const struct trace_ranges *)(uintptr_t)v);
     } else if (arg_is(a, "i")) {
         put_signed(l, (int64_t)v);
     } else if (arg_is(a, "bool")) {

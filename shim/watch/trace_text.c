@@ -9,6 +9,9 @@
 #include "stack/tcp/names.h"
 #include "stack/tcp/wire.h"
 
+/* A call that took longer is shown with the time that it took. */
+#define TOLD_WAIT NSEC_PER_MSEC
+
 /* A length of time in milliseconds. */
 static void put_ms(struct line *l, uint64_t ns)
 {
@@ -57,6 +60,27 @@ static void put_options(struct line *l, const struct tcp_options *o, bool known,
     }
 }
 
+/* "1-1449,1449-2000/1448": of the last frame's 1448 bytes, these. */
+static void put_ranges(struct line *l, const struct shown *s, const struct trace_ranges *ranges)
+{
+    for (unsigned i = 0; i < ranges->count; i++) {
+        const struct trace_range *r = &ranges->ranges[i];
+        const uint32_t start = s->isn.has_irs ? r->seq - s->isn.irs : r->seq;
+        put(l, i ? "," : "");
+        put_u64(l, start);
+        put_char(l, '-');
+        put_u64(l, (uint32_t)(start + r->len));
+        if (r->len != r->of) {
+            put_char(l, '/');
+            put_u64(l, r->of);
+        }
+    }
+    if (ranges->more) {
+        put(l, ranges->count ? ",+" : "+");
+        put_u64(l, ranges->more);
+    }
+}
+
 /* One argument by its type in the schema (stack/trace.h). */
 static void put_value(struct line *l, const struct shown *s, const struct shown_arg *a)
 {
@@ -78,6 +102,10 @@ static void put_value(struct line *l, const struct shown *s, const struct shown_
     } else if (arg_is(a, "addr4")) {
         struct ip_addr addr = ip_addr_from_v4((uint32_t)v);
         put_addr(l, &addr);
+    } else if (arg_is(a, "ranges")) {
+        put_ranges(l, s, (const struct trace_ranges *)(uintptr_t)v);
+    } else if (arg_is(a, "i")) {
+        put_signed(l, (int64_t)v);
     } else if (arg_is(a, "call")) {
         put(l, (const char *)(uintptr_t)v);
     } else {
@@ -177,16 +205,26 @@ static void put_segment(struct line *l, const struct shown *s)
 /* "  recv(7) = -1 EAGAIN" */
 static void put_call(struct line *l, const struct shown *s)
 {
+    const char *const args = (const char *)(uintptr_t)shown_value(s, 4);
+    const nsec_t begin = shown_value(s, 5);
     put(l, "  ");
     put(l, (const char *)(uintptr_t)shown_value(s, 0));
     put_char(l, '(');
     put_signed(l, (int32_t)shown_value(s, 1));
+    if (args && *args) {
+        put(l, ", ");
+        put_plain(l, args);
+    }
     put(l, ") = ");
     if (shown_value(s, 3) != 0) {
         put(l, "-1 ");
         put_errno(l, shown_value(s, 3));
     } else {
         put_signed(l, (int64_t)shown_value(s, 2));
+    }
+    if (begin != 0 && s->r->now > begin + TOLD_WAIT) {
+        put(l, "  after ");
+        put_ms(l, s->r->now - begin);
     }
 }
 

@@ -32,8 +32,10 @@ static void sample_rtt(struct stack_cx *cx, struct tcp_conn *c, const struct tcp
             a->rtt_valid = true;
         }
     }
-    if (a->rtt_valid)
-        rtt_sample(&c->rtt, a->rtt);
+    if (!a->rtt_valid)
+        return;
+    rtt_sample(&c->rtt, a->rtt);
+    TRACE(cx, CC, &c->flow, RTT, a->rtt, c->rtt.srtt, c->rtt.rttvar, c->rtt.rto, c->rtt.min_rtt);
 }
 
 /* What the congestion control learns from this ACK. */
@@ -69,7 +71,8 @@ static void grow_cwnd(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_
     if (grows)
         ops->on_ack(&c->cc, &ack);
     if (c->cc.cwnd != before) {
-        TRACE(cx, CC, &c->flow, CWND, c->cc.cwnd, c->cc.ssthresh, c->rtt.srtt, c->rtt.rto);
+        TRACE(cx, CC, &c->flow, CWND, c->cc.cwnd, c->cc.ssthresh, tcp_in_flight(c), c->rtt.srtt,
+              c->rtt.rto);
         tcp_sndbuf_grow(cx, c);
     }
 }
@@ -123,7 +126,7 @@ bool tcp_process_ack(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_s
             tcp_recovery_on_ack(cx, c, s, &late, prior_in_flight, false);
         }
         if (c->snd_wnd) {
-            tcp_timer_stop(c, TCP_TIMER_PERSIST);
+            tcp_timer_stop(cx, c, TCP_TIMER_PERSIST);
             tcp_want_output(cx, c);
         }
         return true;

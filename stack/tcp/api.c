@@ -25,7 +25,7 @@ void tcp_opts_changed(struct stack_cx *cx, struct tcp_conn *c)
     if (c->opts.rcvbuf_locked && c->opts.rcvbuf / 2 != c->rcv_limit)
         c->rcv_limit = c->opts.rcvbuf / 2;
     if (!c->opts.cork)
-        tcp_timer_stop(c, TCP_TIMER_CORK);
+        tcp_timer_stop(cx, c, TCP_TIMER_CORK);
     tcp_keepalive_arm(cx, c);
     if (tcp_synchronized(c) && tcp_unsent(c))
         tcp_output(cx, c);
@@ -96,7 +96,7 @@ int64_t tcp_send(struct stack_cx *cx, struct tcp_conn *c, const struct slice *fr
         c->snd_up = end;
         c->urgent_out = true;
     }
-    TRACE(cx, BUFFER, &c->flow, BUFFER_IN, took, c->sendbuf.len, c->opts.sndbuf);
+    TRACE(cx, BUFFER, &c->flow, BUFFER_IN, took, c->sendbuf.len, c->opts.sndbuf, tcp_unsent(c));
     tcp_output(cx, c);
     return took;
 }
@@ -196,7 +196,10 @@ int64_t tcp_recv(struct stack_cx *cx, struct tcp_conn *c, const struct slice *to
     const uint32_t got =
         recvbuf_read(&cx->st->tcp.chunks, &c->recvbuf, discard ? NULL : to, discard ? 0 : n, len);
     c->copied_seq = seq_add(c->copied_seq, got);
-    TRACE(cx, BUFFER, &c->flow, BUFFER_OUT, got, recvbuf_ready(&c->recvbuf));
+    if (unlikely(cx->trace & TRACE_BUFFER)) {
+        TRACE(cx, BUFFER, &c->flow, BUFFER_OUT, got, recvbuf_ready(&c->recvbuf));
+        tcp_report_recv(cx, c, got);
+    }
     tcp_window_consumed(cx, c);
     return got;
 }

@@ -113,6 +113,8 @@ static nsec_t earliest_deadline(const struct tcp_conn *c)
 
 void tcp_timer_set(struct stack_cx *cx, struct tcp_conn *c, enum tcp_timer which, nsec_t at)
 {
+    if (unlikely(cx->trace & TRACE_TIMER) && c->deadline[which] != at)
+        TRACE(cx, TIMER, &c->flow, TIMER_ARMED, which, at > cx->now ? at - cx->now : 0);
     c->deadline[which] = at;
     if (at < c->timer.deadline)
         wheel_arm(&cx->st->wheel, &c->timer, at);
@@ -159,7 +161,7 @@ void tcp_done(struct stack_cx *cx, struct tcp_conn *c, int err, enum tcp_reason 
         c->in_table = false;
     }
     for (unsigned i = 0; i < TCP_CONN_TIMERS; i++)
-        tcp_timer_stop(c, i);
+        tcp_timer_stop(cx, c, i);
     wheel_cancel(&cx->st->wheel, &c->timer);
     list_remove(&c->pending_link);
     c->needs_output = false;

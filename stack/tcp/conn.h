@@ -267,8 +267,10 @@ enum {
 void tcp_notify(struct stack_cx *cx, struct tcp_conn *c, uint32_t events);
 void tcp_want_output(struct stack_cx *cx, struct tcp_conn *c);
 void tcp_timer_set(struct stack_cx *cx, struct tcp_conn *c, enum tcp_timer which, nsec_t at);
-static inline void tcp_timer_stop(struct tcp_conn *c, enum tcp_timer which)
+static inline void tcp_timer_stop(struct stack_cx *cx, struct tcp_conn *c, enum tcp_timer which)
 {
+    if (unlikely(cx->trace & TRACE_TIMER) && c->deadline[which] != NSEC_NEVER)
+        TRACE(cx, TIMER, &c->flow, TIMER_CANCELLED, which);
     c->deadline[which] = NSEC_NEVER; /* lazily: the wheel finds out when it gets there */
 }
 static inline bool tcp_timer_armed(const struct tcp_conn *c, enum tcp_timer which)
@@ -354,6 +356,15 @@ void tcp_reset_reply(struct stack_cx *cx, const struct ip_packet *p, const struc
 void tcp_emit_rst(struct stack_cx *cx, struct tcp_conn *c, enum tcp_reason why);
 void tcp_emit_ack(struct stack_cx *cx, struct tcp_conn *c, enum tcp_reason why);
 
+/* ---- report.c: events that take more than a line to tell; only while they are traced ---- */
+/* What was newly taken for lost. */
+void tcp_report_lost(struct stack_cx *cx, struct tcp_conn *c, enum tcp_reason why);
+/* Text arrived: remembered for tcp_report_recv(). */
+void tcp_report_arrival(struct stack_cx *cx, const struct tcp_conn *c, tcp_seq start, uint32_t len,
+                        uint16_t gso_size);
+/* A recv() took len bytes up to copied_seq. */
+void tcp_report_recv(struct stack_cx *cx, struct tcp_conn *c, uint32_t len);
+
 /* ---- output.c ---- */
 /* Sends everything that may be sent now: retransmissions, data, FIN, ACK. */
 void tcp_output(struct stack_cx *cx, struct tcp_conn *c);
@@ -411,8 +422,8 @@ void tcp_rack_recovered(struct tcp_conn *c);
 bool tcp_probe_wanted(const struct stack_cx *cx, const struct tcp_conn *c);
 nsec_t tcp_probe_timeout(const struct tcp_conn *c);
 void tcp_loss_probe_timeout(struct stack_cx *cx, struct tcp_conn *c);
-bool tcp_probe_on_ack(struct tcp_conn *c, const struct tcp_segment *s, const struct sent_ack *a,
-                      bool duplicate);
+bool tcp_probe_on_ack(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s,
+                      const struct sent_ack *a, bool duplicate);
 
 /* ---- data.c ---- */
 /* Segment text, urgent pointer and FIN: RFC 9293 3.10.7.4 sixth to eighth. */

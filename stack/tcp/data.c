@@ -70,8 +70,10 @@ static void consider_ack(struct stack_cx *cx, struct tcp_conn *c)
         return;
     /* Never so late that the sender's RTO (200 ms at least) might be over: TCP_DELACK_MAX. */
     const nsec_t most = min_u64(TCP_DELACK_MAX, max_u64(c->rtt.srtt, TCP_DELACK_MIN));
+    const nsec_t delay = min_u64(c->ato, most);
     c->ack_delayed = true;
-    tcp_timer_set(cx, c, TCP_TIMER_DELAYED_ACK, cx->now + min_u64(c->ato, most));
+    TRACE(cx, SEGMENT, &c->flow, ACK_HELD, TCP_WHY_HELD_NO_ACK_YET, delay, owed);
+    tcp_timer_set(cx, c, TCP_TIMER_DELAYED_ACK, cx->now + delay);
 }
 
 /* RFC 9293 3.10.7.4 sixth; the pointer names the byte after the urgent one, as BSD and Linux read
@@ -178,8 +180,12 @@ static void store_text(struct stack_cx *cx, struct tcp_conn *c, const struct tcp
         recvbuf_insert(&t->chunks, &t->ranges, &c->recvbuf, c->rcv_nxt, off, text, len, &stored);
     c->rcv_nxt = seq_add(c->rcv_nxt, advance);
     c->bytes_received += advance;
-    TRACE(cx, BUFFER, &c->flow, BUFFER_RX, stored, recvbuf_ready(&c->recvbuf),
-          c->recvbuf.ooo_bytes);
+    if (unlikely(cx->trace & TRACE_BUFFER)) {
+        const struct recv_range *r = c->recvbuf.nranges ? c->recvbuf.ranges : NULL;
+        TRACE(cx, BUFFER, &c->flow, BUFFER_RX, stored, recvbuf_ready(&c->recvbuf),
+              c->recvbuf.ooo_bytes, r ? (uint32_t)seq_diff(r->start, c->rcv_nxt) : 0);
+        tcp_report_arrival(cx, c, start, len, gso_size);
+    }
     if (holes || stored < len) {
         /* RFC 5681 4.2: a hole opened, or was filled or narrowed: the sender must hear at once */
         if (off && stored == 0 && c->sack_ok && len) {

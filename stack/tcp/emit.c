@@ -73,7 +73,7 @@ static void note_sent(struct stack_cx *cx, struct tcp_conn *c, uint8_t flags, ui
         c->rcv_wup = c->rcv_nxt;
         c->ack_now = false;
         c->ack_delayed = false;
-        tcp_timer_stop(c, TCP_TIMER_DELAYED_ACK);
+        tcp_timer_stop(cx, c, TCP_TIMER_DELAYED_ACK);
         if (c->quickacks)
             c->quickacks--;
     }

@@ -119,7 +119,7 @@ static void connected(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_
     const bool retried = c->retries > 0;
     if (a.rtt_valid)
         rtt_sample(&c->rtt, a.rtt);
-    tcp_timer_stop(c, TCP_TIMER_RETRANSMIT);
+    tcp_timer_stop(cx, c, TCP_TIMER_RETRANSMIT);
     tcp_established(cx, c, TCP_WHY_RX_SYN_ACK);
     if (retried) /* RFC 6298 5.7: the initial RTO proved too small */
         c->rtt.rto = c->rtt.srtt ? c->rtt.rto : 3 * NSEC_PER_SEC;

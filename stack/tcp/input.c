@@ -228,17 +228,25 @@ static bool refuses_text(struct stack_cx *cx, struct tcp_conn *c, const struct t
     return true;
 }
 
+static void trace_ignored(struct stack_cx *cx, const struct tcp_conn *c,
+                          const struct tcp_segment *s, enum tcp_reason why)
+{
+    TRACE(cx, SEGMENT, &c->flow, SEGMENT_IGNORED, s->flags, s->seq.v, s->ack.v, s->len, why);
+}
+
 void tcp_segment_arrives(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s,
                          const struct ip_packet *p)
 {
     if (unlikely(paws_rejects(cx, c, s))) {
         stack_count(cx->st, COUNT_PAWS);
+        trace_ignored(cx, c, s, TCP_WHY_DROP_PAWS);
         tcp_schedule_ack(cx, c, TCP_WHY_SEND_ACK_DUPLICATE);
         return;
     }
     const bool crossing = unlikely(c->state == TCP_SYN_RECEIVED) && crossing_syn_ack(c, s);
     if (!crossing) {
         if (unlikely(!acceptable(c, s))) {
+            trace_ignored(cx, c, s, TCP_WHY_DROP_SEQ);
             answer_unacceptable(cx, c, s);
             return;
         }
@@ -247,12 +255,15 @@ void tcp_segment_arrives(struct stack_cx *cx, struct tcp_conn *c, const struct t
             return;
         }
         if (unlikely(s->flags & TCP_SYN)) { /* RFC 5961 4.2 */
+            trace_ignored(cx, c, s, TCP_WHY_DROP_STATE);
             tcp_challenge(cx, c);
             return;
         }
     }
-    if (unlikely(!(s->flags & TCP_ACK)))
+    if (unlikely(!(s->flags & TCP_ACK))) {
+        trace_ignored(cx, c, s, TCP_WHY_DROP_NO_ACK);
         return;
+    }
     /* RFC 7323 4.3: the stamp of the segment that is next to be acknowledged */
     if (c->ts_ok && s->opt.has_ts && seq_leq(s->seq, c->rcv_wup) &&
         (int32_t)(s->opt.ts_val - c->ts_recent) >= 0) {
@@ -262,8 +273,11 @@ void tcp_segment_arrives(struct stack_cx *cx, struct tcp_conn *c, const struct t
     if (unlikely(c->state == TCP_SYN_RECEIVED) && !established_by(cx, c, s))
         return;
     const bool fin_acked = unlikely(c->fin_queued) && our_fin_acked(c, s);
-    if (!tcp_process_ack(cx, c, s))
+    if (!tcp_process_ack(cx, c, s)) {
+        trace_ignored(cx, c, s,
+                      seq_gt(s->ack, c->snd_nxt) ? TCP_WHY_DROP_ACK_FUTURE : TCP_WHY_DROP_ACK_OLD);
         return;
+    }
     refresh_path(c, p);
     if (fin_acked && !after_fin_acked(cx, c))
         return;

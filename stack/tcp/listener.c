@@ -299,6 +299,7 @@ static void syn_arrives(struct stack_cx *cx, struct tcp_listener *l, const struc
     TRACE(cx, QUEUE, &h->flow, SYN_QUEUED, l->syn_queue_len, l->accept_queue_len, l->backlog);
     wheel_timer_init(&h->timer, STACK_TIMER_HALF_OPEN);
     wheel_arm(&st->wheel, &h->timer, cx->now + RTO_INITIAL);
+    TRACE(cx, TIMER, &h->flow, TIMER_ARMED, TCP_TIMER_SYN_ACK, RTO_INITIAL);
     half_open_syn_ack(cx, h, TCP_WHY_SEND_SYN_ACK);
 }
 
@@ -328,6 +329,7 @@ void tcp_half_open_timer(struct stack_cx *cx, struct tcp_half_open *h)
     h->retransmits++;
     TRACE(cx, TIMER, &h->flow, TIMER_FIRED, TCP_TIMER_SYN_ACK, h->retransmits);
     wheel_arm(&cx->st->wheel, &h->timer, cx->now + (RTO_INITIAL << h->retransmits));
+    TRACE(cx, TIMER, &h->flow, TIMER_ARMED, TCP_TIMER_SYN_ACK, RTO_INITIAL << h->retransmits);
     /* TCP_DEFER_ACCEPT: the handshake is complete, only data is awaited: nothing to repeat yet */
     if (h->acked && h->listener->opts.defer_accept && !accept_queue_full(h->listener) &&
         cx->now - h->created < h->listener->opts.defer_accept * NSEC_PER_SEC)

@@ -121,7 +121,20 @@ enum tcp_timer {
     X(RECOVERY_EXIT, "recovery ends")                                                              \
     X(RECOVERY_RTO, "time-out: everything in flight is taken for lost")                            \
     X(RECOVERY_UNDO, "nothing was lost: cwnd as before")                                           \
-    X(RECOVERY_PROBE, "a probe repaired a loss: cwnd is reduced")
+    X(RECOVERY_PROBE, "a probe repaired a loss: cwnd is reduced")                                  \
+    X(UNDO_DSACK, "all that was sent again had arrived (D-SACK): cwnd as before")                  \
+    X(UNDO_EIFEL,                                                                                  \
+      "the ACK echoes an older timestamp than the retransmission (Eifel): cwnd as before")         \
+    X(UNDO_FRTO, "what was sent once arrived after the time-out (F-RTO): cwnd as before")          \
+    X(LOST_RACK, "sent before something that has arrived, and too long ago (RACK)")                \
+    X(LOST_DUPACKS, "three duplicate ACKs")                                                        \
+    X(LOST_PARTIAL_ACK, "partial ACK in recovery (NewReno)")                                       \
+    X(LOST_RTO, "retransmission time-out")                                                         \
+    X(LOST_RENEGED, "the receiver gave up what it had sacked")                                     \
+    X(SEEN_REORDERING, "a segment sent earlier arrived later")                                     \
+    X(SEEN_DSACK, "the peer received something twice (D-SACK)")                                    \
+    X(PROBE_NEEDLESS, "original and probe both arrived: nothing was lost")                         \
+    X(PROBE_ANSWERED, "the loss probe was answered")
 
 enum tcp_reason {
 #define X(id, words) TCP_WHY_##id,

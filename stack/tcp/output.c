@@ -142,7 +142,7 @@ static bool send_new(struct stack_cx *cx, struct tcp_conn *c, const struct plan 
     tcp_pacing_sent(cx, c, bytes);
     note_flight(c);
     arm_after_send(cx, c);
-    tcp_timer_stop(c, TCP_TIMER_PERSIST);
+    tcp_timer_stop(cx, c, TCP_TIMER_PERSIST);
     return true;
 }
 
@@ -222,9 +222,9 @@ static void send_lost(struct stack_cx *cx, struct tcp_conn *c)
 void tcp_arm_retransmit(struct stack_cx *cx, struct tcp_conn *c)
 {
     if (c->sent.total == 0) {
-        tcp_timer_stop(c, TCP_TIMER_RETRANSMIT);
-        tcp_timer_stop(c, TCP_TIMER_LOSS_PROBE);
-        tcp_timer_stop(c, TCP_TIMER_REORDER);
+        tcp_timer_stop(cx, c, TCP_TIMER_RETRANSMIT);
+        tcp_timer_stop(cx, c, TCP_TIMER_LOSS_PROBE);
+        tcp_timer_stop(cx, c, TCP_TIMER_REORDER);
         return;
     }
     nsec_t at = cx->now + rtt_backed_off(&c->rtt, c->backoffs);
@@ -233,11 +233,11 @@ void tcp_arm_retransmit(struct stack_cx *cx, struct tcp_conn *c)
         at = min_u64(at, max_u64(end, cx->now));
     }
     if (tcp_probe_wanted(cx, c)) {
-        tcp_timer_stop(c, TCP_TIMER_RETRANSMIT);
+        tcp_timer_stop(cx, c, TCP_TIMER_RETRANSMIT);
         tcp_timer_set(cx, c, TCP_TIMER_LOSS_PROBE, min_u64(cx->now + tcp_probe_timeout(c), at));
         return;
     }
-    tcp_timer_stop(c, TCP_TIMER_LOSS_PROBE);
+    tcp_timer_stop(cx, c, TCP_TIMER_LOSS_PROBE);
     tcp_timer_set(cx, c, TCP_TIMER_RETRANSMIT, at);
 }
 

@@ -106,6 +106,11 @@ const struct flow *tcp_flow(const struct tcp_conn *c)
     return &c->flow;
 }
 
+const struct flow *tcp_listener_flow(const struct tcp_listener *l)
+{
+    return &l->flow;
+}
+
 bool tcp_flow_isns(const struct flow *f, struct tcp_isns *out)
 {
     if (f->kind == FLOW_CONN) {

@@ -63,6 +63,14 @@ void tcp_rack_saw_reordering(struct tcp_conn *c)
         c->reorder_count++;
 }
 
+/* Step 4: how much later than expected a segment may be. */
+static nsec_t reordering_window(const struct tcp_conn *c)
+{
+    if (!c->reordering_seen && (in_recovery(c) || c->sent.sacked > (TCP_DUPTHRESH - 1u) * c->mss))
+        return 0;
+    return min_u64((c->reo_mult + 1u) * (c->rtt.min_rtt / 4), c->rtt.srtt);
+}
+
 void tcp_rack_update(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s,
                      const struct sent_ack *a)
 {
@@ -74,6 +82,9 @@ void tcp_rack_update(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_s
         tcp_rack_saw_reordering(c);
     if (a->dsack)
         take_dsack(c, s);
+    if (unlikely(cx->trace & TRACE_CC) && (a->reordered || a->dsack))
+        TRACE(cx, CC, &c->flow, REORDERING,
+              a->reordered ? TCP_WHY_SEEN_REORDERING : TCP_WHY_SEEN_DSACK, reordering_window(c));
 }
 
 void tcp_rack_recovered(struct tcp_conn *c)
@@ -82,17 +93,9 @@ void tcp_rack_recovered(struct tcp_conn *c)
         c->reo_mult = 0;
 }
 
-/* Step 4: how much later than expected a segment may be. */
-static nsec_t reordering_window(const struct tcp_conn *c)
-{
-    if (!c->reordering_seen && (in_recovery(c) || c->sent.sacked > (TCP_DUPTHRESH - 1u) * c->mss))
-        return 0;
-    return min_u64((c->reo_mult + 1u) * (c->rtt.min_rtt / 4), c->rtt.srtt);
-}
-
 uint32_t tcp_rack_detect(struct stack_cx *cx, struct tcp_conn *c)
 {
-    tcp_timer_stop(c, TCP_TIMER_REORDER);
+    tcp_timer_stop(cx, c, TCP_TIMER_REORDER);
     if (c->rack_sent == 0 || (c->sent.sacked == 0 && c->sent.retrans == 0))
         return 0; /* what is in flight left after all that has arrived */
     const struct sent_mark newest = {true, c->rack_again, c->rack_sent, c->rack_end};
@@ -136,25 +139,35 @@ void tcp_loss_probe_timeout(struct stack_cx *cx, struct tcp_conn *c)
     tcp_arm_retransmit(cx, c); /* 7.3: the RTO, counted from here */
 }
 
+/* What became of a probe that repaired nothing. */
+static void trace_probe(struct stack_cx *cx, struct tcp_conn *c, enum tcp_reason why)
+{
+    TRACE(cx, CC, &c->flow, RECOVERY, why, c->cc.cwnd, c->cc.ssthresh, tcp_in_flight(c));
+}
+
 /* 7.4.2. True: the probe repaired a loss that nobody else has seen. */
-bool tcp_probe_on_ack(struct tcp_conn *c, const struct tcp_segment *s, const struct sent_ack *a,
-                      bool duplicate)
+bool tcp_probe_on_ack(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s,
+                      const struct sent_ack *a, bool duplicate)
 {
     if (!c->tlp_out || seq_lt(s->ack, c->tlp_end))
         return false;
     if (!c->tlp_retrans) {
         c->tlp_out = false;
+        trace_probe(cx, c, TCP_WHY_PROBE_ANSWERED);
         return false;
     }
     if (a->dsack && seq_eq(s->opt.sack[0].end, c->tlp_end)) {
         c->tlp_out = false; /* both the original and the probe arrived */
+        trace_probe(cx, c, TCP_WHY_PROBE_NEEDLESS);
         return false;
     }
     if (seq_gt(s->ack, c->tlp_end)) {
         c->tlp_out = false;
         return true;
     }
-    if (duplicate && s->opt.sack_count == 0)
+    if (duplicate && s->opt.sack_count == 0) {
         c->tlp_out = false;
+        trace_probe(cx, c, TCP_WHY_PROBE_NEEDLESS);
+    }
     return false;
 }

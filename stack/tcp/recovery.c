@@ -152,8 +152,11 @@ static void undo_if_spurious(struct stack_cx *cx, struct tcp_conn *c, const stru
 {
     if (!c->undo_armed)
         return;
-    const bool duplicates = all_were_duplicates(c, s, a);
-    if (!duplicates && !original_arrived(c, s, a) && !time_out_was_spurious(c, a))
+    const enum tcp_reason why = all_were_duplicates(c, s, a)  ? TCP_WHY_UNDO_DSACK
+                                : original_arrived(c, s, a)   ? TCP_WHY_UNDO_EIFEL
+                                : time_out_was_spurious(c, a) ? TCP_WHY_UNDO_FRTO
+                                                              : TCP_WHY_NONE;
+    if (why == TCP_WHY_NONE)
         return;
     c->undo_armed = false;
     cc_undo(&c->cc);
@@ -168,7 +171,7 @@ static void undo_if_spurious(struct stack_cx *cx, struct tcp_conn *c, const stru
     }
     c->backoffs = 0;
     c->retries = 0;
-    trace_recovery(cx, c, TCP_WHY_RECOVERY_UNDO);
+    trace_recovery(cx, c, why);
 }
 
 /* ---- finding losses ---- */
@@ -239,6 +242,15 @@ static void settle_state(struct stack_cx *cx, struct tcp_conn *c, bool marked,
         c->ca_state = c->sent.sacked || c->dupacks ? TCP_CA_DISORDER : TCP_CA_OPEN;
 }
 
+static enum tcp_reason why_lost(const struct tcp_conn *c, const struct sent_ack *a)
+{
+    if (a->reneged)
+        return TCP_WHY_LOST_RENEGED;
+    if (c->sack_ok)
+        return TCP_WHY_LOST_RACK;
+    return c->ca_state == TCP_CA_RECOVERY ? TCP_WHY_LOST_PARTIAL_ACK : TCP_WHY_LOST_DUPACKS;
+}
+
 uint32_t tcp_recovery_on_ack(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s,
                              const struct sent_ack *a, uint32_t prior_in_flight, bool duplicate)
 {
@@ -251,7 +263,7 @@ uint32_t tcp_recovery_on_ack(struct stack_cx *cx, struct tcp_conn *c, const stru
         /* RFC 2018 8: the receiver took its word back; trust the cumulative ACK alone */
         sentmap_mark_all_lost(&c->sent, true);
     }
-    if (unlikely(c->tlp_out) && tcp_probe_on_ack(c, s, a, duplicate))
+    if (unlikely(c->tlp_out) && tcp_probe_on_ack(cx, c, s, a, duplicate))
         reduce_for_probe(cx, c, prior_in_flight);
     undo_if_spurious(cx, c, s, a);
     /* Linux: something beyond high_seq is acknowledged, so that CWR has reached the peer */
@@ -259,6 +271,8 @@ uint32_t tcp_recovery_on_ack(struct stack_cx *cx, struct tcp_conn *c, const stru
         (c->ca_state == TCP_CA_CWR && seq_gt(c->snd_una, c->high_seq)))
         leave_recovery(cx, c);
     const uint32_t lost = find_losses(cx, c, a);
+    if (unlikely(cx->trace & TRACE_CC) && (lost || a->reneged))
+        tcp_report_lost(cx, c, why_lost(c, a));
     if (c->ca_state == TCP_CA_LOSS)
         return lost;
     const bool marked = c->ecn_ok && (s->flags & (TCP_ECE | TCP_SYN)) == TCP_ECE;
@@ -280,6 +294,8 @@ void tcp_recovery_on_reorder_timeout(struct stack_cx *cx, struct tcp_conn *c)
     TRACE(cx, TIMER, &c->flow, TIMER_FIRED, TCP_TIMER_REORDER, 1);
     if (lost == 0)
         return;
+    if (unlikely(cx->trace & TRACE_CC))
+        tcp_report_lost(cx, c, TCP_WHY_LOST_RACK);
     if (!in_recovery(c))
         enter_recovery(cx, c, prior_in_flight);
     if (c->ca_state == TCP_CA_RECOVERY)
@@ -306,9 +322,11 @@ void tcp_recovery_on_timeout(struct stack_cx *cx, struct tcp_conn *c)
     c->reno_sacked = 0;
     c->dupacks = 0;
     c->tlp_out = false;
-    tcp_timer_stop(c, TCP_TIMER_REORDER);
+    tcp_timer_stop(cx, c, TCP_TIMER_REORDER);
     /* A head that was sacked while everything before it is acknowledged: the peer reneged. */
     const struct sent_record *head = sentmap_first(&c->sent);
     sentmap_mark_all_lost(&c->sent, head && head->sacked);
     trace_recovery(cx, c, TCP_WHY_RECOVERY_RTO);
+    if (unlikely(cx->trace & TRACE_CC))
+        tcp_report_lost(cx, c, TCP_WHY_LOST_RTO);
 }

@@ -586,6 +586,7 @@ void sentmap_retransmitted(struct sentmap *m, struct sent_record *rec, nsec_t no
 {
     uncount(m, rec, rec->len);
     rec->lost = rec->sacked = false;
+    rec->told = false;
     rec->retrans = true;
     m->retrans += rec->len;
     rec->sent = now;

@@ -21,6 +21,7 @@ struct sent_record {
     bool lost;        /* taken for lost, not yet sent again */
     bool retrans;     /* in flight as a retransmission */
     bool app_limited; /* the program had nothing more to send */
+    bool told;        /* that it is lost was traced */
     /* delivery rate sample at send time (draft-cheng-iccrg-delivery-rate-estimation) */
     uint64_t delivered;
     nsec_t delivered_at;

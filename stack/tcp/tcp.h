@@ -144,6 +144,8 @@ uint32_t tcp_send_room(const struct tcp_conn *c);
 /* The number by which traces name the connection. */
 uint32_t tcp_number(const struct tcp_conn *c);
 const struct flow *tcp_flow(const struct tcp_conn *c);
+struct tcp_listener;
+const struct flow *tcp_listener_flow(const struct tcp_listener *l);
 /* The initial sequence numbers of both sides, ours (ISS) and the peer's (IRS), as far as known. */
 struct tcp_isns {
     bool has_iss, has_irs;

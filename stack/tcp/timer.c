@@ -153,7 +153,7 @@ static nsec_t keepalive_interval(const struct tcp_conn *c)
 void tcp_keepalive_arm(struct stack_cx *cx, struct tcp_conn *c)
 {
     if (!c->opts.keepalive || !tcp_synchronized(c)) {
-        tcp_timer_stop(c, TCP_TIMER_KEEPALIVE);
+        tcp_timer_stop(cx, c, TCP_TIMER_KEEPALIVE);
         c->keepalives_out = 0;
         return;
     }
@@ -238,6 +238,7 @@ static void fire(struct stack_cx *cx, struct tcp_conn *c, enum tcp_timer which)
         tcp_loss_probe_timeout(cx, c);
         break;
     case TCP_TIMER_FIN_WAIT_2:
+        TRACE(cx, TIMER, &c->flow, TIMER_FIRED, TCP_TIMER_FIN_WAIT_2, 1);
         if (c->state == TCP_FIN_WAIT_2 && !c->app_held)
             tcp_done(cx, c, 0, TCP_WHY_TIMEOUT_FIN_WAIT_2);
         break;

@@ -75,6 +75,7 @@ void tcp_time_wait_enter(struct stack_cx *cx, struct tcp_conn *c, enum tcp_reaso
     list_push_back(&cx->st->tcp.time_wait_age, &tw->age_link);
     wheel_timer_init(&tw->timer, STACK_TIMER_TIME_WAIT);
     wheel_arm(&cx->st->wheel, &tw->timer, cx->now + TCP_MSL_2);
+    TRACE(cx, TIMER, &tw->flow, TIMER_ARMED, TCP_TIMER_TIME_WAIT, TCP_MSL_2);
 }
 
 void tcp_time_wait_timer(struct stack_cx *cx, struct tcp_time_wait *tw)
@@ -147,6 +148,7 @@ void tcp_time_wait_arrives(struct stack_cx *cx, struct tcp_time_wait *tw,
     }
     if (s->flags & TCP_ACK || old)
         wheel_arm(&cx->st->wheel, &tw->timer, cx->now + TCP_MSL_2);
+    TRACE(cx, TIMER, &tw->flow, TIMER_ARMED, TCP_TIMER_TIME_WAIT, TCP_MSL_2);
     /* One answer per FIN that comes again; others are limited (Linux: tcp_invalid_ratelimit). */
     if (!(s->flags & TCP_FIN) && tw->last_ack && cx->now - tw->last_ack < TCP_CHALLENGE_INTERVAL)
         return;

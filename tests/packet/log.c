@@ -28,7 +28,7 @@ void world_log_event(const char *what, uint32_t number, uint32_t events)
 
 void world_log_trace(const struct trace_record *r)
 {
-    if (r->id == TRACE_EV_SEGMENT_OUT || r->id == TRACE_EV_CALL)
+    if (r->id == TRACE_EV_SEGMENT_OUT || r->id == TRACE_EV_CALL || r->id == TRACE_EV_RECV_FROM)
         return; /* the frame itself is in the log */
     struct log_entry *e = entry(LOG_TRACE);
     e->id = r->id;

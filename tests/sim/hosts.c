@@ -28,7 +28,10 @@ static void on_trace(struct stack_cx *cx, const struct trace_record *r)
 {
     struct host *h = cx->user;
     struct sim *s = h->sim;
-    for (unsigned i = 0; i < r->argc; i++)
+    /* but for what is a pointer (to options, ranges, text) */
+    const bool pointer_last = r->id == TRACE_EV_SEGMENT_IN || r->id == TRACE_EV_SEGMENT_OUT ||
+                              r->id == TRACE_EV_RECV_FROM;
+    for (unsigned i = 0; i + pointer_last < r->argc; i++)
         s->trace_sum = s->trace_sum * 31 + r->argv[i];
     if (!s->verbose || r->id == TRACE_EV_SEGMENT_IN || r->id == TRACE_EV_SEGMENT_OUT)
         return;

@@ -19,7 +19,7 @@ START_TEST(schema_is_well_formed)
 {
     static const char *const types[] = {"u",   "n",     "i",     "bool",   "ns",    "time",
                                         "seq", "pseq",  "state", "reason", "flags", "timer",
-                                        "err", "addr4", "str",   "call",   "opt"};
+                                        "err", "addr4", "str",   "call",   "opt",   "ranges"};
     for (unsigned i = 0; i < TRACE_EVENT_COUNT; i++) {
         const struct trace_event_info *e = &trace_events[i];
         ck_assert_ptr_nonnull(e->name);
