@@ -41,6 +41,8 @@ def suites(build):
         ("diff", f"{tests}/diff/run.py", [root, PYTHON, f"{tests}/diff/run.py", "--build", build], 240),
         ("python", f"{tests}/python/*.py",
          [root, PYTHON, f"{tests}/python/run.py", "--build", build, "--short", "-j", "6"], 240),
+        ("command", f"{tests}/command/*.py",
+         [root, PYTHON, f"{tests}/command/run.py", "--build", build], 180),
         ("apps", f"{tests}/apps/*.py", [root, PYTHON, f"{tests}/apps/run.py", "--build", build], 600),
     ]
 

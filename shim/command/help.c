@@ -135,6 +135,27 @@ static void help_options(FILE *to, const struct subcommand *s)
     entry(to, "-h, --help", "this text", TEXT_COLUMN);
 }
 
+/* A command line, continued as a shell would have it where it is too long. */
+static void example_line(FILE *to, const char *line)
+{
+    unsigned indent = 2;
+    for (;;) {
+        const unsigned room = COLUMNS - indent;
+        size_t len = strlen(line);
+        if (len > room)
+            for (len = room - 2; len > 0 && line[len] != ' '; len--)
+                ;
+        if (len == 0)
+            len = strlen(line); /* one long word */
+        blanks(to, indent);
+        fprintf(to, "%.*s%s\n", (int)len, line, line[len] != '\0' ? " \\" : "");
+        if (line[len] == '\0')
+            return;
+        line += len + 1;
+        indent = 4;
+    }
+}
+
 void help_subcommand(FILE *to, const struct subcommand *s)
 {
     const char *line = s->synopsis, *lead = "usage: ";
@@ -159,7 +180,7 @@ void help_subcommand(FILE *to, const struct subcommand *s)
     if (s->nexamples > 0)
         heading(to, "Examples:");
     for (unsigned i = 0; i < s->nexamples; i++) {
-        fprintf(to, "  %s\n", s->examples[i].line);
+        example_line(to, s->examples[i].line);
         help_wrap(to, s->examples[i].text, 6, 0);
     }
 }
