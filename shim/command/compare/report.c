@@ -23,9 +23,9 @@ const char *watch_text(enum watch watch)
 {
     switch (watch) {
     case WATCH_TRACEPOINT:
-        return "tracepoint sock:inet_sock_set_state; TIME_WAIT by sock_diag (every 4 ms)";
+        return "tracepoint sock:inet_sock_set_state (TIME_WAIT: sock_diag)";
     case WATCH_SOCK_DIAG:
-        return "sock_diag (every millisecond: shorter states are missed)";
+        return "sock_diag, each millisecond: shorter ones are missed";
     default:
         return "not watched";
     }

@@ -159,10 +159,32 @@ char *duration_format(char *text, size_t size, int64_t ns)
 
 /* ---- from JSON ---- */
 
+void make_printable(char *s)
+{
+    for (; *s; s++)
+        if ((unsigned char)*s < ' ' || *s == 0x7F)
+            *s = '?';
+}
+
+/* Control characters become '?': a name in a trace shall not steer a terminal. */
 static const char *get_string(const json_t *object, const char *key)
 {
     const json_t *v = json_object_get(object, key);
-    return v && json_is_string(v) ? intern_n(json_string_value(v), json_string_length(v)) : NULL;
+    if (!v || !json_is_string(v))
+        return NULL;
+    const char *s = json_string_value(v);
+    size_t i = 0;
+    while ((unsigned char)s[i] >= ' ' && s[i] != 0x7F)
+        i++;
+    if (!s[i])
+        return intern_n(s, i);
+    char *copy = strdup(s);
+    if (!copy)
+        return NULL;
+    make_printable(copy);
+    const char *clean = intern(copy);
+    free(copy);
+    return clean;
 }
 
 static int64_t get_int(const json_t *object, const char *key, int64_t absent)

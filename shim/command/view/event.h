@@ -99,6 +99,8 @@ const char *intern(const char *text);
 const char *intern_n(const char *text, size_t n);
 enum event_kind event_kind(const char *name);
 bool event_is_segment(const struct event *e);
+/* Replaces control characters. */
+void make_printable(char *s);
 /* Fills e from one object of a trace. NULL, or what is wrong with it (static text). */
 const char *event_from_json(struct event *e, const json_t *object);
 /* "SYN,ACK" and back; unknown words are ignored. text needs 40 bytes. */

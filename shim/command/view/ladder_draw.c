@@ -26,7 +26,7 @@ static const struct geometry wide = {
     .band = {74, 1064},
     .band_width = 102,
     .note = {394, 846},
-    .columns = {.note = 31, .label = 55},
+    .columns = {.note = 32, .label = 55},
 };
 static const struct geometry narrow = {
     .width = 610,

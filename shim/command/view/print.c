@@ -283,11 +283,18 @@ void print_event(struct printer *p, const struct event *e, const json_t *object)
     struct text text = {0};
     const char *why, *set = style(p, style_of(e));
     add_text(&text, e, object, &why);
+    if (text.s)
+        make_printable(text.s);
     if (style_of(e) == STYLE_PLAIN)
         set = plain = "";
     unsigned at = put_folded(p, text.s ? text.s : "", indent, indent, set, plain);
     if (why) {
-        at += (unsigned)fprintf(p->to, "  ");
+        bool fits = p->width == 0 || at + 2 + text_columns(why) <= p->width;
+        if (fits)
+            fputs("  ", p->to);
+        else
+            fprintf(p->to, "\n%*s", (int)indent, "");
+        at = fits ? at + 2 : indent;
         put_folded(p, why, indent, at, style(p, STYLE_DIM), style(p, STYLE_PLAIN));
     }
     fputc('\n', p->to);
