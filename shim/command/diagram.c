@@ -26,7 +26,10 @@ enum own {
 };
 
 static const struct option_spec options[] = {
-    [OWN_OUTPUT] = {'o', "output", "FILE", "the SVG file to write (\"-\": standard output)"},
+    [OWN_OUTPUT] = {'o', "output", "FILE",
+                    "the SVG file to write (\"-\": standard output); one that ends in .html "
+                    "becomes a page, cut "
+                    "so that it can be printed"},
     [OWN_KIND] = {'k', "kind", "KIND",
                   "ladder (who sent what, states, queues, calls), time-sequence (sequence numbers "
                   "over time), cwnd (congestion window, bytes in flight, RTT and RTO over time)"},
@@ -52,6 +55,9 @@ static const struct example examples[] = {
     {"tcpshim diagram -k cwnd server.json -o cwnd.svg", "congestion control of a download"},
     {"tcpshim diagram tcpdump.pcap -o p.svg", "from a capture: no states, no calls"},
 };
+
+/* Of a ladder on a page: what is half as long again still fits a sheet of A4, upended. */
+#define PIECE_HEIGHT 510
 
 enum kind { KIND_LADDER, KIND_SEQUENCE, KIND_CWND };
 
@@ -265,14 +271,35 @@ static int write_file(const char *path, const struct text *content)
     return good ? STATUS_OK : complain(STATUS_FAILED, "%s: %s", path, strerror(errno));
 }
 
+/* A page around the drawings, in pieces that fit sheets of paper. */
+static void begin_page(struct plan *p, struct text *to)
+{
+    p->ladder.own_style = p->plot.own_style = false;
+    p->ladder.page = PIECE_HEIGHT;
+    text_add(to,
+             "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n"
+             "<title>tcpshim diagram</title>\n<style>\n%s"
+             "body{margin:0;background:#fff}svg{display:block;width:100%%;max-width:1240px;"
+             "height:auto;margin:0 auto;break-inside:avoid}\n"
+             "@media screen and (prefers-color-scheme:dark){body{background:#15191e}}\n"
+             "@page{size:A4 landscape;margin:8mm}\n</style></head><body>\n",
+             svg_style);
+}
+
 static int draw(struct plan *p, const struct flow *f, const struct event_list *events)
 {
     struct text svg = {0};
+    const char *dot = strrchr(p->output, '.');
+    bool page = dot && strcmp(dot, ".html") == 0;
     name_sides(p, f, events);
+    if (page)
+        begin_page(p, &svg);
     if (p->kind == KIND_LADDER)
         ladder_draw(&svg, f, &p->ladder);
     else
         (p->kind == KIND_CWND ? plot_congestion : plot_sequence)(&svg, f, &p->plot);
+    if (page)
+        text_add(&svg, "</body></html>\n");
     int status = write_file(p->output, &svg);
     text_free(&svg);
     return status;

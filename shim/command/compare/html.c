@@ -11,8 +11,9 @@
 
 /* Connections of each run that are drawn. */
 #define DRAWN_MAX 3
-/* Height of a piece of a ladder: on A4, two side by side, this fills a page. */
-#define PIECE_HEIGHT 1250
+/* Height of a piece of a ladder. One that is half as long again still fits a page of paper, two
+ * side by side, so a piece may end where no segment is under way. */
+#define PIECE_HEIGHT 440
 
 static const char page_style[] =
     "body{font-family:system-ui,\"DejaVu Sans\",sans-serif;font-size:15px;line-height:1.4;"
@@ -38,7 +39,7 @@ static const char page_style[] =
     "td,th{border-color:#343c45}tr.s th{border-color:#9aa5b0}tr.d td{background:#4a1a22}"
     "dt,small{color:#9aa5b0}.v{background:#17301e}.v.no{background:#4a1a22}}\n"
     "@media print{body{font-size:11px;padding:0}code,td.w{font-size:9.5px}tr{break-inside:avoid}"
-    "h2,h3{break-after:avoid}@page{size:A4;margin:12mm}}\n";
+    "h2,h3{break-after:avoid}tr.s{break-after:avoid}@page{size:A4 landscape;margin:8mm}}\n";
 
 static void add_term(struct text *to, const char *term, const char *value, bool code)
 {

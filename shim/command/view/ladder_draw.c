@@ -113,7 +113,7 @@ static size_t page_end(const struct page *p, size_t first)
     for (size_t i = first; i < p->rows->n; i++) {
         y += row_height(p->g, &p->rows->items[i]);
         if (p->o->page > 0 && i > first &&
-            ((y > p->o->page && !arrow_open(p, i)) || y > p->o->page * 1.6))
+            ((y > p->o->page && !arrow_open(p, i)) || y > p->o->page * 1.45))
             return i;
     }
     return p->rows->n;
