@@ -71,7 +71,9 @@ static double to_y(const struct axes *a, double y)
 /* In the unit that suits the largest value of the axis. */
 static void time_label(char *out, size_t size, double v, double max)
 {
-    if (max < 1e-3)
+    if (v == 0)
+        snprintf(out, size, "0");
+    else if (max < 1e-3)
         snprintf(out, size, "%.6g us", v * 1e6);
     else if (max < 1)
         snprintf(out, size, "%.6g ms", v * 1e3);
@@ -81,7 +83,7 @@ static void time_label(char *out, size_t size, double v, double max)
 
 static void byte_label(char *out, size_t size, double v, double max)
 {
-    if (max < 1e4)
+    if (max < 1e4 || v == 0)
         snprintf(out, size, "%.6g", v);
     else if (max < 1e7)
         snprintf(out, size, "%.6g KB", v / 1e3);
@@ -126,7 +128,7 @@ static void draw_legend(const struct axes *a, const struct series *series, unsig
         if (series[i].dots) {
             char d[100];
             for (int k = 0; k < 3; k++) {
-                snprintf(d, sizeof(d), "M%.1f %.1fh2.4", x + 2 + 6 * k, y - 3.5);
+                snprintf(d, sizeof(d), "M%.1f %.1fh3", x + 2 + 6 * k, y - 3.5);
                 svg_path(a->svg, d, series[i].class);
             }
         } else {
@@ -156,7 +158,7 @@ static void draw_series(const struct axes *a, const struct series *s)
         if (fabs(x - last_x) < 0.4 && fabs(y - last_y) < 0.4 && down)
             continue;
         if (s->dots)
-            text_add(&d, "M%.1f %.1fh2.4", x - 1.2, y);
+            text_add(&d, "M%.1f %.1fh3", x - 1.5, y);
         else if (!down)
             text_add(&d, "M%.1f %.1f", x, y);
         else if (s->steps)
@@ -174,18 +176,36 @@ static void draw_series(const struct axes *a, const struct series *s)
     text_free(&d);
 }
 
-/* Bars from seq to seq + len. */
-static void draw_bars(const struct axes *a, const struct series *s)
+static void add_bar(struct text *d, double x, double low, double high, double least)
+{
+    if (low - high < least)
+        high = low - least;
+    text_add(d, "M%.1f %.1fV%.1f", x, low, high);
+}
+
+/* Bars from seq to seq + len, at least so high; those that continue each other on one spot are one.
+ */
+static void draw_bars(const struct axes *a, const struct series *s, double least)
 {
     struct text d = {0};
+    double x = -9, low = 0, high = 0;
     for (size_t i = 0; i + 1 < s->n; i += 2) {
-        double x = to_x(a, s->points[i].x), y1 = to_y(a, s->points[i].y);
+        double at = to_x(a, s->points[i].x), y1 = to_y(a, s->points[i].y);
         double y2 = to_y(a, s->points[i + 1].y);
-        if (y1 - y2 < 1.5)
-            y2 = y1 - 1.5;
-        if (x <= a->left + a->width + 0.5)
-            text_add(&d, "M%.1f %.1fV%.1f", x, y1, y2);
+        if (fabs(at - x) < 0.15 && fabs(y1 - high) < 0.1) {
+            high = y2;
+            continue;
+        }
+        if (x > 0)
+            add_bar(&d, x, low, high, least);
+        x = at;
+        low = y1;
+        high = y2;
+        if (x > a->left + a->width + 0.5)
+            x = -9;
     }
+    if (x > 0)
+        add_bar(&d, x, low, high, least);
     if (d.n > 0)
         svg_path(a->svg, d.s, s->class);
     text_free(&d);
@@ -297,9 +317,9 @@ void plot_sequence(struct text *to, const struct flow *f, const struct plot_opti
     draw_legend(&a, s, SEQ_COUNT);
     draw_series(&a, &s[SEQ_WINDOW]);
     draw_series(&a, &s[SEQ_ACK]);
-    draw_bars(&a, &s[SEQ_DATA]);
-    draw_bars(&a, &s[SEQ_SACK]);
-    draw_bars(&a, &s[SEQ_AGAIN]);
+    draw_bars(&a, &s[SEQ_DATA], 1.5);
+    draw_bars(&a, &s[SEQ_SACK], 1.5);
+    draw_bars(&a, &s[SEQ_AGAIN], 5);
     svg_finish(&g, to, o->own_style, "Sequence numbers over time");
     for (int i = 0; i < SEQ_COUNT; i++)
         free(s[i].points);
@@ -359,8 +379,8 @@ void plot_congestion(struct text *to, const struct flow *f, const struct plot_op
     struct series s[CC_COUNT] = {
         [CC_CWND] = {.name = "cwnd", .class = "l0", .steps = true},
         [CC_SSTHRESH] = {.name = "ssthresh", .class = "lp dash", .steps = true},
-        [CC_FLIGHT] = {.name = "in flight", .class = "l1 thin"},
-        [CC_SAMPLE] = {.name = "round trips", .class = "lg", .dots = true},
+        [CC_FLIGHT] = {.name = "sent, not yet acknowledged", .class = "l1 thin", .steps = true},
+        [CC_SAMPLE] = {.name = "round trips", .class = "lg dot", .dots = true},
         [CC_SRTT] = {.name = "smoothed RTT", .class = "l0", .steps = true},
         [CC_RTO] = {.name = "RTO", .class = "lr", .steps = true},
     };

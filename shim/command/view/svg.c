@@ -18,7 +18,7 @@ const char svg_style[] =
     "stroke-width:1.3}\n"
     "svg.t .lr{fill:none;stroke:#b80f2a;stroke-width:1.6}svg.t .lg{fill:none;stroke:#23763a;"
     "stroke-width:1.3}svg.t .lp{fill:none;stroke:#7b3fb3;stroke-width:1.3}\n"
-    "svg.t .dash{stroke-dasharray:4 3}svg.t .thin{stroke-width:.8}\n"
+    "svg.t .dash{stroke-dasharray:4 3}svg.t .thin{stroke-width:.8}svg.t .dot{stroke-width:3}\n"
     "svg.t .s-idle{fill:#e3e7eb}svg.t .s-syn{fill:#fbe7a8}svg.t .s-est{fill:#bfe6c8}"
     "svg.t .s-fin{fill:#fbd2b0}svg.t .s-wait{fill:#dccdf2}\n"
     "@media screen and (prefers-color-scheme:dark){\n"
