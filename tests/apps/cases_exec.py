@@ -103,3 +103,17 @@ def inetd(run):
         run.check(os.path.isdir(run.path(f"copy{number}", ".git")), "nothing was cloned")
     run.client(["nc", "-N", run.server_addr, "9001"], stdin=run.data.path("1M"), same=run.data.path("1M"))
     server.stop()
+
+
+@case("threads", pairings=("KU",), sizes=("-",), needs=("gcc",))
+def threads(run):
+    """Threads against each other on sockets of one process: the same results as on the kernel's."""
+    program = run.path("threads")
+    run.client(["gcc", "-O1", "-pthread", "-o", program, f"{PROGRAMS}/threads.c"], user=False, role="gcc")
+    run.resets_allowed.update("ab")
+    outputs = [run.client([program], role=role, host=run.server_host, user=user,
+                          shim={"TCPSHIM_LOOPBACK": "user"}).stdout()
+               for role, user in (("kernel", False), ("server", True))]
+    for kernel, user in zip(*(text.splitlines() for text in outputs)):
+        run.check(kernel == user, f"kernel: {kernel}; user: {user}")
+    run.check(outputs[0] == outputs[1] and "all bytes 1" in outputs[0], outputs[1][-200:])
