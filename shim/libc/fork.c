@@ -12,6 +12,9 @@
 #include <fcntl.h>
 #include <paths.h>
 #include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdarg.h>
 #include <unistd.h>
 
 #include "shim/core/family.h"
@@ -41,15 +44,20 @@ SHIM_EXPORT pid_t vfork(void)
 }
 extern __typeof(fork) __vfork __attribute__((nothrow, leaf, alias("vfork"), visibility("default")));
 
+static void process_forked_child(void)
+{
+    fds_after_fork_child();
+    wait_after_fork_child();
+    guard_after_fork_child();
+}
+
 pid_t process_fork(long (*how)(void *), void *arg)
 {
     fds_watch_fork();
     fds_before_fork();
     const long pid = how(arg);
     if (pid == 0) {
-        fds_after_fork_child();
-        wait_after_fork_child();
-        guard_after_fork_child();
+        process_forked_child();
         return 0;
     }
     fds_forked((pid_t)pid);
@@ -68,6 +76,62 @@ SHIM_EXPORT pid_t _Fork(void)
         return fork();
     return process_fork(call_Fork, NULL);
 }
+
+/* ---- clone(2) ---- */
+
+struct clone_call {
+    int (*fn)(void *);
+    void *stack, *arg;
+    int flags;
+    pid_t *parent_tid, *child_tid;
+    void *tls;
+};
+
+/* The child's beginning, on the stack that its parent gave it. */
+static int cloned(void *arg)
+{
+    const struct clone_call *c = arg;
+    process_forked_child();
+    _exit(c->fn(c->arg)); /* libc would end this thread alone */
+}
+
+static long call_clone(void *arg)
+{
+    struct clone_call *c = arg;
+    const int r = real.clone(cloned, c->stack, c->flags, c, c->parent_tid, c->tls, c->child_tid);
+    return r < 0 ? -errno : r;
+}
+
+/*
+ * A child with descriptors of its own is a fork, whatever it shares of the memory: with the
+ * parent's memory its close() and dup2() would meet the parent's table. So CLONE_VM goes, and with
+ * it CLONE_VFORK, whose parent would sleep with what the child has to wait for.
+ */
+SHIM_EXPORT int clone(int (*fn)(void *), void *stack, int flags, void *arg, ...)
+{
+    struct clone_call c = {.fn = fn, .stack = stack, .arg = arg, .flags = flags};
+    va_list ap;
+    va_start(ap, arg);
+    c.parent_tid = va_arg(ap, pid_t *);
+    c.tls = va_arg(ap, void *);
+    c.child_tid = va_arg(ap, pid_t *);
+    va_end(ap);
+    if (!engine_running() || (flags & (CLONE_THREAD | CLONE_FILES)) != 0)
+        return real_ready()->clone(fn, stack, flags, arg, c.parent_tid, c.tls, c.child_tid);
+    c.flags &= ~(CLONE_VM | CLONE_VFORK | CLONE_SIGHAND);
+    if (c.flags != SIGCHLD) {
+        const pid_t pid = process_fork(call_clone, &c);
+        if (pid < 0)
+            errno = -pid;
+        return pid < 0 ? -1 : pid;
+    }
+    const pid_t pid = _Fork(); /* of libc, which then knows the child's thread */
+    if (pid == 0)
+        _exit(fn(arg));
+    return pid;
+}
+extern __typeof(clone) __clone
+    __attribute__((nothrow, leaf, alias("clone"), visibility("default")));
 
 /*
  * daemon(3). libc's own ends the parent inside libc, past the hook of _exit(), and the parent's

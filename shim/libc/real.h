@@ -100,6 +100,7 @@ typedef void (*real_handler)(int);
     X(int, execve, (const char *, char *const[], char *const[])) \
     X(int, posix_spawn, (pid_t *, const char *, const posix_spawn_file_actions_t *, const posix_spawnattr_t *, char *const[], char *const[])) \
     X(int, posix_spawnp, (pid_t *, const char *, const posix_spawn_file_actions_t *, const posix_spawnattr_t *, char *const[], char *const[])) \
+    X(int, clone, (int (*)(void *), void *, int, void *, ...)) \
     X(int, prctl, (int, ...)) \
     X(int, system, (const char *)) \
     X(FILE *, popen, (const char *, const char *)) \

@@ -7,8 +7,12 @@
 #include "shim/libc/rights.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/pidfd.h>
 
 #include "shim/core/config.h"
 #include "shim/core/family.h"
@@ -17,6 +21,7 @@
 #include "shim/core/raw.h"
 #include "shim/core/shared.h"
 #include "shim/libc/call.h"
+#include "shim/libc/real.h"
 #include "shim/life/init.h"
 #include "shim/watch/trace.h"
 
@@ -193,4 +198,63 @@ void rights_received(int fd, const struct msghdr *msg, int flags)
                         .peek = (flags & MSG_PEEK) != 0};
     each_right(msg, arrived, &a);
     errno = saved;
+}
+
+/* ---- pidfd_getfd(2) ---- */
+
+/* The process behind a pidfd; 0: not known. */
+static int pid_of(int pidfd)
+{
+    char path[48], text[512];
+    snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", pidfd);
+    const int fd = raw_open(path, O_RDONLY | O_CLOEXEC, 0);
+    const ssize_t n = fd >= 0 ? raw_read(fd, text, sizeof(text) - 1) : 0;
+    if (fd >= 0)
+        raw_close(fd);
+    text[n > 0 ? n : 0] = '\0';
+    const char *line = strstr(text, "\nPid:\t");
+    return line != NULL ? atoi(line + 6) : 0;
+}
+
+/* Entered. What process pid has under the number. */
+static struct usock *held_by(int pid, int number)
+{
+    for (unsigned i = 0; i < engine.sh->processes_high; i++) {
+        struct process *p = &engine.sh->processes[i];
+        if (!process_counts(p) || p->pid != pid)
+            continue;
+        list_for_each (n, &p->holds) {
+            const struct hold *h = list_entry(n, struct hold, of_process);
+            if (h->fd == number && h->us != NULL)
+                return h->us;
+        }
+    }
+    return NULL;
+}
+
+/* Descriptor fd was copied from that number of another process. */
+static void copied(int fd, int pid, int number)
+{
+    struct stack_cx cx;
+    if (pid <= 0 || !(engine_running() || engine_join(pid)))
+        return;
+    engine_enter(&cx);
+    struct usock *us = held_by(pid, number);
+    if (us != NULL && us->kind != USOCK_KERNEL && (unsigned)fd < fd_limit)
+        (void)hold_usock(fd, us);
+    engine_leave(&cx);
+}
+
+SHIM_EXPORT int pidfd_getfd(int pidfd, int number, unsigned flags)
+{
+    const int fd = (int)raw_syscall(SYS_pidfd_getfd, pidfd, number, flags, 0, 0, 0);
+    if (fd < 0)
+        return (int)call_result(fd);
+    if (fd_entry(fd) != 0)
+        call_purge(fd);
+    const int saved = errno;
+    if (!config.off && is_tcp(fd))
+        copied(fd, pid_of(pidfd), number);
+    errno = saved;
+    return fd;
 }

@@ -11,6 +11,7 @@
 #include <stdarg.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
+#include <sys/pidfd.h>
 #include <sys/prctl.h>
 #include <sys/select.h>
 #include <sys/sendfile.h>
@@ -41,11 +42,12 @@ static long fork_raw(void *arg)
     return raw_syscall(s->number, s->a[0], s->a[1], s->a[2], s->a[3], s->a[4], s->a[5]);
 }
 
-/* A clone with its own memory and no other stack is a fork. */
+/* A clone with its own descriptors and no other stack is a fork. */
 static long do_clone(struct raw_call *s)
 {
-    if ((s->a[0] & (CLONE_VM | CLONE_FILES)) != 0 || s->a[1] != 0)
+    if ((s->a[0] & (CLONE_THREAD | CLONE_FILES)) != 0 || s->a[1] != 0)
         return pass(s);
+    s->a[0] &= ~(CLONE_VM | CLONE_VFORK | CLONE_SIGHAND); /* as clone() (fork.c) */
     return call_result(process_fork(fork_raw, s));
 }
 
@@ -246,6 +248,9 @@ static bool processes(struct raw_call *s, long *result)
         return true;
     case SYS_exit_group:
         _exit((int)s->a[0]);
+    case SYS_pidfd_getfd:
+        *result = pidfd_getfd((int)s->a[0], (int)s->a[1], (unsigned)s->a[2]);
+        return true;
     case SYS_prctl:
         *result = prctl((int)s->a[0], s->a[1], s->a[2], s->a[3], s->a[4]);
         return true;

@@ -27,6 +27,7 @@
 #include "shim/core/fdtable.h"
 #include "shim/core/raw.h"
 #include "shim/core/shared.h"
+#include "shim/libc/real.h"
 #include "shim/life/births.h"
 #include "shim/life/custody.h"
 #include "shim/life/own_address.h"
@@ -198,7 +199,7 @@ static int grandchild(void *arg)
 static int intermediate(void *arg)
 {
     struct birth *b = arg;
-    b->pid = clone(grandchild, stacks[1] + STACK_BYTES, CLONE_VM | CLONE_VFORK, b);
+    b->pid = real.clone(grandchild, stacks[1] + STACK_BYTES, CLONE_VM | CLONE_VFORK, b);
     leave(0);
 }
 
@@ -234,9 +235,9 @@ static int32_t conceive(struct birth *b)
     b->fds[KEEPER_FD_BELL] = births_bell();
     b->fds[KEEPER_FD_END] = keeper.program;
     if (!adopts_orphans())
-        return clone(intermediate, stacks[0] + STACK_BYTES, CLONE_VM, b);
+        return real_ready()->clone(intermediate, stacks[0] + STACK_BYTES, CLONE_VM, b);
     raw_syscall(SYS_prctl, PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0, 0);
-    const int32_t child = clone(intermediate, stacks[0] + STACK_BYTES, CLONE_VM | CLONE_VFORK, b);
+    const int32_t child = real_ready()->clone(intermediate, stacks[0] + STACK_BYTES, CLONE_VM | CLONE_VFORK, b);
     if (child > 0)
         wait_for(child);
     raw_syscall(SYS_prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0, 0);
