@@ -52,7 +52,8 @@ ALL_OBJ        := $(STACK_OBJ) $(SHIM_OBJ) $(KEEPER_OBJ) $(RELAY_OBJ) $(COMMAND_
 
 # The programs of the directories that have any C tests.
 TEST_BIN := $(if $(wildcard tests/unit/*.c),$(BUILD)/asan/unit $(BUILD)/asan/unit_ip) \
-	$(foreach suite,packet sim,$(if $(wildcard tests/$(suite)/*.c),$(BUILD)/asan/$(suite)))
+	$(foreach suite,packet sim,$(if $(wildcard tests/$(suite)/*.c),$(BUILD)/asan/$(suite))) \
+	$(BUILD)/asan/tcpshim
 
 PACKETDRILL_SRC := $(wildcard tests/packetdrill/*.c)
 PACKETDRILL_BIN := $(BUILD)/tests/packetdrill_tcpshim.so $(BUILD)/tests/packetdrill_smoke
@@ -94,6 +95,11 @@ $(BUILD)/tcpshim-relay: $(RELAY_OBJ)
 COMMAND_SHIM := $(addprefix $(BUILD)/shim/,core/addr.o core/config.o core/layout.o core/rules.o)
 $(BUILD)/tcpshim: $(COMMAND_OBJ) $(COMMAND_SHIM) $(BUILD)/libstack.a
 	$(CC) $(CFLAGS) -o $@ $^ -ljansson -lpcap -lm
+
+# The same under the sanitizers, for tests that give it broken files and arenas.
+ASAN_COMMAND_OBJ := $(patsubst $(BUILD)/%,$(BUILD)/asan/%,$(COMMAND_OBJ) $(COMMAND_SHIM))
+$(BUILD)/asan/tcpshim: $(ASAN_COMMAND_OBJ) $(ASAN_STACK_OBJ)
+	$(CC) $(SAN) -o $@ $^ -ljansson -lpcap -lm
 
 # Tests run the engine's sources under AddressSanitizer and UBSan.
 $(BUILD)/asan/%.o: %.c $(BUILD)/flags
@@ -244,4 +250,4 @@ install-deps:
 clean:
 	rm -rf $(BUILD)
 
--include $(ALL_OBJ:.o=.d) $(PACKETDRILL_SRC:%.c=$(BUILD)/%.d) $(UNIT_SHIM:.o=.d) $(UNIT_IP_OBJ:.o=.d) $(FUZZ_STACK_OBJ:.o=.d)
+-include $(ALL_OBJ:.o=.d) $(ASAN_COMMAND_OBJ:.o=.d) $(PACKETDRILL_SRC:%.c=$(BUILD)/%.d) $(UNIT_SHIM:.o=.d) $(UNIT_IP_OBJ:.o=.d) $(FUZZ_STACK_OBJ:.o=.d)

@@ -119,7 +119,7 @@ def install(b):
                    "install", env=flags, seconds=300)
     equal(result.status, 0, f"make install: {result.err}")
     found = {os.path.relpath(os.path.join(d, f), to) for d, _, files in os.walk(to) for f in files}
-    equal(found, {"usr/bin/tcpshim", "usr/lib/tcpshim/libtcpshim.so", "usr/lib/tcpshim/tcpshim-keeper",
+    equal(found, {"usr/bin/tcpshim", "usr/lib/tcpshim/libtcpshim.so", "usr/lib/tcpshim/tcpshim-keeper", "usr/lib/tcpshim/tcpshim-relay",
                   "usr/share/man/man1/tcpshim.1", "usr/share/bash-completion/completions/tcpshim",
                   "usr/share/zsh/site-functions/_tcpshim"}, "installed files")
     line = b.run(f"{to}/usr/bin/tcpshim", "run", "-n", "--", "true").out

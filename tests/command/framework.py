@@ -73,7 +73,7 @@ class Bench:
         self.build = build
         self.directory = tempfile.mkdtemp(prefix="tcpshim-command-")
         os.chmod(self.directory, 0o755)
-        for name in ("tcpshim", "tcpshim-keeper", "libtcpshim.so"):
+        for name in ("tcpshim", "tcpshim-keeper", "tcpshim-relay", "libtcpshim.so"):
             shutil.copy(os.path.join(build, name), self.directory)
         self.command = os.path.join(self.directory, "tcpshim")
         self.runtime = os.path.join(self.directory, "run")
