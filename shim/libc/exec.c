@@ -61,7 +61,7 @@ static char *const *prepare(struct passage *p, int dir, const char *path, int fl
         errno = saved;
         return envp;
     }
-    const bool due = image == IMAGE_DYNAMIC && handover_due() && handover_text(p->text);
+    const bool due = image == IMAGE_DYNAMIC && handover_due_self() && handover_text(p->text);
     if (image == IMAGE_DYNAMIC && (due || config.exec == EXEC_ALL) &&
         environment_make(&p->env, envp, due ? p->text : NULL))
         result = p->env.envp;

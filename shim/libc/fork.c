@@ -21,6 +21,7 @@
 #include "shim/core/usock.h"
 #include "shim/libc/process.h"
 #include "shim/libc/real.h"
+#include "shim/life/service.h"
 #include "shim/link/guard.h"
 #include "shim/wait/wait.h"
 
@@ -53,6 +54,7 @@ static void process_forked_child(void)
 
 pid_t process_fork(long (*how)(void *), void *arg)
 {
+    service_await_start();
     fds_watch_fork();
     fds_before_fork();
     const long pid = how(arg);

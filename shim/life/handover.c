@@ -40,6 +40,12 @@ static uint64_t inode_of(int fd)
     return raw_syscall(SYS_fstat, fd, (long)&st, 0, 0, 0, 0) == 0 ? st.st_ino : 0;
 }
 
+/*
+ * The process that is of the family by itself, not by fork: it started the engine, or was handed
+ * it. 0: there is none yet.
+ */
+static long member;
+
 static bool inherited(int fd)
 {
     return (raw_fcntl(fd, F_GETFD, 0) & FD_CLOEXEC) == 0;
@@ -53,6 +59,13 @@ bool handover_due(void)
         if (fd_usock((int)fd) != NULL && inherited((int)fd))
             return true;
     return config.own_address || config.loopback_user;
+}
+
+/* A server that executes itself anew may get its sockets back by message (haproxy); and tools that
+ * give up root for another program have started the engine for it (setpriv). */
+bool handover_due_self(void)
+{
+    return handover_due() || (engine_running() && member == raw_getpid());
 }
 
 bool handover_text(char text[HANDOVER_TEXT])
@@ -174,6 +187,7 @@ static bool enter_family(const struct paper *p, void (*attach)(void))
     engine.link = l;
     __atomic_store_n(&engine.st, st, __ATOMIC_RELEASE);
     attach();
+    member = raw_getpid();
     return true;
 }
 
@@ -196,6 +210,7 @@ _Static_assert(HANDED <= FAMILY_FDS, "shared.family_fds has room for all");
 
 void handover_publish(void)
 {
+    member = raw_getpid();
     family_fds(engine.sh->family_fds);
 }
 

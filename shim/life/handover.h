@@ -12,8 +12,11 @@
 /* Room for "NAME=value". */
 #define HANDOVER_TEXT 256
 
-/* Whether an image that this process becomes now would have something of the family's. */
+/* Whether an image that this process, or a child of it, becomes now would have something of the
+ * family's. */
 bool handover_due(void);
+/* The same, or this process is of the family by itself and not by fork. */
+bool handover_due_self(void);
 /* Text of the variable. False: this family cannot be handed over (its arena has no file). */
 bool handover_text(char text[HANDOVER_TEXT]);
 /*

@@ -11,6 +11,7 @@
 #include "shim/life/init.h"
 #include "shim/life/sandbox.h"
 #include "shim/link/guard.h"
+#include "shim/watch/trace.h"
 
 #define KEEP_UID ((uid_t)-1)
 
@@ -26,6 +27,7 @@ static void before_loss(uid_t uid)
     if (!engine_running() || uid == 0 || uid == KEEP_UID)
         return;
     struct stack_cx cx;
+    trace_give(uid);
     engine_enter(&cx);
     guard_give(uid);
     engine_leave(&cx);

@@ -50,8 +50,9 @@ static struct {
     bool started;   /* (atomic) */
     bool main_left; /* (atomic) */
     nsec_t retry_at;
-    nsec_t looked; /* for deaths */
-    bool stop;     /* (atomic) */
+    nsec_t looked;   /* for deaths */
+    bool stop;       /* (atomic) */
+    uint32_t coming; /* the thread was made and does not run yet (atomic) */
     uint32_t slot;
 } service;
 static __thread uint32_t put_off __attribute__((tls_model("initial-exec")));
@@ -276,6 +277,8 @@ static void *service_main(void *arg)
 {
     struct process *self = arg;
     enum service_mode mode = SERVICE_TICK;
+    __atomic_store_n(&service.coming, 0, __ATOMIC_RELEASE);
+    raw_syscall(SYS_futex, (long)&service.coming, FUTEX_WAKE, INT32_MAX, 0, 0, 0);
     prctl(PR_SET_NAME, "tcpshim");
     keeper_start();
     while (__atomic_load_n(&self->state, __ATOMIC_RELAXED) == PROCESS_LIVE && !stopped()) {
@@ -308,6 +311,7 @@ static bool thread_start(struct process *self)
     uint64_t mask;
     if (pthread_attr_init(&attr) != 0)
         return false;
+    __atomic_store_n(&service.coming, 1, __ATOMIC_RELEASE);
     pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
     pthread_attr_setstacksize(&attr, STACK_BYTES);
     raw_sigprocmask(SIG_BLOCK, &all_signals, &mask);
@@ -318,6 +322,8 @@ static bool thread_start(struct process *self)
     }
     raw_sigprocmask(SIG_SETMASK, &mask, NULL);
     pthread_attr_destroy(&attr);
+    if (err != 0)
+        __atomic_store_n(&service.coming, 0, __ATOMIC_RELEASE);
     return err == 0;
 }
 
@@ -356,6 +362,12 @@ void service_forked(void)
         waiter_wake(waiter_at(engine.sh, engine.sh->driver));
 }
 
+void service_await_start(void)
+{
+    while (unlikely(__atomic_load_n(&service.coming, __ATOMIC_ACQUIRE) != 0))
+        raw_syscall(SYS_futex, (long)&service.coming, FUTEX_WAIT, 1, 0, 0, 0);
+}
+
 void service_put_off(bool on)
 {
     put_off += on ? 1 : UINT32_MAX;
@@ -379,6 +391,7 @@ void service_stop(void)
 void service_after_fork_child(void)
 {
     service.started = service.stop = false;
+    service.coming = 0;
     service.slot = 0;
     service.retry_at = 0;
 }

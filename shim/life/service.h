@@ -15,6 +15,11 @@ void service_start(void);
  * on. A service thread that drives, and sleeps as if there were none, is to look again.
  */
 void service_forked(void);
+/*
+ * Not entered, before a fork that libc does not know of: a thread that was made and does not run
+ * yet would be in the child's list of threads for ever, and setuid() there would wait for it.
+ */
+void service_await_start(void);
 /* While on: this thread does not start it, nor does the child that it forks, whose libc may be
  * locked. */
 void service_put_off(bool on);

@@ -8,6 +8,9 @@
 void sink_open(void);
 /* Opens now what the first event of this process would open. */
 void sink_ready(void);
+/* The process becomes another user, whose images are to write on to a file of this process alone.
+ */
+void sink_give(uint32_t uid);
 /*
  * True: this thread may put lines until sink_end(). False: there is nowhere to write, or somebody
  * else puts and does not end. *fresh: nothing was put by this process yet.

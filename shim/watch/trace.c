@@ -151,6 +151,11 @@ void trace_ready(void)
     sink_ready();
 }
 
+void trace_give(uint32_t uid)
+{
+    sink_give(uid);
+}
+
 void trace_flush(void)
 {
     if (sink_pending())

@@ -12,6 +12,8 @@ void trace_now(const struct flow *flow, enum trace_event_id id, const uint64_t *
 void trace_open(void);
 /* The process is about to lose its rights or its view of the files: opens what it will need. */
 void trace_ready(void);
+/* It becomes another user: the trace's file does, too. */
+void trace_give(uint32_t uid);
 /* Writes what waits in the buffer, as far as its reader takes it without waiting. */
 void trace_flush(void);
 /* The process ends or becomes another image. */

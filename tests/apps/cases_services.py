@@ -184,7 +184,7 @@ nopriv_user=nobody
     return run.server(["vsftpd", config], 21)
 
 
-@case("vsftpd", pairings=("UK",), sizes=("passive", "active"), needs=("vsftpd", "curl"), table=("vsftpd", "curl (FTP)"))
+@case("vsftpd", sizes=("passive", "active"), needs=("vsftpd", "curl"), table=("vsftpd", "curl (FTP)"))
 def vsftpd(run):
     """A process for each session, in a sandbox, and data connections both ways."""
     run.size, mode = "1M", run.size

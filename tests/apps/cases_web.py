@@ -267,7 +267,7 @@ def clone(run, address, wanted):
     run.client(["git", "-C", run.path("copy"), "fsck", "--full"], user=False, env=env, role="git")
 
 
-@case("git-daemon", pairings=("UK",), sizes=("-",), needs=("git",), table=("git daemon", "git"))
+@case("git-daemon", sizes=("-",), needs=("git",), table=("git daemon", "git"))
 def git_daemon(run):
     """The daemon starts a child by exec for each connection, with the socket as its stdin and stdout."""
     wanted = make_repository(run)
@@ -287,7 +287,7 @@ def backend(run, port=8000):
                       role="backend", host=run.client_host, user=run.pairing == "UU")
 
 
-@case("haproxy-reload", pairings=("UK",), sizes=("-",), needs=("haproxy",),
+@case("haproxy-reload", quick=("KU", "UU"), sizes=("-",), needs=("haproxy",),
       table=("haproxy, reload with socket passing, under load", "python3"))
 def haproxy_reload(run):
     """The master executes itself anew; the new worker gets the listening sockets from the old one."""
@@ -376,7 +376,7 @@ pm.max_children = 3
     server.stop(number=signal.SIGQUIT, codes=(0, 3))
 
 
-@case("node-cluster", pairings=("UK",), sizes=("round-robin", "shared"), needs=("node",), table=("node cluster, 3 workers", "python3"))
+@case("node-cluster", quick=("KU", "UU"), sizes=("round-robin", "shared"), needs=("node",), table=("node cluster, 3 workers", "python3"))
 def node_cluster(run):
     """The primary accepts and hands connections over by SCM_RIGHTS, or the listening socket itself."""
     run.data.path("1B")
