@@ -13,7 +13,8 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import framework  # noqa: E402
 
-for module in ("cases_help", "cases_run", "cases_lab", "cases_ss", "cases_doctor"):
+for module in ("cases_help", "cases_run", "cases_lab", "cases_ss", "cases_doctor",
+               "cases_trace", "cases_diagram", "cases_compare"):
     __import__(module)
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)

@@ -50,12 +50,12 @@ const char *intern(const char *text)
 
 enum event_kind event_kind(const char *name)
 {
-    static const char *const names[] = {"",
-#define X(id, name) name,
-                                        EVENT_KINDS(X)
+    static const char *const names[] = {
+#define X(id, name) [EV_##id] = name,
+        EVENT_KINDS(X)
 #undef X
     };
-    for (size_t i = 1; i < sizeof(names) / sizeof(names[0]); i++)
+    for (size_t i = EV_TRACE; i < sizeof(names) / sizeof(names[0]); i++)
         if (strcmp(names[i], name) == 0)
             return (enum event_kind)i;
     return EV_OTHER;
@@ -256,19 +256,21 @@ const char *event_from_json(struct event *e, const json_t *o)
     e->name = get_string(o, "ev");
     if (!e->name)
         return "has no \"ev\"";
+    e->class = get_string(o, "class");
     e->kind = event_kind(e->name);
+    if (e->kind == EV_LOST && e->class)
+        e->kind = EV_TAKEN_FOR_LOST;
     e->t = get_time(o, "t", TIME_NONE);
     if (e->t == TIME_NONE && e->kind != EV_LOST)
         return "has no time \"t\"";
     e->begin = get_time(o, "begin", TIME_NONE);
     e->pid = (int)get_int(o, "pid", 0);
     e->conn = (uint32_t)get_int(o, "conn", 0);
-    e->class = get_string(o, "class");
     e->local = get_string(o, "local");
     e->peer = get_string(o, "peer");
     e->why = get_string(o, "why");
     e->why_id = get_string(o, "why_id");
-    if (event_is_segment(e))
+    if (event_is_segment(e) || e->kind == EV_IGNORED || e->kind == EV_TAKEN_FOR_LOST)
         get_segment(e, o);
     e->from = get_string(o, "from");
     e->to = get_string(o, "to");
@@ -288,9 +290,10 @@ const char *event_from_json(struct event *e, const json_t *o)
     e->queued = (uint64_t)get_int(o, "queued", get_int(o, "ready", 0));
     e->cwnd = (uint64_t)get_int(o, "cwnd", 0);
     e->ssthresh = (uint64_t)get_int(o, "ssthresh", 0);
-    e->in_flight = (uint64_t)get_int(o, "in_flight", 0);
+    e->in_flight = (uint64_t)get_int(o, "in_flight", get_int(o, "pipe", 0));
     e->srtt = get_time(o, "srtt", 0);
     e->rto = get_time(o, "rto", 0);
+    e->sample = get_time(o, "sample", 0);
     e->timer = get_string(o, "timer");
     return NULL;
 }

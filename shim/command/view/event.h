@@ -39,6 +39,8 @@ enum {
     X(COOKIE_SENT, "cookie-sent")                                                                  \
     X(RX, "rx")                                                                                    \
     X(TX, "tx")                                                                                    \
+    X(IGNORED, "ignored")                                                                          \
+    X(ACK_HELD, "ack-held")                                                                        \
     X(HELD, "held")                                                                                \
     X(TO_SNDBUF, "to-sndbuf")                                                                      \
     X(ACKED, "acked")                                                                              \
@@ -47,10 +49,12 @@ enum {
     X(TIMER, "timer")                                                                              \
     X(CALL, "call")                                                                                \
     X(RECOVERY, "recovery")                                                                        \
-    X(CWND, "cwnd")
+    X(CWND, "cwnd")                                                                                \
+    X(RTT, "rtt")
 
 enum event_kind {
     EV_OTHER,
+    EV_TAKEN_FOR_LOST, /* "lost" of class cc: bytes, not events */
 #define X(id, name) EV_##id,
     EVENT_KINDS(X)
 #undef X
@@ -89,7 +93,7 @@ struct event {
     int64_t result;
     /* buffers, congestion control (0: not said), times in ns */
     uint64_t bytes, queued, cwnd, ssthresh, in_flight;
-    int64_t srtt, rto;
+    int64_t srtt, rto, sample;
     const char *timer;
 };
 

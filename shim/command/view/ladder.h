@@ -57,7 +57,7 @@ struct row {
 struct rows {
     struct row *items;
     size_t n, room;
-    size_t *row_of; /* of each item of the flow; NO_MATCH: not shown */
+    size_t *row_of;     /* of each item of the flow; NO_MATCH: not shown */
     uint64_t window[2]; /* last written of each sender */
 };
 

@@ -62,6 +62,8 @@ static bool shown(const struct flow_event *x, unsigned show)
     case EV_COOKIE_SENT:
         return show & SHOW_QUEUE;
     case EV_HELD:
+    case EV_ACK_HELD:
+    case EV_IGNORED:
         return show & SHOW_HELD;
     case EV_TO_SNDBUF:
     case EV_ACKED:
@@ -71,6 +73,7 @@ static bool shown(const struct flow_event *x, unsigned show)
     case EV_TIMER:
         return show & SHOW_TIMER && strcmp(e->name, "timer") == 0;
     case EV_RECOVERY:
+    case EV_TAKEN_FOR_LOST:
         return show & SHOW_CC;
     case EV_CALL:
         return show & SHOW_CALL && call_matters(e);
@@ -205,7 +208,7 @@ static bool is_plain(const struct flow_event *x)
                (!x->lost || flow_pure_ack(e)) && e->wnd > 0;
     if (e->kind == EV_CALL)
         return !e->error && (call_family(e) == CALL_SEND || call_family(e) == CALL_RECV);
-    if (e->kind == EV_HELD)
+    if (e->kind == EV_HELD || e->kind == EV_ACK_HELD)
         return true;
     return e->kind == EV_TO_SNDBUF || e->kind == EV_ACKED || e->kind == EV_TO_RCVBUF ||
            e->kind == EV_FROM_RCVBUF;
@@ -349,18 +352,29 @@ static void add_call_note(struct row *r, const struct item *item, const struct e
     text_free(&s);
 }
 
-static void add_note(struct row *r, const struct event *e, const struct ladder_columns *c)
+static void add_note(struct row *r, const struct flow *f, const struct flow_event *x,
+                     const struct ladder_columns *c)
 {
+    const struct event *e = x->e;
+    const char *why = e->why ? e->why : "?";
     struct text s = {0};
     if (e->kind == EV_HELD)
-        text_add(&s, "held: %s", e->why ? e->why : "?");
+        text_add(&s, "held: %s", why);
+    else if (e->kind == EV_ACK_HELD)
+        text_add(&s, "no ACK yet: %s", why);
+    else if (e->kind == EV_IGNORED)
+        text_add(&s, "not used: %s", why);
+    else if (e->kind == EV_TAKEN_FOR_LOST)
+        text_add(&s, "%u.. (%u) taken for lost: %s", e->seq - f->side[x->side].isn, e->len, why);
     else if (e->kind == EV_TIMER)
         text_add(&s, "%s timer fires", e->timer ? e->timer : "a");
     else if (e->kind == EV_RECOVERY)
-        text_add(&s, "%s", e->why ? e->why : "recovery");
+        text_add(&s, "%s", why);
     else if (!words_queue(&s, e) && !words_buffer(&s, e))
         text_add(&s, "%s", e->name);
-    note(r, c, s.s, e->kind == EV_REFUSED || e->kind == EV_SYN_DROPPED || e->kind == EV_TIMER);
+    note(r, c, s.s,
+         e->kind == EV_REFUSED || e->kind == EV_SYN_DROPPED || e->kind == EV_TIMER ||
+             e->kind == EV_TAKEN_FOR_LOST || e->kind == EV_IGNORED);
     text_free(&s);
 }
 
@@ -439,7 +453,7 @@ static void add_item(struct rows *rows, const struct flow *f, const struct item 
     } else if (e->kind == EV_CALL) {
         add_call_note(r, item, e, blocked(f, item->at), o, c);
     } else {
-        add_note(r, e, c);
+        add_note(r, f, x, c);
     }
 }
 

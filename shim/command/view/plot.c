@@ -346,6 +346,8 @@ static void collect_congestion(const struct flow *f, int sender, struct series *
             series_add(&s[CC_CWND], t, (double)e->cwnd);
             if (e->ssthresh < SSTHRESH_NONE)
                 series_add(&s[CC_SSTHRESH], t, (double)e->ssthresh);
+        }
+        if (x->side == sender && (e->kind == EV_CWND || e->kind == EV_RTT)) {
             if (e->srtt > 0)
                 series_add(&s[CC_SRTT], t, (double)e->srtt / 1e9);
             if (e->rto > 0)
