@@ -151,7 +151,7 @@ def main():
     parser.add_argument("--build", default="build")
     parser.add_argument("--packetdrill", default=os.environ.get("PACKETDRILL") or shutil.which("packetdrill"))
     parser.add_argument("--scripts", default=os.environ.get("PACKETDRILL_SCRIPTS", ""))
-    parser.add_argument("-k", metavar="WORD", action="append", help="only scripts whose name has it")
+    parser.add_argument("-k", metavar="WORD", nargs="+", help="only scripts whose name has it")
     parser.add_argument("-v", action="store_true")
     parser.add_argument("--seconds", type=int, default=30, help="for one script")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
