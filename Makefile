@@ -34,7 +34,7 @@ RELAY_SRC  := $(wildcard shim/relay/*.c)
 COMMAND_SRC := $(wildcard shim/command/*.c shim/command/*/*.c)
 SHIM_SRC  := $(filter-out $(KEEPER_SRC) $(RELAY_SRC) $(COMMAND_SRC),$(wildcard shim/*.c shim/*/*.c))
 BENCH_SRC := $(wildcard bench/*.c)
-TEST_SRC  := $(wildcard tests/unit/*.c tests/packet/*.c tests/sim/*.c)
+TEST_SRC  := $(wildcard tests/unit/*.c tests/packet/*.c tests/sim/*.c tests/explore/*.c)
 FUZZ_SRC  := $(wildcard tests/fuzz/fuzz_*.c)
 HEADERS   := $(wildcard stack/*.h stack/*/*.h shim/*.h shim/*/*.h shim/*/*/*.h tests/*/*.h bench/*.h)
 
@@ -52,14 +52,14 @@ ALL_OBJ        := $(STACK_OBJ) $(SHIM_OBJ) $(KEEPER_OBJ) $(RELAY_OBJ) $(COMMAND_
 
 # The programs of the directories that have any C tests.
 TEST_BIN := $(if $(wildcard tests/unit/*.c),$(BUILD)/asan/unit $(BUILD)/asan/unit_ip) \
-	$(foreach suite,packet sim,$(if $(wildcard tests/$(suite)/*.c),$(BUILD)/asan/$(suite))) \
+	$(foreach suite,packet sim explore,$(if $(wildcard tests/$(suite)/*.c),$(BUILD)/asan/$(suite))) \
 	$(BUILD)/asan/tcpshim
 
 PACKETDRILL_SRC := $(wildcard tests/packetdrill/*.c)
 PACKETDRILL_BIN := $(BUILD)/tests/packetdrill_tcpshim.so $(BUILD)/tests/packetdrill_smoke
 TEST_BIN += $(PACKETDRILL_BIN)
 
-.PHONY: all tests fuzzers demo check sim bench bench-quick soak fuzz lint tidy cppcheck format clean install docs docs-man install-deps FORCE
+.PHONY: all tests fuzzers demo check sim bench bench-quick soak fuzz lint tidy cppcheck format clean install docs docs-man docs-conformance install-deps FORCE
 all: $(BUILD)/libtcpshim.so $(BUILD)/tcpshim-keeper $(BUILD)/tcpshim-relay $(BUILD)/tcpshim
 tests: $(TEST_BIN)
 fuzzers: $(FUZZ_BIN)
@@ -111,7 +111,8 @@ CHECK_LIBS := $(shell pkg-config --libs check 2>/dev/null || echo -lcheck -lsubu
 $(BUILD)/asan/packet: $(filter $(BUILD)/asan/tests/packet/%,$(ASAN_TEST_OBJ)) $(ASAN_STACK_OBJ)
 $(BUILD)/asan/sim: $(filter $(BUILD)/asan/tests/sim/%,$(ASAN_TEST_OBJ)) $(ASAN_STACK_OBJ)
 $(BUILD)/asan/sim: $(BUILD)/asan/tests/packet/frame.o
-$(BUILD)/asan/packet $(BUILD)/asan/sim:
+$(BUILD)/asan/explore: $(filter $(BUILD)/asan/tests/explore/%,$(ASAN_TEST_OBJ)) $(ASAN_STACK_OBJ)
+$(BUILD)/asan/packet $(BUILD)/asan/sim $(BUILD)/asan/explore:
 	$(CC) $(SAN) -o $@ $^
 
 # The shim in virtual time, behind packetdrill's interface. Its own parts come first, so that of the
@@ -240,7 +241,9 @@ install: all
 	$(BUILD)/tcpshim --generate bash > $(INSTALL_TO)/share/bash-completion/completions/tcpshim
 	$(BUILD)/tcpshim --generate zsh > $(INSTALL_TO)/share/zsh/site-functions/_tcpshim
 
-docs: docs-man
+docs: docs-man docs-conformance
+docs-conformance: $(TEST_BIN)
+	$(PYTHON) tests/conformance/generate.py --build $(BUILD)
 docs-man: $(BUILD)/tcpshim
 	$(BUILD)/tcpshim --generate man > docs/tcpshim.1
 

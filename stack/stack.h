@@ -135,6 +135,7 @@ struct stack_tuning {
     bool no_sack, no_timestamps, no_wscale; /* net.ipv4.tcp_sack, ... = 0 */
     bool no_idle_restart;                   /* tcp_slow_start_after_idle = 0 */
     bool no_probes;                         /* tcp_early_retrans = 0 */
+    uint8_t min_frame_segs;                 /* tcp_min_tso_segs */
     uint32_t sndbuf, sndbuf_max;            /* tcp_wmem */
     uint32_t rcvbuf, rcvbuf_max;            /* tcp_rmem */
 };

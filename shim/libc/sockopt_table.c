@@ -244,6 +244,18 @@ static int64_t get_maxseg(struct call *c, void *val, socklen_t *len)
     return give_int((int)tcp_mss(c->us->conn), val, len);
 }
 
+static int set_nodelay(struct call *c, const void *val, socklen_t len)
+{
+    (void)len;
+    struct tcp_opts *opts = option_opts(c);
+    if (opts == NULL)
+        return -ENOBUFS;
+    opts->nodelay = int_of(val) != 0;
+    if (opts->nodelay && c->us->conn != NULL)
+        tcp_push(&c->cx, c->us->conn);
+    return 0;
+}
+
 static int set_quickack(struct call *c, const void *val, socklen_t len)
 {
     (void)len;
@@ -358,7 +370,7 @@ static int set_v6only(struct call *c, const void *val, socklen_t len)
 /* clang-format off */
 const struct option options[] = {
     /* level, name, field, flags, offset, set, get */
-    {IPPROTO_TCP, TCP_NODELAY,       FIELD_BOOL, OPTION_HOT, AT(nodelay), NULL, NULL},
+    {IPPROTO_TCP, TCP_NODELAY,       FIELD_BOOL, OPTION_HOT, AT(nodelay), set_nodelay, NULL},
     {IPPROTO_TCP, TCP_CORK,          FIELD_BOOL, OPTION_HOT, AT(cork), NULL, NULL},
     {IPPROTO_TCP, TCP_QUICKACK,      FIELD_NONE, OPTION_HOT, 0, set_quickack, get_quickack},
     {IPPROTO_TCP, TCP_INFO,          FIELD_NONE, 0, 0, NULL, option_get_tcp_info},

@@ -149,7 +149,8 @@ bool tcp_process_ack(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_s
         rtt_round(&c->rtt);
         c->round_end = c->snd_nxt;
         c->cwnd_limited = false;
-        c->max_in_flight = tcp_in_flight(c);
+        /* what was in flight when the round began counts for it (Linux: max_packets_out) */
+        c->max_in_flight = max_u32(prior_in_flight, tcp_in_flight(c));
     }
     /* RFC 6298 5.2, 5.3 */
     if (forward || (tcp_timer_armed(c, TCP_TIMER_LOSS_PROBE) && !tcp_probe_wanted(cx, c)))

@@ -31,6 +31,15 @@ void tcp_opts_changed(struct stack_cx *cx, struct tcp_conn *c)
         tcp_output(cx, c);
 }
 
+void tcp_push(struct stack_cx *cx, struct tcp_conn *c)
+{
+    if (!tcp_synchronized(c) || tcp_unsent(c) == 0)
+        return;
+    c->cork_expired = true;
+    tcp_output(cx, c);
+    c->cork_expired = false;
+}
+
 int tcp_set_cc(struct stack_cx *cx, struct tcp_conn *c, uint8_t id)
 {
     if (id >= TCP_CC_COUNT)
@@ -90,8 +99,9 @@ int64_t tcp_send(struct stack_cx *cx, struct tcp_conn *c, const struct slice *fr
     if (took == 0)
         return -EAGAIN;
     const tcp_seq end = tcp_data_end(c);
-    c->push_seq = end;
     c->more = (flags & TCP_SEND_MORE) != 0;
+    if (!c->more) /* RFC 9293 MUST-61; Linux: what is to go on is not pushed */
+        c->push_seq = end;
     if (flags & TCP_SEND_OOB && took == want) {
         c->snd_up = end;
         c->urgent_out = true;

@@ -213,7 +213,8 @@ static bool after_fin_acked(struct stack_cx *cx, struct tcp_conn *c)
  * Text for a program that has closed, or shut both ways down: nobody will read it (RFC 9293 3.6.1,
  * RFC 1122 4.2.2.13).
  */
-static bool refuses_text(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s)
+static bool refuses_text(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s,
+                         const struct ip_packet *p)
 {
     const bool held = c->app_held || c->half_accepted;
     const bool shut = c->rcv_shut && (c->state == TCP_FIN_WAIT_1 || c->state == TCP_FIN_WAIT_2);
@@ -223,15 +224,29 @@ static bool refuses_text(struct stack_cx *cx, struct tcp_conn *c, const struct t
         return false;
     if (held)
         tcp_process_urgent(cx, c, s);
-    tcp_emit_rst(cx, c, TCP_WHY_RX_DATA_AFTER_CLOSE);
+    tcp_reset_reply(cx, p, s);
     tcp_done(cx, c, ECONNRESET, TCP_WHY_RX_DATA_AFTER_CLOSE);
     return true;
 }
 
+<<<<<<< HEAD
 static void trace_ignored(struct stack_cx *cx, const struct tcp_conn *c,
                           const struct tcp_segment *s, enum tcp_reason why)
 {
     TRACE(cx, SEGMENT, &c->flow, SEGMENT_IGNORED, s->flags, s->seq.v, s->ack.v, s->len, why);
+=======
+/*
+ * RFC 7323 4.3: the stamp of the segment that is next to be acknowledged. After the ACK was judged:
+ * a forged segment must not make PAWS reject the true ones.
+ */
+static void note_timestamp(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s)
+{
+    if (!c->ts_ok || !s->opt.has_ts || seq_gt(s->seq, c->rcv_wup) ||
+        (int32_t)(s->opt.ts_val - c->ts_recent) < 0)
+        return;
+    c->ts_recent = s->opt.ts_val;
+    c->ts_recent_at = cx->now;
+>>>>>>> 7e9167a (Conformance, state exploration; what packetdrill found in the engine)
 }
 
 void tcp_segment_arrives(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s,
@@ -263,6 +278,7 @@ void tcp_segment_arrives(struct stack_cx *cx, struct tcp_conn *c, const struct t
     if (unlikely(!(s->flags & TCP_ACK))) {
         trace_ignored(cx, c, s, TCP_WHY_DROP_NO_ACK);
         return;
+<<<<<<< HEAD
     }
     /* RFC 7323 4.3: the stamp of the segment that is next to be acknowledged */
     if (c->ts_ok && s->opt.has_ts && seq_leq(s->seq, c->rcv_wup) &&
@@ -270,6 +286,8 @@ void tcp_segment_arrives(struct stack_cx *cx, struct tcp_conn *c, const struct t
         c->ts_recent = s->opt.ts_val;
         c->ts_recent_at = cx->now;
     }
+=======
+>>>>>>> 7e9167a (Conformance, state exploration; what packetdrill found in the engine)
     if (unlikely(c->state == TCP_SYN_RECEIVED) && !established_by(cx, c, s))
         return;
     const bool fin_acked = unlikely(c->fin_queued) && our_fin_acked(c, s);
@@ -277,11 +295,15 @@ void tcp_segment_arrives(struct stack_cx *cx, struct tcp_conn *c, const struct t
         trace_ignored(cx, c, s,
                       seq_gt(s->ack, c->snd_nxt) ? TCP_WHY_DROP_ACK_FUTURE : TCP_WHY_DROP_ACK_OLD);
         return;
+<<<<<<< HEAD
     }
+=======
+    note_timestamp(cx, c, s);
+>>>>>>> 7e9167a (Conformance, state exploration; what packetdrill found in the engine)
     refresh_path(c, p);
     if (fin_acked && !after_fin_acked(cx, c))
         return;
-    if (unlikely(c->snd_shut) && refuses_text(cx, c, s))
+    if (unlikely(c->snd_shut) && refuses_text(cx, c, s, p))
         return;
     if (unlikely(c->ecn_ok))
         tcp_ecn_receive(cx, c, s, p->tos);

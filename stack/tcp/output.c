@@ -16,6 +16,26 @@ static uint32_t frame_payload_max(const struct tcp_conn *c)
     return tcp_pacing_frame(c, mss < most ? most - most % mss : mss);
 }
 
+/*
+ * Linux's tcp_tso_autosize(): a frame holds what goes in about a millisecond at the rate of the
+ * window, more on a short path, but two segments at least: a burst should not be a queue.
+ */
+static uint32_t frame_payload_wanted(const struct stack_cx *cx, const struct tcp_conn *c)
+{
+    const uint32_t most = frame_payload_max(c);
+    const nsec_t srtt = c->rtt.srtt;
+    if (srtt == 0)
+        return most;
+    const uint64_t percent = c->cc.cwnd < c->cc.ssthresh / 2 ? 200 : 120;
+    uint64_t bytes = (uint64_t)c->cc.cwnd * percent * (NSEC_PER_SEC / 100) / srtt / 1024;
+    const uint64_t halvings = c->rtt.min_rtt / NSEC_PER_USEC / 512;
+    if (halvings < 16)
+        bytes += FRAME_BYTES_MAX >> halvings;
+    const uint8_t tuned = cx->st->config.tuning.min_frame_segs;
+    const uint64_t segs = max_u64(bytes / max_u32(c->mss, 1), tuned ? tuned : 2);
+    return (uint32_t)min_u64(segs * c->mss, most);
+}
+
 /* How much may go in one frame now, or the reason why nothing goes. */
 struct plan {
     uint32_t len;
@@ -38,7 +58,11 @@ static enum tcp_reason small_segment_waits(const struct tcp_conn *c)
     return TCP_WHY_NONE;
 }
 
+<<<<<<< HEAD
 static struct plan plan_new(struct stack_cx *cx, struct tcp_conn *c)
+=======
+static struct plan plan_new(const struct stack_cx *cx, struct tcp_conn *c)
+>>>>>>> 7e9167a (Conformance, state exploration; what packetdrill found in the engine)
 {
     const uint32_t unsent = tcp_unsent(c);
     const bool fin = c->fin_queued && !tcp_fin_sent(c);
@@ -61,7 +85,7 @@ static struct plan plan_new(struct stack_cx *cx, struct tcp_conn *c)
         c->cwnd_limited = true;
         return hold(TCP_WHY_HELD_CWND);
     }
-    len = min_u32(min_u32(len, cwnd), frame_payload_max(c));
+    len = min_u32(min_u32(len, cwnd), frame_payload_wanted(cx, c));
     /* Linux's tcp_cwnd_test(): at least two frames share a window */
     len = min_u32(len, max_u32(c->cc.cwnd / 2, c->mss));
     if (len < unsent && len > c->mss)
@@ -125,8 +149,7 @@ static bool send_new(struct stack_cx *cx, struct tcp_conn *c, const struct plan 
     struct tcp_emit e = {.seq = c->snd_nxt, .len = p->len, .flags = TCP_ACK, .why = p->why};
     if (p->fin)
         e.flags |= TCP_FIN;
-    if (p->len &&
-        (p->why == TCP_WHY_SEND_PUSH || seq_in(seq_sub(c->push_seq, 1), c->snd_nxt, p->len)))
+    if (p->len && seq_in(seq_sub(c->push_seq, 1), c->snd_nxt, p->len))
         e.flags |= TCP_PSH;
     const int64_t sent = tcp_emit(cx, c, &e);
     if (p->len && sent <= 0)

@@ -166,7 +166,8 @@ void tcp_view(const struct stack_cx *cx, const struct tcp_conn *c, struct tcp_vi
         .pmtu = ip_path_mtu(cx->st, &c->path),
         .unacked_segs = segs(c, c->sent.total),
         .sacked_segs = segs(c, c->sent.sacked),
-        .lost_segs = segs(c, c->sent.lost),
+        /* Linux: also what was sent again since */
+        .lost_segs = segs(c, c->sent.lost + (c->ca_state >= TCP_CA_RECOVERY ? c->sent.retrans : 0)),
         .retrans_segs = segs(c, c->sent.retrans),
         .last_data_sent = cx->now - (c->last_sent ? c->last_sent : c->created),
         .last_data_recv = cx->now - (c->last_recv ? c->last_recv : c->created),

@@ -159,6 +159,8 @@ bool tcp_tuple_connected(const struct stack *st, const struct flow_tuple *tuple)
 /* Current segment size (TCP_MAXSEG). */
 uint32_t tcp_mss(const struct tcp_conn *c);
 uint32_t tcp_path_mtu(const struct stack *st, const struct tcp_conn *c);
+/* TCP_NODELAY was set: what Nagle or a cork holds back goes now, once (Linux). */
+void tcp_push(struct stack_cx *cx, struct tcp_conn *c);
 /* The program reads or will read now: turns pingpong mode off (TCP_QUICKACK 1). */
 void tcp_quickack(struct stack_cx *cx, struct tcp_conn *c, bool on);
 

@@ -131,11 +131,11 @@ static void persist_timeout(struct stack_cx *cx, struct tcp_conn *c)
     c->probes_out++;
     if (c->snd_wnd == 0 || !send_sliver(cx, c))
         send_probe(cx, c, TCP_WHY_SEND_PROBE);
+    if (c->persist_backoff < 32)
+        c->persist_backoff++;
     if (c->sent.total == 0)
         tcp_timer_set(cx, c, TCP_TIMER_PERSIST,
                       cx->now + rtt_backed_off(&c->rtt, c->persist_backoff));
-    if (c->persist_backoff < 32)
-        c->persist_backoff++;
 }
 
 /* ---- keepalive (RFC 9293 3.8.4) ---- */
@@ -224,6 +224,7 @@ static void fire(struct stack_cx *cx, struct tcp_conn *c, enum tcp_timer which)
     case TCP_TIMER_CORK:
         TRACE(cx, TIMER, &c->flow, TIMER_FIRED, TCP_TIMER_CORK, 1);
         c->cork_expired = true;
+        c->push_seq = tcp_data_end(c);
         tcp_output(cx, c);
         c->cork_expired = false;
         break;

@@ -146,7 +146,7 @@ TEST(close_data_after, "RFC 1122 4.2.2.13: text after close() is answered by RST
     expect_tx("FA seq 1");
     inject("A seq 1 ack 2");
     inject("PA seq 1 ack 2 len 10");
-    expect_tx("RA seq 2");
+    expect_tx("R seq 2");
     expect_state(TCP_CLOSED);
 }
 

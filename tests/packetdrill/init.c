@@ -283,16 +283,14 @@ static int pd_pipe(void *u, int fds[2])
     return pipe(fds);
 }
 
-static ssize_t splice_of(int in, off_t *in_at, int out, off_t *out_at, size_t n, unsigned how)
-{
-    return splice(in, in_at, out, out_at, n, how);
-}
-
 static int pd_splice(void *u, int in, off_t *in_at, int out, off_t *out_at, size_t n, unsigned how)
 {
     (void)u;
     called();
-    return (int)splice_of(in, in_at, out, out_at, n, how);
+    /* a script's NULL comes as a pointer to zero */
+    in_at = in_at != NULL && *in_at == 0 ? NULL : in_at;
+    out_at = out_at != NULL && *out_at == 0 ? NULL : out_at;
+    return (int)splice(in, in_at, out, out_at, n, how);
 }
 
 static void set_flag(const char *word)

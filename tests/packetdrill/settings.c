@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "stack/internal.h"
+#include "tests/packetdrill/link.h"
 
 static uint8_t syn_retries;
 
@@ -64,6 +65,8 @@ void settings_apply(const char *dir, struct stack *st)
     read_buffer(dir, "tcp_rmem", &t->rcvbuf, &t->rcvbuf_max);
     /* Linux's buffer grows with the handshake (tcp_init_buffer_space()) */
     t->sndbuf = max_u32(t->sndbuf, TCP_SNDBUF_DEFAULT);
+    t->min_frame_segs = (uint8_t)read_number(dir, "tcp_min_tso_segs", 0);
+    stack_netif(st, link_netif())->gso = read_number(dir, "tun_gso", 1) != 0;
     syn_retries = (uint8_t)read_number(dir, "tcp_syn_retries", 0);
 }
 
