@@ -401,14 +401,9 @@ bool tcp_pacing_holds(struct stack_cx *cx, struct tcp_conn *c);
 void tcp_pacing_sent(struct stack_cx *cx, struct tcp_conn *c, uint32_t len);
 
 /* ---- recovery.c ---- */
-<<<<<<< HEAD
 /* Returns the bytes that this ACK showed to be lost. */
 uint32_t tcp_recovery_on_ack(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s,
-                             const struct sent_ack *a, uint32_t prior_in_flight, bool duplicate);
-=======
-void tcp_recovery_on_ack(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s,
-                         struct sent_ack *a, uint32_t prior_in_flight, bool duplicate);
->>>>>>> 7e9167a (Conformance, state exploration; what packetdrill found in the engine)
+                             struct sent_ack *a, uint32_t prior_in_flight, bool duplicate);
 void tcp_recovery_on_timeout(struct stack_cx *cx, struct tcp_conn *c);
 void tcp_recovery_on_reorder_timeout(struct stack_cx *cx, struct tcp_conn *c);
 /* len bytes go out; again: not for the first time. */

@@ -229,12 +229,12 @@ static bool refuses_text(struct stack_cx *cx, struct tcp_conn *c, const struct t
     return true;
 }
 
-<<<<<<< HEAD
 static void trace_ignored(struct stack_cx *cx, const struct tcp_conn *c,
                           const struct tcp_segment *s, enum tcp_reason why)
 {
     TRACE(cx, SEGMENT, &c->flow, SEGMENT_IGNORED, s->flags, s->seq.v, s->ack.v, s->len, why);
-=======
+}
+
 /*
  * RFC 7323 4.3: the stamp of the segment that is next to be acknowledged. After the ACK was judged:
  * a forged segment must not make PAWS reject the true ones.
@@ -246,7 +246,6 @@ static void note_timestamp(struct stack_cx *cx, struct tcp_conn *c, const struct
         return;
     c->ts_recent = s->opt.ts_val;
     c->ts_recent_at = cx->now;
->>>>>>> 7e9167a (Conformance, state exploration; what packetdrill found in the engine)
 }
 
 void tcp_segment_arrives(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s,
@@ -278,16 +277,7 @@ void tcp_segment_arrives(struct stack_cx *cx, struct tcp_conn *c, const struct t
     if (unlikely(!(s->flags & TCP_ACK))) {
         trace_ignored(cx, c, s, TCP_WHY_DROP_NO_ACK);
         return;
-<<<<<<< HEAD
     }
-    /* RFC 7323 4.3: the stamp of the segment that is next to be acknowledged */
-    if (c->ts_ok && s->opt.has_ts && seq_leq(s->seq, c->rcv_wup) &&
-        (int32_t)(s->opt.ts_val - c->ts_recent) >= 0) {
-        c->ts_recent = s->opt.ts_val;
-        c->ts_recent_at = cx->now;
-    }
-=======
->>>>>>> 7e9167a (Conformance, state exploration; what packetdrill found in the engine)
     if (unlikely(c->state == TCP_SYN_RECEIVED) && !established_by(cx, c, s))
         return;
     const bool fin_acked = unlikely(c->fin_queued) && our_fin_acked(c, s);
@@ -295,11 +285,8 @@ void tcp_segment_arrives(struct stack_cx *cx, struct tcp_conn *c, const struct t
         trace_ignored(cx, c, s,
                       seq_gt(s->ack, c->snd_nxt) ? TCP_WHY_DROP_ACK_FUTURE : TCP_WHY_DROP_ACK_OLD);
         return;
-<<<<<<< HEAD
     }
-=======
     note_timestamp(cx, c, s);
->>>>>>> 7e9167a (Conformance, state exploration; what packetdrill found in the engine)
     refresh_path(c, p);
     if (fin_acked && !after_fin_acked(cx, c))
         return;

@@ -58,11 +58,7 @@ static enum tcp_reason small_segment_waits(const struct tcp_conn *c)
     return TCP_WHY_NONE;
 }
 
-<<<<<<< HEAD
 static struct plan plan_new(struct stack_cx *cx, struct tcp_conn *c)
-=======
-static struct plan plan_new(const struct stack_cx *cx, struct tcp_conn *c)
->>>>>>> 7e9167a (Conformance, state exploration; what packetdrill found in the engine)
 {
     const uint32_t unsent = tcp_unsent(c);
     const bool fin = c->fin_queued && !tcp_fin_sent(c);

@@ -230,7 +230,6 @@ static void reduce_for_probe(struct stack_cx *cx, struct tcp_conn *c, uint32_t p
     trace_recovery(cx, c, TCP_WHY_RECOVERY_PROBE);
 }
 
-<<<<<<< HEAD
 /* Nothing is missing: order, disorder, or a reduction that a mark began or is to begin. */
 static void settle_state(struct stack_cx *cx, struct tcp_conn *c, bool marked,
                          uint32_t prior_in_flight)
@@ -253,11 +252,7 @@ static enum tcp_reason why_lost(const struct tcp_conn *c, const struct sent_ack 
 }
 
 uint32_t tcp_recovery_on_ack(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s,
-                             const struct sent_ack *a, uint32_t prior_in_flight, bool duplicate)
-=======
-void tcp_recovery_on_ack(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s,
-                         struct sent_ack *a, uint32_t prior_in_flight, bool duplicate)
->>>>>>> 7e9167a (Conformance, state exploration; what packetdrill found in the engine)
+                             struct sent_ack *a, uint32_t prior_in_flight, bool duplicate)
 {
     if (!c->sack_ok)
         a->delivered = count_duplicates(c, a, duplicate);
