@@ -83,7 +83,8 @@ $(BUILD)/libtcpshim.so: $(SHIM_OBJ) $(BUILD)/libstack.a shim/exports.map
 
 # Parts of the shim that the keeper is made of, too. Static: it starts faster, and in any chroot.
 KEEPER_SHIM := $(addprefix $(BUILD)/shim/,life/custody.o link/af_packet.o link/filter.o link/ports.o \
-	link/interfaces.o link/netlink.o link/foreign.o core/addr.o core/config.o core/rules.o core/fdtable.o watch/trace.o watch/trace_text.o \
+	link/segment.o link/impair.o link/impair_rules.o link/impair_engine.o link/impair_store.o \
+	link/capture.o link/interfaces.o link/netlink.o link/foreign.o core/addr.o core/config.o core/rules.o core/fdtable.o watch/trace.o watch/trace_text.o \
 	watch/trace_json.o watch/line.o watch/sink.o)
 $(BUILD)/tcpshim-keeper: $(KEEPER_OBJ) $(KEEPER_SHIM) $(BUILD)/libstack.a
 	$(CC) -static $(CFLAGS) -o $@ $^
@@ -92,7 +93,8 @@ $(BUILD)/tcpshim-relay: $(RELAY_OBJ)
 	$(CC) $(CFLAGS) -o $@ $^
 
 # The command, with the parts of the shim that it shares: the variables and their syntax.
-COMMAND_SHIM := $(addprefix $(BUILD)/shim/,core/addr.o core/config.o core/layout.o core/rules.o)
+COMMAND_SHIM := $(addprefix $(BUILD)/shim/,core/addr.o core/config.o core/layout.o core/rules.o \
+	link/impair_rules.o)
 $(BUILD)/tcpshim: $(COMMAND_OBJ) $(COMMAND_SHIM) $(BUILD)/libstack.a
 	$(CC) $(CFLAGS) -o $@ $^ -ljansson -lpcap -lm
 
@@ -137,7 +139,8 @@ UNIT_IP_OBJ    := $(patsubst tests/unit/%.c,$(BUILD)/asan/unit_ip.o/%.o,tests/un
 UNIT_OBJ       := $(patsubst %.c,$(BUILD)/asan/%.o,$(filter-out $(UNIT_IP_ONLY),$(wildcard tests/unit/*.c)))
 
 # Parts of the shim that make no system call are tested here too.
-UNIT_SHIM := $(addprefix $(BUILD)/asan/shim/,link/filter.o link/ports.o core/addr.o core/config.o core/rules.o)
+UNIT_SHIM := $(addprefix $(BUILD)/asan/shim/,link/filter.o link/ports.o link/segment.o \
+	link/impair_rules.o link/impair_engine.o link/impair_store.o core/addr.o core/config.o core/rules.o)
 $(BUILD)/asan/unit: $(UNIT_OBJ) $(UNIT_SHIM) $(ASAN_STACK_OBJ)
 	$(CC) $(SAN) -o $@ $^ $(CHECK_LIBS)
 

@@ -123,6 +123,9 @@
     X(DROPPED, LINK, dropped, "dropped",                                                           \
       "why:str len:n",                                                                             \
       "a frame was dropped")                                                                       \
+    X(IMPAIRED, LINK, impaired, "impaired",                                                        \
+      "what:str dir:str flags:flags seq:seq len:n rule:str",                                       \
+      "TCPSHIM_IMPAIR did something to a segment; the clause that asked for it")                   \
     X(RECOVERY, CC, recovery, "recovery",                                                          \
       "why:reason cwnd:n ssthresh:n in_flight:n",                                                  \
       "loss recovery began or ended, or a reduction of cwnd was taken back")                       \

@@ -7,7 +7,7 @@ set_build="gcc libc6-dev make binutils libjansson-dev libpcap-dev"
 set_demo="iproute2 python3 util-linux curl nginx"
 set_check="$set_demo check pkg-config libpcap-dev diffutils iputils-ping procps
     wget netcat-openbsd socat iperf3 redis-server redis-tools memcached lighttpd haproxy
-    apache2-utils wrk openssh-client openssh-server perl nodejs tcpdump ethtool
+    apache2-utils wrk openssh-client openssh-server perl nodejs tcpdump ethtool tshark libpcap0.8
     libpython3.11-testsuite apache2-bin rsync vsftpd openbsd-inetd mosquitto mosquitto-clients
     php8.2-fpm libfcgi-bin ruby git dnsmasq-base tinyproxy aria2 exim4-daemon-light postgresql-15 openssl libcap2-bin mandoc"
 set_apps="$set_check mariadb-server default-jdk-headless"

@@ -6,6 +6,7 @@
 #include "shim/core/addr.h"
 #include "shim/core/raw.h"
 #include "shim/core/rules.h"
+#include "shim/link/impair_rules.h"
 #include "stack/tcp/cc.h"
 
 #define MEM_DEFAULT    ((uint64_t)512 << 20)
@@ -142,6 +143,20 @@ static const char *parse_trace_format(struct config *c, const char *value)
 {
     c->trace_json = strcmp(value, "json") == 0;
     return c->trace_json || strcmp(value, "text") == 0 ? NULL : "text or json";
+}
+
+static const char *parse_pcap(struct config *c, const char *value)
+{
+    if (strlen(value) >= sizeof(c->pcap))
+        return "a file name below 256 bytes; %p in it stands for the pid";
+    strcpy(c->pcap, value);
+    return NULL;
+}
+
+static const char *parse_impair(struct config *c, const char *value)
+{
+    (void)c;
+    return impair_rules_parse(&impair_rules, value);
 }
 
 static const char *parse_fallback(struct config *c, const char *value)

@@ -21,6 +21,12 @@
       "where traces go (stderr if not given); %p becomes the pid")                                 \
     X(TRACE_FORMAT, trace_format, "trace-format", "FORMAT", NULL,                                  \
       "text (default) or json, an object a line (docs/trace.md)")                                  \
+    X(PCAP, pcap, "pcap", "FILE", NULL,                                                            \
+      "capture what the stack sends and receives, for Wireshark; %p becomes the pid")              \
+    X(IMPAIR, impair, "impair", "RULE,...", NULL,                                                  \
+      "spoil the network on purpose: drop=1%, delay=20ms, jitter, rate, reorder, dup, corrupt, "   \
+      "seed=7; drop syn-ack 1, drop fin 2nd retransmit, delay ack 300ms, rst after 1MB, "          \
+      "zero-window 5s; each with in or out and port N")                                            \
     X(ADDR, addr, "addr", "A.B.C.D/LEN", NULL,                                                     \
       "give the stack an address of its own, which the kernel does not have")                      \
     X(GW, gw, "gw", "A.B.C.D", NULL, "the router of that address; without it: on-link only")       \
@@ -60,6 +66,7 @@ struct config {
     uint32_t trace;         /* TCPSHIM_TRACE, enum trace_class bits */
     char trace_file[256];   /* TCPSHIM_TRACE_FILE; %p is the pid; empty: stderr */
     bool trace_json;        /* TCPSHIM_TRACE_FORMAT=json */
+    char pcap[256];         /* TCPSHIM_PCAP; %p is the pid; empty: no capture */
     bool fallback_kernel;   /* TCPSHIM_FALLBACK=kernel */
     bool loopback_user;     /* TCPSHIM_LOOPBACK=user */
     bool io_uring;          /* TCPSHIM_IO_URING=allow */
@@ -67,7 +74,7 @@ struct config {
     uint8_t cc;             /* TCPSHIM_CC */
     uint8_t ecn;            /* TCPSHIM_ECN, enum stack_ecn; ECN_AS_KERNEL: not given */
     uint32_t spin_usec;     /* TCPSHIM_SPIN */
-    char error[200];        /* a variable is malformed: names it and the cure; empty: none */
+    char error[360];        /* a variable is malformed: names it and the cure; empty: none */
     char warning[160];      /* an unknown TCPSHIM_* variable; said once, TCP works; empty: none */
     nsec_t start;           /* CLOCK_MONOTONIC when the process was set up: zero of the traces */
 };

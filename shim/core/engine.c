@@ -18,8 +18,9 @@
 #include "shim/core/shared.h"
 #include "shim/core/thread.h"
 #include "shim/life/service.h"
-#include "shim/link/guard.h"
 #include "shim/link/foreign.h"
+#include "shim/link/guard.h"
+#include "shim/link/impair_store.h"
 #include "shim/link/link.h"
 #include "shim/wait/epset.h"
 #include "shim/wait/sleep.h"
@@ -204,6 +205,7 @@ unsigned engine_drain_for(struct stack_cx *cx, const bool *enough)
             engine_clock(cx);
         }
     }
+    link_release(l, cx);
     if (stack_deadline(cx->st) <= cx->now)
         stack_run_timers(cx);
     guard_sweep(cx);
@@ -232,6 +234,7 @@ void shared_init(struct stack *st)
     pool_init(a, &sh->watches, sizeof(struct waiter_watch));
     pool_init(a, &sh->epsets, sizeof(struct epset));
     pool_init(a, &sh->epitems, sizeof(struct epitem));
+    impair_store_init(&sh->impair, a);
     list_init(&sh->sleepers);
     list_init(&sh->wakeups);
 }

@@ -11,6 +11,7 @@
 #include <pthread.h>
 
 #include "shim/core/engine.h"
+#include "shim/link/impair_engine.h"
 #include "shim/link/ports.h"
 #include "shim/wait/wait.h"
 #include "stack/arena.h"
@@ -95,10 +96,14 @@ struct shared {
     struct list wakeups;   /* struct waiter: to be sent when the lock is gone */
     struct port_set ports; /* what the family's packet socket lets through (shim/link) */
     int32_t family_fds[FAMILY_FDS]; /* numbers of what every member has (shim/life/handover.c) */
-    int32_t keeper;        /* its pid; 0: not started yet; negative: see shim/life/keeper.c (atomic) */
-    nsec_t foreign_until;  /* a keeper may have connections of our ports (shim/link/foreign.h) */
-    uint32_t held;         /* guards in custody (shim/life/custody.h), */
-    uint32_t held_swept;   /* and how many there were when it was last gone through */
+    int32_t keeper; /* its pid; 0: not started yet; negative: see shim/life/keeper.c (atomic) */
+    nsec_t foreign_until;   /* a keeper may have connections of our ports (shim/link/foreign.h) */
+    uint32_t held;          /* guards in custody (shim/life/custody.h), */
+    uint32_t held_swept;    /* and how many there were when it was last gone through */
+    int64_t capture_offset; /* from CLOCK_MONOTONIC to the time of day in captures */
+    int32_t capture_pid;    /* %p in the name of the family's capture */
+    bool capture_said;      /* that frames are missing from it */
+    struct impair_state impair; /* TCPSHIM_IMPAIR */
     struct process processes[PROCESSES_MAX];
     struct waiter waiters[WAITERS_MAX];
 };
@@ -114,7 +119,8 @@ static inline size_t shared_size(void)
 
 /* This process takes part: after engine.st and engine.sh are set (engine_start). */
 void engine_attach(void);
-/* The same in the image after exec, which has the place of the one before (shim/life/handover.h). */
+/* The same in the image after exec, which has the place of the one before (shim/life/handover.h).
+ */
 void engine_resume(void);
 /* This process leaves: at exit, not entered. */
 void engine_detach(void);

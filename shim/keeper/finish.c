@@ -8,6 +8,7 @@
 #include "shim/keeper/guards.h"
 #include "shim/keeper/netns.h"
 #include "shim/life/keeper.h"
+#include "shim/link/impair_store.h"
 #include "shim/link/link.h"
 #include "shim/watch/trace.h"
 
@@ -60,6 +61,7 @@ static void drain(struct stack_cx *cx)
         stack_flush(cx);
         read_clock(cx);
     }
+    link_release(engine.link, cx);
     stack_run_timers(cx);
     stack_flush(cx);
     trace_flush();
@@ -94,6 +96,7 @@ static void release(struct stack_cx *cx)
         pool_repair(&sh->watches);
         pool_repair(&sh->epsets);
         pool_repair(&sh->epitems);
+        impair_store_repair(&sh->impair);
         stack_repair(cx->st);
     }
     drain(cx);
@@ -139,7 +142,7 @@ static bool done(struct stack_cx *cx)
     }
     if ((work.rival >= 0 || finish_soon) && tcp_orphans_unsent(cx->st) == 0)
         return true;
-    if (tcp_connections(cx->st) != 0)
+    if (tcp_connections(cx->st) != 0 || link_deadline(engine.link) != NSEC_NEVER)
         return false;
     if (tcp_time_waits(cx->st) == 0)
         return true;
@@ -173,6 +176,7 @@ void finish(struct stack *st)
     engine.sh = stack_extra(st);
     if (link_af_packet_attach(st, KEEPER_FD_PACKET, &config, &engine.link) < 0)
         return;
+    link_wrap(st, &config, KEEPER_FD_CAPTURE, &engine.link);
     if (!config.own_address)
         stack_ignore_strangers(st);
     read_clock(&cx);
@@ -192,7 +196,7 @@ void finish(struct stack *st)
             guards_sweep(st);
             link_filter_sweep(engine.link);
         }
-        nsec_t until = stack_deadline(st);
+        nsec_t until = engine_deadline(st);
         if (tcp_connections(st) != 0)
             until = min_u64(until, work.looked + LOOK);
         else

@@ -54,7 +54,7 @@ static void deliver(bool kept)
         engine_drain(&cx);
         stack_flush(&cx);
         const uint32_t unsent = tcp_orphans_unsent(cx.st), orphans = tcp_orphans(cx.st);
-        const nsec_t deadline = stack_deadline(cx.st);
+        const nsec_t deadline = engine_deadline(cx.st);
         const nsec_t now = cx.now;
         engine_leave(&cx);
         if (end == 0)
@@ -80,7 +80,8 @@ void exit_release(bool keep_shared)
     struct stack_cx cx;
     engine_enter(&cx);
     usock_drop_all(&cx, keep_shared);
-    const bool open = tcp_connections(cx.st) != 0 || tcp_time_waits(cx.st) != 0;
+    const bool open = tcp_connections(cx.st) != 0 || tcp_time_waits(cx.st) != 0 ||
+                      link_deadline(engine.link) != NSEC_NEVER;
     engine_leave(&cx);
     if (!open || engine.sandboxed)
         return;

@@ -24,7 +24,7 @@
 #include "shim/wait/wait.h"
 
 /* The family's descriptors, in the order of the variable; -1: there is none. */
-enum { PACKET = KEEPER_HAS, ADDRESS, BIRTHS, HANDED = BIRTHS + BIRTHS_HAVE };
+enum { PACKET = KEEPER_HAS, ADDRESS, CAPTURE, BIRTHS, HANDED = BIRTHS + BIRTHS_HAVE };
 
 static void family_fds(int fds[HANDED])
 {
@@ -32,6 +32,7 @@ static void family_fds(int fds[HANDED])
     fds[PACKET] = engine.link->fd;
     fds[ADDRESS] = own_address_fd();
     births_fds(&fds[BIRTHS]);
+    fds[CAPTURE] = link_capture_fd();
 }
 
 static uint64_t inode_of(int fd)
@@ -181,6 +182,7 @@ static bool enter_family(const struct paper *p, void (*attach)(void))
     engine.sh = stack_extra(st);
     if (link_af_packet_attach(st, p->fds[PACKET], &config, &l) < 0)
         return false;
+    link_wrap(st, &config, p->fds[CAPTURE], &l);
     keeper_adopt(p->fds);
     own_address_adopt(p->fds[ADDRESS]);
     births_adopt(&p->fds[BIRTHS]);

@@ -27,7 +27,7 @@
 #include "shim/wait/wait.h"
 #include "shim/watch/trace.h"
 
-#define START_TEXT_MAX 300
+#define START_TEXT_MAX 400
 
 /* Held while the engine starts, and across fork; the engine's own lock comes after it. */
 static pthread_mutex_t start_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -153,13 +153,17 @@ static int make_link(struct stack *st, struct link **l)
     err = link_af_packet_open(st, &config, l, &cure);
     if (err < 0) {
         snprintf(start_text, sizeof(start_text), "%s (%s)", cure, strerror(-err));
-    } else if (config.own_address) {
-        err = own_address_probe(&config, st, *l, start_text, sizeof(start_text));
-        if (err < 0)
-            fd_release_internal((*l)->fd);
-    }
-    if (err < 0)
         own_address_unlock();
+        return err;
+    }
+    link_wrap(st, &config, -1, l);
+    if (config.own_address)
+        err = own_address_probe(&config, st, *l, start_text, sizeof(start_text));
+    if (err < 0) {
+        fd_release_internal((*l)->fd);
+        fd_release_internal(link_capture_fd());
+        own_address_unlock();
+    }
     return err;
 }
 

@@ -233,6 +233,7 @@ static int32_t conceive(struct birth *b)
     b->fds[KEEPER_FD_ADDRESS] = own_address_fd();
     b->fds[KEEPER_FD_BIRTHS] = births_in();
     b->fds[KEEPER_FD_BELL] = births_bell();
+    b->fds[KEEPER_FD_CAPTURE] = link_capture_fd();
     b->fds[KEEPER_FD_END] = keeper.program;
     if (!adopts_orphans())
         return real_ready()->clone(intermediate, stacks[0] + STACK_BYTES, CLONE_VM, b);

@@ -68,7 +68,7 @@ bool service_wanted(struct stack_cx *cx)
         return false;
     if (cx->now < service.retry_at || process_self() == NULL || put_off != 0 || stopped())
         return false;
-    return engine.sh->listened || stack_deadline(cx->st) != NSEC_NEVER || engine_processes() > 1;
+    return engine.sh->listened || engine_deadline(cx->st) != NSEC_NEVER || engine_processes() > 1;
 }
 
 static nsec_t now(void)
@@ -247,7 +247,7 @@ static enum service_mode drive(struct process *self)
     while (mine) {
         w->asleep = true;
         stack_flush(&cx);
-        const nsec_t until = sh->driver_until = stack_deadline(cx.st);
+        const nsec_t until = sh->driver_until = engine_deadline(cx.st);
         const nsec_t slept_at = cx.now;
         engine_leave(&cx);
         const int r = drive_sleep(until, slept_at);

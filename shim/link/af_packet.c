@@ -47,6 +47,14 @@ static struct af_packet *self(struct link *l)
     return container_of(l, struct af_packet, link);
 }
 
+/* Below the links that wrap it. */
+static struct af_packet *bottom(struct link *l)
+{
+    while (l->lower != NULL)
+        l = l->lower;
+    return self(l);
+}
+
 /* The virtio-net header (virtio 1.2, 5.1.6) that says what the kernel has to complete. */
 static void describe(const struct frame_out *f, struct virtio_net_hdr *h)
 {
@@ -200,7 +208,7 @@ static void take(struct af_packet *a, struct stack_cx *cx, const struct sockaddr
     if (netif <= 0)
         return;
     f.netif = (uint8_t)netif;
-    stack_input(cx, &f);
+    link_input(&a->link, cx, &f);
 }
 
 static unsigned packet_receive(struct link *l, struct stack_cx *cx, unsigned max,
@@ -242,7 +250,7 @@ static const struct link_ops packet_ops = {
 
 int link_filter_update(struct link *l)
 {
-    struct af_packet *a = self(l);
+    struct af_packet *a = bottom(l);
     if (!a->stale)
         return 0;
     struct filter_spec spec = {.own_address = a->own_address,
@@ -250,12 +258,12 @@ int link_filter_update(struct link *l)
                                .loopback = a->loopback,
                                .ports = a->ports};
     struct sock_fprog prog = {.len = (uint16_t)filter_build(&spec, program), .filter = program};
-    int err = raw_setsockopt(l->fd, SOL_SOCKET, SO_ATTACH_FILTER, &prog, sizeof(prog));
+    int err = raw_setsockopt(a->link.fd, SOL_SOCKET, SO_ATTACH_FILTER, &prog, sizeof(prog));
     if (err == -ENOMEM && !spec.own_address) {
         /* beyond net.core.optmem_max: a short program that passes more */
         spec.all_ports = true;
         prog.len = (uint16_t)filter_build(&spec, program);
-        err = raw_setsockopt(l->fd, SOL_SOCKET, SO_ATTACH_FILTER, &prog, sizeof(prog));
+        err = raw_setsockopt(a->link.fd, SOL_SOCKET, SO_ATTACH_FILTER, &prog, sizeof(prog));
     }
     a->stale = err < 0;
     return err;
@@ -270,19 +278,19 @@ static int ports_changed(struct af_packet *a, bool changed)
 
 void link_filter_add_port(struct link *l, uint16_t port)
 {
-    struct af_packet *a = self(l);
+    struct af_packet *a = bottom(l);
     (void)ports_changed(a, ports_add(a->ports, port));
 }
 
 void link_filter_remove_port(struct link *l, uint16_t port)
 {
-    if (ports_has(self(l)->ports, port) && !tcp_port_in_use(engine.st, port))
+    if (ports_has(bottom(l)->ports, port) && !tcp_port_in_use(engine.st, port))
         link_filter_sweep(l);
 }
 
 int link_filter_add_block(struct link *l, uint16_t low, uint16_t high)
 {
-    struct af_packet *a = self(l);
+    struct af_packet *a = bottom(l);
     if (!ports_add_block(a->ports, (struct port_range){low, high}))
         return -ENOSPC;
     return ports_changed(a, true);
@@ -290,13 +298,13 @@ int link_filter_add_block(struct link *l, uint16_t low, uint16_t high)
 
 void link_filter_sweep(struct link *l)
 {
-    struct af_packet *a = self(l);
+    struct af_packet *a = bottom(l);
     (void)ports_changed(a, ports_sweep(a->ports, engine.st));
 }
 
 void link_refresh(struct link *l, struct stack *st, uint32_t wanted)
 {
-    struct af_packet *a = self(l);
+    struct af_packet *a = bottom(l);
     if (!a->own_address && ifaces_read() == 0)
         ifaces_sync(st, &config, a->vnet, wanted);
 }

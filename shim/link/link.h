@@ -10,7 +10,8 @@
 struct link {
     const struct link_ops *ops;
     int fd;             /* readable when frames wait: what the driver polls; -1: none */
-    struct link *lower; /* for links that wrap another */
+    struct link *lower; /* the link that this one wraps; NULL: none */
+    struct link *upper; /* who wraps this one and gets what arrives; NULL: the stack */
 };
 
 struct link_ops {
@@ -19,11 +20,58 @@ struct link_ops {
     int (*transmit)(struct link *l, struct stack_cx *cx, const struct frame_out *frame);
     /*
      * Takes up to max frames that wait and hands each to stack_input(). Returns how many; 0: none.
-     * Never blocks. Where *enough (may be NULL) became true by a frame that ends a burst, because it
-     * is not full, it does not ask whether there are more.
+     * Never blocks. Where *enough (may be NULL) became true by a frame that ends a burst, because
+     * it is not full, it does not ask whether there are more.
      */
     unsigned (*receive)(struct link *l, struct stack_cx *cx, unsigned max, const bool *enough);
+    /* Of links that wrap others: a frame arrived on the one below. */
+    void (*input)(struct link *l, struct stack_cx *cx, const struct frame_in *frame);
+    /* Of links that hold frames back: when release() must run next; NSEC_NEVER: nothing is held. */
+    nsec_t (*deadline)(const struct link *l);
+    void (*release)(struct link *l, struct stack_cx *cx);
 };
+
+/* Hands on a frame that arrived on l. */
+static inline void link_input(struct link *l, struct stack_cx *cx, const struct frame_in *frame)
+{
+    struct link *upper = l->upper;
+    if (likely(upper == NULL))
+        stack_input(cx, frame);
+    else
+        upper->ops->input(upper, cx, frame);
+}
+
+/* When the link wants link_release(); NSEC_NEVER. l may be NULL. */
+static inline nsec_t link_deadline(const struct link *l)
+{
+    return likely(l == NULL || l->ops->deadline == NULL) ? NSEC_NEVER : l->ops->deadline(l);
+}
+
+/* Entered: lets go what is due. */
+static inline void link_release(struct link *l, struct stack_cx *cx)
+{
+    if (unlikely(link_deadline(l) <= cx->now))
+        l->ops->release(l, cx);
+}
+
+/* When the engine wants to be run although nothing arrives: for its timers or for the link's. */
+static inline nsec_t engine_deadline(const struct stack *st)
+{
+    return min_u64(stack_deadline(st), link_deadline(engine.link));
+}
+
+/*
+ * Puts on a link what the variables ask for: TCPSHIM_IMPAIR, and nearest to the stack, so that it
+ * shows what the stack sends and receives, TCPSHIM_PCAP. Not entered; before *l is used. capture:
+ * the open file of the family, or -1: it is opened by its name. What fails is said on stderr.
+ */
+void link_wrap(struct stack *st, const struct config *cfg, int capture, struct link **l);
+/* Impairment (impair.c) and capture (capture.c) over `lower`; NULL: not asked for, or impossible.
+ */
+struct link *link_impair(struct stack *st, struct link *lower);
+struct link *link_capture(struct stack *st, const struct config *cfg, int fd, struct link *lower);
+/* The descriptor of the capture; -1: none. */
+int link_capture_fd(void);
 
 /*
  * AF_PACKET. Opens the packet socket with protocol 0, options, filter, then binds it, and tells the

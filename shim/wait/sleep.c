@@ -131,7 +131,7 @@ void sleep_settle(struct stack_cx *cx)
             sh->driver = 0;
         } else {
             /* A timer was set that ends before the driver's sleep does. */
-            nsec_t deadline = stack_deadline(cx->st);
+            nsec_t deadline = engine_deadline(cx->st);
             if (unlikely(deadline < sh->driver_until &&
                          sh->driver_until - deadline > TIMER_SLACK) &&
                 !list_linked(&d->on_queue)) {
@@ -341,7 +341,7 @@ int wait_sleep(struct stack_cx *cx, struct waiter *w, struct pollfd *fds, unsign
     }
     nsec_t until = deadline;
     if (drives)
-        until = sh->driver_until = min_u64(deadline, stack_deadline(cx->st));
+        until = sh->driver_until = min_u64(deadline, engine_deadline(cx->st));
     else if (sh->driver == 0 || waiter_at(sh, sh->driver)->process != w->process)
         until = min_u64(deadline, cx->now + FOREIGN_DRIVER_CHECK);
     if (unlikely(t->wake_fd <= 0))
@@ -378,7 +378,8 @@ int wait_sleep(struct stack_cx *cx, struct waiter *w, struct pollfd *fds, unsign
         if (fds[n + 1].revents != 0) {
             engine_drain_for(cx, w->single ? &w->woken : NULL);
             drain_first |= cx->now - before < SLEPT_NOT;
-        } else if (stack_deadline(cx->st) <= cx->now) {
+        } else if (engine_deadline(cx->st) <= cx->now) {
+            link_release(engine.link, cx);
             stack_run_timers(cx);
         }
     } else if (r == 0 && !engine.sandboxed) {

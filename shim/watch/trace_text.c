@@ -237,6 +237,26 @@ static void put_rule(struct line *l, const struct shown *s)
     put_plain(l, (const char *)(uintptr_t)shown_value(s, 2));
 }
 
+/* "  impaired  drop out SYN,ACK seq 0 (...) len 0  rule: drop syn-ack 1" */
+static void put_impaired(struct line *l, const struct shown *s)
+{
+    const char *dir = (const char *)(uintptr_t)shown_value(s, 1);
+    const bool out = dir[0] == 'o';
+    put(l, "  ");
+    put(l, (const char *)(uintptr_t)shown_value(s, 0));
+    put_char(l, ' ');
+    put(l, dir);
+    put_char(l, ' ');
+    put_flags(l, shown_value(s, 2));
+    put(l, " seq ");
+    put_seq(l, (uint32_t)shown_value(s, 3), out ? s->isn.has_iss : s->isn.has_irs,
+            out ? s->isn.iss : s->isn.irs);
+    put(l, " len ");
+    put_u64(l, shown_value(s, 4));
+    put(l, "  rule: ");
+    put_plain(l, (const char *)(uintptr_t)shown_value(s, 5));
+}
+
 static void put_event(struct line *l, const struct shown *s)
 {
     const enum trace_event_id id = s->r->id;
@@ -257,6 +277,9 @@ static void put_event(struct line *l, const struct shown *s)
         break;
     case TRACE_EV_RULE:
         put_rule(l, s);
+        break;
+    case TRACE_EV_IMPAIRED:
+        put_impaired(l, s);
         break;
     default:
         if (s->info->class == TRACE_QUEUE)

@@ -101,6 +101,11 @@ bool tcp_tuple_connected(const struct stack *st, const struct flow_tuple *tuple)
     return f != NULL && f->kind == FLOW_CONN;
 }
 
+const struct flow *tcp_flow_find(const struct stack *st, const struct flow_tuple *tuple)
+{
+    return flow_find(&st->tcp.flows, tuple);
+}
+
 const struct flow *tcp_flow(const struct tcp_conn *c)
 {
     return &c->flow;

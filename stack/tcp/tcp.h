@@ -85,6 +85,8 @@ uint16_t tcp_ephemeral_port(struct stack_cx *cx, const struct ip_addr *local,
                             unsigned attempt);
 /* Whether any connection, half-open entry, TIME_WAIT entry or listener uses this local port. */
 bool tcp_port_in_use(const struct stack *st, uint16_t port);
+/* What has this tuple now, for traces; NULL: nothing. */
+const struct flow *tcp_flow_find(const struct stack *st, const struct flow_tuple *tuple);
 
 #define TCP_SEND_MORE 0x1u /* MSG_MORE: as if corked */
 #define TCP_SEND_OOB  0x2u /* MSG_OOB: the last byte is urgent */

@@ -25,6 +25,7 @@ import cases_exec
 import cases_guard
 import cases_http
 import cases_keeper
+import cases_link
 import cases_process
 import cases_services
 import cases_store
@@ -35,7 +36,7 @@ from lab import require
 
 # Each registers its cases.
 GROUPS = (cases_http, cases_stream, cases_store, cases_address, cases_guard, cases_process, cases_keeper, cases_exec,
-          cases_web, cases_services)
+          cases_web, cases_services, cases_link)
 
 
 def selection(options):

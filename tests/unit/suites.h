@@ -25,7 +25,10 @@
     X(cc)                                                                                          \
     X(bbr)                                                                                         \
     X(filter)                                                                                      \
-    X(config)
+    X(config)                                                                                      \
+    X(link_segment)                                                                                \
+    X(impair_rules)                                                                                \
+    X(impair)
 
 /* Run by the binary `unit_ip`: the network layer over tests/unit/stub_tcp.c in place of stack/tcp. */
 #define UNIT_IP_SUITES(X)                                                                          \

@@ -2,6 +2,7 @@
 #include "shim/core/addr.h"
 #include "shim/core/config.h"
 #include "shim/core/rules.h"
+#include "shim/link/impair_rules.h"
 #include "tests/unit/suites.h"
 
 static void read_one(const char *entry)
@@ -41,6 +42,8 @@ START_TEST(understood)
                    (char[]){"TCPSHIM_TRACE=state,queue,,link"},
                    (char[]){"TCPSHIM_TRACE_FILE=/tmp/t.%p"},
                    (char[]){"TCPSHIM_TRACE_FORMAT=json"},
+                   (char[]){"TCPSHIM_PCAP=/tmp/c.%p.pcap"},
+                   (char[]){"TCPSHIM_IMPAIR=drop=1%,out delay ack 300ms"},
                    (char[]){"TCPSHIM_FALLBACK=kernel"},
                    (char[]){"TCPSHIM_LOOPBACK=user"},
                    (char[]){"TCPSHIM_CC=reno"},
@@ -57,6 +60,8 @@ START_TEST(understood)
     ck_assert_uint_eq(config.mem, 64 << 20);
     ck_assert_uint_eq(config.trace, TRACE_STATE | TRACE_QUEUE | TRACE_LINK);
     ck_assert(config.trace_json);
+    ck_assert_str_eq(config.pcap, "/tmp/c.%p.pcap");
+    ck_assert_uint_eq(impair_rules.n, 2);
     ck_assert_uint_eq(config.spin_usec, 20);
     ck_assert_uint_eq(config.cc, 1);
     ck_assert_uint_eq(config.exec, EXEC_PLAIN);
@@ -93,6 +98,8 @@ static const char *const malformed[] = {
     "TCPSHIM_MEM=99999999999999999999G",
     "TCPSHIM_MEM=M",
     "TCPSHIM_TRACE=state,quue",
+    "TCPSHIM_IMPAIR=drop syn-akc 1",
+    "TCPSHIM_IMPAIR=delay=20ms,,lose=1%",
     "TCPSHIM_FALLBACK=yes",
     "TCPSHIM_LOOPBACK=1",
     "TCPSHIM_CC=vegas",
