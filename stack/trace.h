@@ -124,7 +124,7 @@
       "why:str len:n",                                                                             \
       "a frame was dropped")                                                                       \
     X(IMPAIRED, LINK, impaired, "impaired",                                                        \
-      "what:str dir:str flags:flags seq:seq len:n rule:str",                                       \
+      "what:str dir:str flags:flags seq:u len:n rule:str",                                         \
       "TCPSHIM_IMPAIR did something to a segment; the clause that asked for it")                   \
     X(RECOVERY, CC, recovery, "recovery",                                                          \
       "why:reason cwnd:n ssthresh:n in_flight:n",                                                  \
