@@ -1,6 +1,7 @@
 /* Help texts, from the tables, within 80 columns whatever the terminal. */
 #include <stdarg.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "shim/command/command.h"
 #include "shim/command/term.h"
@@ -22,21 +23,40 @@ const struct exit_status exit_statuses[] = {
 };
 const unsigned nexit_statuses = sizeof(exit_statuses) / sizeof(exit_statuses[0]);
 
-int complain(int status, const char *format, ...)
-{
-    va_list ap;
-    fflush(stdout);
-    fprintf(stderr, "tcpshim%s%s: ", complain_name ? " " : "", complain_name ? complain_name : "");
-    va_start(ap, format);
-    vfprintf(stderr, format, ap);
-    va_end(ap);
-    fputc('\n', stderr);
-    return status;
-}
-
 static void blanks(FILE *to, unsigned n)
 {
     fprintf(to, "%*s", (int)n, "");
+}
+
+/* On a terminal words stay whole; elsewhere a line stays a line. */
+static void say(const char *line)
+{
+    const unsigned indent = (unsigned)strspn(line, " ");
+    if (!isatty(STDERR_FILENO)) {
+        fprintf(stderr, "%s\n", line);
+        return;
+    }
+    blanks(stderr, indent);
+    help_wrap(stderr, line + indent, indent + 2, indent + 2);
+}
+
+int complain(int status, const char *format, ...)
+{
+    char text[2000];
+    va_list ap;
+    fflush(stdout);
+    int n = snprintf(text, sizeof(text), "tcpshim%s%s: ", complain_name ? " " : "",
+                     complain_name ? complain_name : "");
+    va_start(ap, format);
+    vsnprintf(text + n, sizeof(text) - (size_t)n, format, ap);
+    va_end(ap);
+    for (char *line = text, *end; line != NULL; line = end) {
+        end = strchr(line, '\n');
+        if (end != NULL)
+            *end++ = '\0';
+        say(line);
+    }
+    return status;
 }
 
 /* A line that is to stay as it is. Returns what follows it. */

@@ -83,16 +83,21 @@ static bool failed(int report, const char *what, int err)
     return false;
 }
 
-static bool write_file(const char *path, const char *format, unsigned id)
+static bool write_file(const char *path, const char *text)
 {
     const int fd = open(path, O_WRONLY | O_CLOEXEC);
     if (fd < 0)
         return false;
-    char text[64];
-    const int n = snprintf(text, sizeof(text), format, id, id);
-    const bool ok = write(fd, text, (size_t)n) == n;
+    const bool ok = write(fd, text, strlen(text)) == (ssize_t)strlen(text);
     close(fd);
     return ok;
+}
+
+static bool map_own_id(const char *path, unsigned id)
+{
+    char text[64];
+    snprintf(text, sizeof(text), "%u %u 1", id, id);
+    return write_file(path, text);
 }
 
 /* A user namespace in which this user is who he is, and may do everything. */
@@ -109,9 +114,8 @@ static bool own_user_namespace(int report)
                 strerror(-err));
         return false;
     }
-    write_file("/proc/self/setgroups", "deny", 0);
-    if (!write_file("/proc/self/uid_map", "%u %u 1", uid) ||
-        !write_file("/proc/self/gid_map", "%u %u 1", gid))
+    write_file("/proc/self/setgroups", "deny");
+    if (!map_own_id("/proc/self/uid_map", uid) || !map_own_id("/proc/self/gid_map", gid))
         return failed(report, "the user namespace's map", -errno);
     lab.user = open("/proc/self/ns/user", O_RDONLY | O_CLOEXEC);
     return lab.user >= 0 || failed(report, "/proc/self/ns/user", -errno);

@@ -2,6 +2,7 @@
 #include <arpa/inet.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #include "shim/command/ss.h"
 #include "shim/command/term.h"
@@ -253,6 +254,21 @@ static enum style style_of(enum tcp_state s)
     }
 }
 
+/* NAME/PID, as much of it as the terminal's line holds. */
+static void holder(const struct snapshot *s, const struct snapshot_socket *k, const int columns[2])
+{
+    char text[64] = "";
+    const int used = 12 + 1 + 6 + 1 + 7 + 1 + columns[0] + 1 + columns[1] + 1;
+    const int width = isatty(STDOUT_FILENO) ? (int)term_width(stdout) : INT32_MAX;
+    if (k->nowners > 0)
+        snprintf(text, sizeof(text), "%s/%d", k->owners[0].member->name,
+                 (int)k->owners[0].member->pid);
+    else if (s->family->nmembers > 0 && s->family->members[0].keeper)
+        snprintf(text, sizeof(text), "keeper/%d", (int)s->family->members[0].pid);
+    if (text[0] != '\0' && used < width)
+        printf(" %.*s", width - used, text);
+}
+
 static void line(const struct snapshot *s, const struct snapshot_socket *k, const int columns[2],
                  bool brief)
 {
@@ -262,10 +278,8 @@ static void line(const struct snapshot *s, const struct snapshot_socket *k, cons
     printf("%s%-12s%s %6u %7u %-*s %-*s", term_style(stdout, style_of(k->state)),
            tcp_state_name(k->state), term_style(stdout, STYLE_PLAIN), k->recvq, k->sendq,
            columns[0], local, brief ? columns[1] : 0, remote);
-    if (brief && k->nowners > 0)
-        printf(" %s/%d", k->owners[0].member->name, (int)k->owners[0].member->pid);
-    else if (brief && s->family->nmembers > 0 && s->family->members[0].keeper)
-        printf(" keeper/%d", (int)s->family->members[0].pid);
+    if (brief)
+        holder(s, k, columns);
     putchar('\n');
 }
 
@@ -284,7 +298,8 @@ static void print_counters(const struct snapshot *s)
 /* The widths that the addresses need. */
 static void measure(const struct ss_wish *w, const struct snapshot *s, unsigned n, int columns[2])
 {
-    columns[0] = columns[1] = 21; /* an IPv4 address with its port */
+    columns[0] = 5; /* of the headings */
+    columns[1] = 4;
     for (unsigned i = 0; i < n; i++) {
         for (unsigned j = 0; j < s[i].n; j++) {
             const struct snapshot_socket *k = &s[i].sockets[j];
@@ -310,9 +325,9 @@ unsigned ss_print(const struct ss_wish *w, const struct snapshot *s, unsigned n)
             if (!ss_wanted(w, k))
                 continue;
             if (shown++ == 0)
-                printf("%s%-12s Recv-Q  Send-Q %-*s Peer%s%s\n", term_style(stdout, STYLE_BOLD),
-                       "State", columns[0], "Local", w->brief ? "                  Process" : "",
-                       term_style(stdout, STYLE_PLAIN));
+                printf("%s%-12s Recv-Q  Send-Q %-*s %-*s%s%s\n", term_style(stdout, STYLE_BOLD),
+                       "State", columns[0], "Local", w->brief ? columns[1] : 0, "Peer",
+                       w->brief ? " Process" : "", term_style(stdout, STYLE_PLAIN));
             line(&s[i], k, columns, w->brief);
             if (!w->brief)
                 details(&s[i], k, term_width(stdout));
