@@ -45,7 +45,7 @@ def suites(build):
         ("python", f"{tests}/python/*.py",
          [root, PYTHON, f"{tests}/python/run.py", "--build", build, "--short", "-j", "6"], 240),
         ("command", f"{tests}/command/*.py",
-         [root, PYTHON, f"{tests}/command/run.py", "--build", build], 180),
+         [root, PYTHON, f"{tests}/command/run.py", "--build", build], 300),
         ("apps", f"{tests}/apps/*.py", [root, PYTHON, f"{tests}/apps/run.py", "--build", build], 600),
     ]
 
