@@ -205,8 +205,9 @@ void *pool_alloc(struct pool *p)
     return object;
 }
 
-/* Whether object is where a live object of the pool may be; its number in the span. */
-static bool find_live(const struct pool *p, const void *object, struct span **span, uint32_t *index)
+/* Whether object is where an object of the pool may be; its number in the span. */
+static bool find_place(const struct pool *p, const void *object, struct span **span,
+                       uint32_t *index)
 {
     const struct arena *a = p->arena;
     const uintptr_t off = (uintptr_t)object - (uintptr_t)a->spans;
@@ -221,7 +222,13 @@ static bool find_live(const struct pool *p, const void *object, struct span **sp
         return false;
     *span = s;
     *index = i;
-    return (s->live[i / 64] >> (i % 64) & 1) != 0;
+    return true;
+}
+
+static bool find_live(const struct pool *p, const void *object, struct span **span, uint32_t *index)
+{
+    return find_place(p, object, span, index) &&
+           ((*span)->live[*index / 64] >> (*index % 64) & 1) != 0;
 }
 
 void pool_free(struct pool *p, void *object)
@@ -254,6 +261,13 @@ bool pool_owns(const struct pool *p, const void *object)
     struct span *s;
     uint32_t i;
     return find_live(p, object, &s, &i);
+}
+
+bool pool_has_place(const struct pool *p, const void *object)
+{
+    struct span *s;
+    uint32_t i;
+    return find_place(p, object, &s, &i);
 }
 
 /* The word of the bitmap without the bits that stand for no object. */
@@ -306,6 +320,28 @@ void pool_repair(struct pool *p)
         p->spans++;
         span_push(s->used == p->objects_per_span ? &p->full : &p->partial, s);
     }
+}
+
+void pool_forget(struct pool *p)
+{
+    const struct arena *a = p->arena;
+    for (uint32_t n = 0; n < a->fresh; n++) {
+        struct span *s = span_at(a, n);
+        if (s->pool != p)
+            continue;
+        for (uint32_t w = 0; w < words_of(p); w++)
+            s->live[w] &= ~live_word(p, s, w);
+    }
+}
+
+bool pool_claim(struct pool *p, const void *object)
+{
+    struct span *s;
+    uint32_t i;
+    if (!find_place(p, object, &s, &i) || (s->live[i / 64] >> (i % 64) & 1) != 0)
+        return false;
+    s->live[i / 64] |= (uint64_t)1 << (i % 64);
+    return true;
 }
 
 void arena_repair(struct arena *a)

@@ -60,6 +60,8 @@ void pool_free(struct pool *p, void *object);
 uint64_t arena_bad_frees(const struct arena *a);
 /* Calls visit for each live object. visit may free the object it is given. */
 void pool_each(struct pool *p, void (*visit)(void *object, void *arg), void *arg);
+/* Whether object is where an object of this pool may be, live or not. */
+bool pool_has_place(const struct pool *p, const void *object);
 /* Whether object is a live object of this pool: for checks and for repair. */
 bool pool_owns(const struct pool *p, const void *object);
 /*
@@ -67,6 +69,12 @@ bool pool_owns(const struct pool *p, const void *object);
  * the middle of pool_alloc() or pool_free(). Repair every pool, then call arena_repair().
  */
 void pool_repair(struct pool *p);
+/*
+ * When only those objects are to live that others refer to: all are forgotten, those that are
+ * found are claimed again (false: not an object's place, or claimed already), then pool_repair().
+ */
+void pool_forget(struct pool *p);
+bool pool_claim(struct pool *p, const void *object);
 /* Makes the list of free spans anew. */
 void arena_repair(struct arena *a);
 

@@ -43,11 +43,38 @@ struct stack {
     struct netif netifs[NETIFS_MAX];
     struct ip_stack ip;
     struct tcp_stack tcp;
+    /*
+     * What is being changed, for stack_repair(): a connection, an entry or a listener; and whether
+     * a frame is being transmitted, which happens between changes.
+     */
+    struct flow *working;
+    bool transmitting;
     uint64_t counters[STACK_COUNTER_COUNT];
     size_t extra_offset;
 };
 
+/*
+ * Everything that changes a connection does so between these two: a process that is killed there
+ * leaves this one in doubt and no other. They nest; work_end() gets what work_begin() returned.
+ */
+static inline struct flow *work_begin(struct stack *st, struct flow *f)
+{
+    struct flow *outer = st->working;
+    st->working = f;
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    return outer;
+}
+static inline void work_end(struct stack *st, struct flow *outer)
+{
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    st->working = outer;
+}
+
 void tcp_stack_init(struct stack *st, nsec_t now);
+/* repair.c: see stack_repair(). The wheel is empty, the pools have been gone through. */
+void tcp_repair(struct stack_cx *cx);
+/* Connections of which something was lost end here, when all tables stand again. */
+void tcp_repair_end(struct stack_cx *cx);
 /* Entries of stack/stack.c into TCP. */
 void tcp_timer(struct stack_cx *cx, struct wheel_timer *t);
 void tcp_flush(struct stack_cx *cx);

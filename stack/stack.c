@@ -75,16 +75,20 @@ void stack_ignore_strangers(struct stack *st)
     st->ignore_strangers = true;
 }
 
-void stack_repair(struct stack *st)
+void stack_repair(struct stack_cx *cx)
 {
-    struct pool *const pools[] = {
-        &st->tcp.conns,  &st->tcp.listeners, &st->tcp.half_opens,  &st->tcp.time_waits,
-        &st->tcp.chunks, &st->tcp.ranges,    &st->tcp.records,     &st->ip.datagrams,
-        &st->ip.small,   &st->ip.large,
-    };
+    struct stack *st = cx->st;
+    struct pool *const pools[] = {&st->tcp.conns, &st->tcp.listeners, &st->tcp.half_opens,
+                                  &st->tcp.time_waits};
     for (unsigned i = 0; i < ARRAY_LEN(pools); i++)
         pool_repair(pools[i]);
+    wheel_init(&st->wheel, st->wheel.tick << WHEEL_TICK_SHIFT);
+    tcp_repair(cx);
+    ip_repair(cx);
     arena_repair(st->arena);
+    st->working = NULL;
+    st->transmitting = false;
+    tcp_repair_end(cx);
 }
 
 struct arena *stack_arena(struct stack *st)

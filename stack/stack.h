@@ -226,10 +226,14 @@ void *stack_extra(struct stack *st);
  */
 void stack_ignore_strangers(struct stack *st);
 /*
- * After a process died inside: pools and lists of spans are made anew (arena.h). The caller repairs
- * its own pools before. Connections whose own members are inconsistent are not found.
+ * After a process died inside, at any instruction. Which objects live is the truth, and what they
+ * say of themselves; everything else is derived from it and made anew: pools, connection table,
+ * timers, queues, counters. The connection that was being changed is reset, unless the process died
+ * while a frame was being transmitted, when it is whole and goes on. The caller repairs its own
+ * pools before. Owners of connections and listeners may be gone: the caller looks at them (
+ * tcp_each_conn(), tcp_each_listener()).
  */
-void stack_repair(struct stack *st);
+void stack_repair(struct stack_cx *cx);
 struct arena *stack_arena(struct stack *st);
 struct netif *stack_netif(struct stack *st, unsigned index);
 /* Adds an interface; returns its index or -ENOSPC. Announces own addresses (gratuitous ARP) at the

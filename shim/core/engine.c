@@ -15,6 +15,7 @@
 #include "shim/core/family.h"
 #include "shim/core/hold.h"
 #include "shim/core/raw.h"
+#include "shim/core/repair.h"
 #include "shim/core/shared.h"
 #include "shim/core/thread.h"
 #include "shim/life/service.h"
@@ -92,8 +93,10 @@ static void engine_lock(struct shared *sh)
         err = pthread_mutex_lock(&sh->lock);
     if (likely(err == 0))
         return;
-    if (err == EOWNERDEAD)
-        pthread_mutex_consistent(&sh->lock);
+    if (err != EOWNERDEAD)
+        return;
+    sh->broken = true; /* until repaired: whoever does that may be killed, too */
+    pthread_mutex_consistent(&sh->lock);
 }
 
 enum { GO_ON, HELD, FROZEN };
@@ -134,6 +137,20 @@ static void __attribute__((noinline)) halt(struct shared *sh)
     }
 }
 
+static void __attribute__((noinline)) see_to_the_dead(struct stack_cx *cx)
+{
+    struct shared *sh = engine.sh;
+    if (sh->broken)
+        family_repair(cx);
+    sh->broken = false;
+    if (engine.sandboxed) /* the rest takes system calls that it has not */
+        return;
+    if (sh->filter_broken)
+        family_repair_filter(cx);
+    if (family_deaths(sh))
+        family_bury(cx);
+}
+
 void engine_enter(struct stack_cx *cx)
 {
     struct thread_state *t = &thread_state;
@@ -149,8 +166,9 @@ void engine_enter(struct stack_cx *cx)
     cx->user = NULL;
     cx->trace = config.trace;
     engine_clock(cx);
-    if (unlikely(family_deaths(engine.sh)) && t->inside == 1 && !engine.sandboxed)
-        family_bury(cx);
+    if (unlikely(engine.sh->broken || engine.sh->filter_broken || family_deaths(engine.sh)) &&
+        t->inside == 1)
+        see_to_the_dead(cx);
 }
 
 void engine_leave(struct stack_cx *cx)

@@ -16,6 +16,7 @@
 /* Process-local. */
 static uint32_t own;                   /* index + 1 */
 static uint32_t heir, heir_generation; /* of the fork in progress; 0: none */
+static int lifeline = -1;              /* the heir's */
 
 struct process *process_self(void)
 {
@@ -181,6 +182,13 @@ bool family_has_room(void)
     return sh->processes_high < PROCESSES_MAX || engine_processes() < PROCESSES_MAX;
 }
 
+static void let_go(void)
+{
+    if (lifeline >= 0)
+        raw_close(lifeline);
+    lifeline = -1;
+}
+
 bool family_before_fork(void)
 {
     struct shared *sh = engine.sh;
@@ -190,6 +198,7 @@ bool family_before_fork(void)
         return false;
     heir = number_of(sh, p);
     heir_generation = p->generation;
+    lifeline = births_lifeline(heir, heir_generation);
     if (own != 0 && hold_fork(heir))
         return true;
     family_fork_failed();
@@ -198,6 +207,7 @@ bool family_before_fork(void)
 
 void family_fork_failed(void)
 {
+    let_go();
     if (heir == 0)
         return;
     hold_fork_failed(heir);
@@ -206,13 +216,12 @@ void family_fork_failed(void)
     heir = 0;
 }
 
-struct birth_notice family_forked(int32_t pid)
+void family_forked(int32_t pid)
 {
-    const struct birth_notice notice = {.number = heir, .generation = heir_generation};
+    let_go();
     if (heir != 0 && pid > 0)
         process_at(engine.sh, heir)->pid = pid;
     heir = 0;
-    return notice;
 }
 
 void family_after_fork_child(void)
@@ -234,6 +243,7 @@ void family_after_fork_child(void)
     engine_leave(&cx);
     if (p != NULL)
         births_announce(own, p->generation, p->pid);
+    let_go();
 }
 
 /* ---- death ---- */

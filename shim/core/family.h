@@ -12,7 +12,6 @@
 #pragma once
 
 #include "shim/core/shared.h"
-#include "shim/life/births.h"
 
 /* This process's entry; NULL before engine_attach(). */
 struct process *process_self(void);
@@ -46,7 +45,7 @@ static inline bool family_deaths(const struct shared *sh)
 bool family_before_fork(void);
 /* In the parent: the fork failed, or pid is the child (0: not known here). */
 void family_fork_failed(void);
-struct birth_notice family_forked(int32_t pid);
+void family_forked(int32_t pid);
 
 /* ---- not entered ---- */
 

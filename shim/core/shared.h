@@ -73,6 +73,9 @@ struct process {
 
 struct shared {
     pthread_mutex_t lock; /* robust, process-shared */
+    bool broken;          /* who held it died: shim/core/repair.h */
+    bool filter_broken;   /* and so may be the packet socket's filter */
+    uint32_t repairs;     /* times that this was so */
     uint32_t deaths;      /* times that processes were marked dead (atomic) */
     uint32_t buried;      /* deaths up to which the dead are buried (atomic) */
 

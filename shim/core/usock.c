@@ -14,7 +14,6 @@
 #include "shim/core/raw.h"
 #include "shim/core/shared.h"
 #include "shim/core/thread.h"
-#include "shim/life/births.h"
 #include "shim/life/keeper.h"
 #include "shim/life/service.h"
 #include "shim/link/guard.h"
@@ -201,15 +200,12 @@ static void leave_fork(void)
 
 void fds_forked(int pid)
 {
-    struct birth_notice notice = {.number = 0};
     fork_watched = false;
     if (fork_entered && pid < 0)
         family_fork_failed();
     else if (fork_entered)
-        notice = family_forked(pid);
+        family_forked(pid);
     leave_fork();
-    if (notice.number != 0)
-        births_announce(notice.number, notice.generation, pid);
 }
 
 void fds_after_fork_parent(void)

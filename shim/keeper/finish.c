@@ -77,11 +77,11 @@ static void close_socket(void *object, void *arg)
 {
     struct usock *us = object;
     struct stack_cx *cx = arg;
-    if (us->conn != NULL) {
+    if (us->conn != NULL && tcp_is_conn(cx->st, us->conn) && tcp_is_held(us->conn)) {
         tcp_set_owner(us->conn, NULL);
         tcp_close(cx, us->conn);
     }
-    if (us->listener != NULL)
+    if (us->listener != NULL && tcp_is_listener(cx->st, us->listener))
         tcp_listener_close(cx, us->listener);
     us->conn = NULL;
     us->listener = NULL;
@@ -91,13 +91,14 @@ static void close_socket(void *object, void *arg)
 static void release(struct stack_cx *cx)
 {
     struct shared *sh = engine.sh;
-    if (died_inside(sh)) {
+    if (died_inside(sh) || sh->broken) {
+        pool_repair(&sh->holds);
         pool_repair(&sh->usocks);
         pool_repair(&sh->watches);
         pool_repair(&sh->epsets);
         pool_repair(&sh->epitems);
         impair_store_repair(&sh->impair);
-        stack_repair(cx->st);
+        stack_repair(cx);
     }
     drain(cx);
     pool_each(&sh->usocks, close_socket, cx);

@@ -94,13 +94,24 @@ static bool take_birth(void)
     return true;
 }
 
+/* A lifeline that broke says nothing where the process has put in its pidfd since. */
+static bool has_another(unsigned i)
+{
+    for (unsigned k = 0; k < n; k++)
+        if (k != i && who[k].number == who[i].number && who[k].generation == who[i].generation)
+            return true;
+    return false;
+}
+
 static bool take_deaths(struct shared *sh)
 {
     bool urgent = false;
     for (unsigned i = n; i-- > 0;) {
-        if (fds[FIXED_FDS + i].revents == 0)
+        const short revents = fds[FIXED_FDS + i].revents;
+        if (revents == 0)
             continue;
-        urgent |= mark(sh, &who[i]);
+        if ((revents & POLLIN) != 0 || !has_another(i))
+            urgent |= mark(sh, &who[i]);
         forget(i);
     }
     return urgent;
@@ -122,14 +133,17 @@ void watch_family(struct stack *st)
             ring_survivors(sh, PROCESSES_MAX);
         if (r <= 0)
             continue;
+        const unsigned known = n;
+        if ((fds[1].revents & POLLIN) != 0)
+            while (take_birth()) /* before deaths: a lifeline breaks when the pidfd is in */
+                ;
+        else if (fds[1].revents != 0)
+            fds[1].fd = -1;
+        for (unsigned i = known; i < n; i++)
+            fds[FIXED_FDS + i].revents = 0;
         if (take_deaths(sh)) {
             ring_survivors(sh, RING_FIRST);
             waits = true;
         }
-        if ((fds[1].revents & POLLIN) != 0)
-            while (take_birth())
-                ;
-        else if (fds[1].revents != 0)
-            fds[1].fd = -1;
     }
 }

@@ -60,13 +60,8 @@ void births_ring(void)
         raw_write(bell, &one, sizeof(one));
 }
 
-void births_announce(uint32_t number, uint32_t generation, int32_t pid)
+static bool send_notice(uint32_t number, uint32_t generation, int fd)
 {
-    if (out < 0)
-        return;
-    const int fd = (int)raw_syscall(SYS_pidfd_open, pid, 0, 0, 0, 0, 0);
-    if (fd < 0)
-        return;
     struct birth_notice notice = {.number = number, .generation = generation};
     struct iovec iov = {&notice, sizeof(notice)};
     union {
@@ -80,6 +75,27 @@ void births_announce(uint32_t number, uint32_t generation, int32_t pid)
                              .msg_iovlen = 1,
                              .msg_control = &control,
                              .msg_controllen = sizeof(control.space)};
-    raw_sendmsg(out, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
+    return raw_sendmsg(out, &m, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0;
+}
+
+void births_announce(uint32_t number, uint32_t generation, int32_t pid)
+{
+    const int fd = out >= 0 ? (int)raw_syscall(SYS_pidfd_open, pid, 0, 0, 0, 0, 0) : -1;
+    if (fd < 0)
+        return;
+    send_notice(number, generation, fd);
     raw_close(fd);
+}
+
+int births_lifeline(uint32_t number, uint32_t generation)
+{
+    int pair[2];
+    if (out < 0 || raw_syscall(SYS_pipe2, (long)pair, O_CLOEXEC, 0, 0, 0, 0) < 0)
+        return -1;
+    const bool sent = send_notice(number, generation, pair[0]);
+    raw_close(pair[0]);
+    if (sent)
+        return pair[1];
+    raw_close(pair[1]);
+    return -1;
 }

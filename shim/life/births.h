@@ -1,9 +1,12 @@
 /*
  * How the keeper learns of each process of the family, and how the family is rung. Both are made
  * before the first fork and inherited by all: a socketpair, into which each process puts a pidfd of
- * itself (and its parent another one, should it die before it comes to that), and an eventfd, the
- * bell: whoever drives the engine in a family of several processes sleeps on it too, so that it can
- * be woken from any of them.
+ * itself, and an eventfd, the bell: whoever drives the engine in a family of several processes
+ * sleeps on it too, so that it can be woken from any of them.
+ *
+ * A child may be killed before it comes to that, and its parent with it. So the parent first puts in
+ * one end of a pipe, the lifeline, whose other end the child lets go of when its pidfd is in: the
+ * keeper sees it break without a pidfd and knows.
  */
 #pragma once
 
@@ -19,6 +22,9 @@ struct birth_notice {
 
 /* Once, at the start of the engine. */
 void births_prepare(void);
+/* Before a fork; the descriptor is closed by the child after births_announce(), and by the parent
+ * after the fork. -1: there is none. */
+int births_lifeline(uint32_t number, uint32_t generation);
 /* Process `number` has this pid. Not entered. */
 void births_announce(uint32_t number, uint32_t generation, int32_t pid);
 /* What a new image of the process needs of it (shim/life/handover.c); -1: there is none. */

@@ -296,6 +296,19 @@ int link_filter_add_block(struct link *l, uint16_t low, uint16_t high)
     return ports_changed(a, true);
 }
 
+void link_filter_forget(struct link *l)
+{
+    struct af_packet *a = self(l);
+    a->ports->nports = a->ports->overflow = 0;
+    a->ports->nblocks = min_u32(a->ports->nblocks, PORT_BLOCKS_MAX);
+    a->stale = !a->own_address;
+}
+
+void link_filter_note(struct link *l, uint16_t port)
+{
+    ports_add(self(l)->ports, port);
+}
+
 void link_filter_sweep(struct link *l)
 {
     struct af_packet *a = bottom(l);

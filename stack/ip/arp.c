@@ -66,6 +66,12 @@ static void drop_queue(struct stack *st, struct arp_entry *e)
     }
 }
 
+void arp_hang(struct arp_table *t, struct arp_entry *e)
+{
+    list_push_back(bucket_of(t, e->netif, e->addr4), &e->hash_link);
+    list_push_back(&t->lru, &e->lru_link);
+}
+
 /* A new entry, last of the table to be replaced; the one least lately used goes when it is full. */
 static struct arp_entry *arp_add(struct stack *st, uint8_t netif, uint32_t addr4)
 {
@@ -83,8 +89,7 @@ static struct arp_entry *arp_add(struct stack *st, uint8_t netif, uint32_t addr4
     *e = (struct arp_entry){.addr4 = addr4, .netif = netif, .state = ARP_FREE};
     wheel_timer_init(&e->timer, IP_TIMER_ARP);
     list_init(&e->queue);
-    list_push_back(bucket_of(t, netif, addr4), &e->hash_link);
-    list_push_back(&t->lru, &e->lru_link);
+    arp_hang(t, e);
     return e;
 }
 

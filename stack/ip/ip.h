@@ -57,6 +57,8 @@ bool ip_is_local(const struct stack *st, const struct ip_addr *addr);
 /* Called by stack_input(), the wheel and stack_flush(). */
 void ip_input(struct stack_cx *cx, const struct frame_in *frame);
 void ip_timer(struct stack_cx *cx, struct wheel_timer *t);
+/* After a process died inside: see stack_repair(). */
+void ip_repair(struct stack_cx *cx);
 void ip_loopback_run(struct stack_cx *cx);
 bool ip_loopback_pending(const struct stack *st);
 void ip_init(struct stack *st, nsec_t now);

@@ -61,6 +61,8 @@ void arp_init(struct stack *st);
  */
 int arp_resolve(struct stack_cx *cx, const struct frame_out *frame, uint32_t addr4, uint8_t mac[6]);
 void arp_entry_timer(struct stack_cx *cx, struct arp_entry *e);
+/* Puts an entry into its bucket, as the last to be replaced. */
+void arp_hang(struct arp_table *t, struct arp_entry *e);
 struct arp_entry *arp_find(struct stack *st, uint8_t netif, uint32_t addr4);
 /* An entry for a neighbour that spoke to us; it is the first to be replaced until we use it. */
 struct arp_entry *arp_add_heard(struct stack *st, uint8_t netif, uint32_t addr4);

@@ -7,7 +7,12 @@
 /* Hands the frame to the link. */
 static int transmit(struct stack_cx *cx, const struct frame_out *frame)
 {
+    /* the link may take a while, and a process that is killed is mostly found here */
+    cx->st->transmitting = true;
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
     const int err = cx->ops->transmit(cx, frame);
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    cx->st->transmitting = false;
     stack_count(cx->st, err < 0 ? COUNT_TX_FAILED : COUNT_FRAMES_OUT);
     return err < 0 ? err : 0;
 }

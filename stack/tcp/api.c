@@ -18,7 +18,7 @@ struct tcp_opts *tcp_opts(struct tcp_conn *c)
     return &c->opts;
 }
 
-void tcp_opts_changed(struct stack_cx *cx, struct tcp_conn *c)
+static void do_opts_changed(struct stack_cx *cx, struct tcp_conn *c)
 {
     if (c->state == TCP_CLOSED)
         return;
@@ -31,22 +31,33 @@ void tcp_opts_changed(struct stack_cx *cx, struct tcp_conn *c)
         tcp_output(cx, c);
 }
 
+void tcp_opts_changed(struct stack_cx *cx, struct tcp_conn *c)
+{
+    struct flow *outer = work_begin(cx->st, &c->flow);
+    do_opts_changed(cx, c);
+    work_end(cx->st, outer);
+}
+
 void tcp_push(struct stack_cx *cx, struct tcp_conn *c)
 {
     if (!tcp_synchronized(c) || tcp_unsent(c) == 0)
         return;
+    struct flow *outer = work_begin(cx->st, &c->flow);
     c->cork_expired = true;
     tcp_output(cx, c);
     c->cork_expired = false;
+    work_end(cx->st, outer);
 }
 
 int tcp_set_cc(struct stack_cx *cx, struct tcp_conn *c, uint8_t id)
 {
     if (id >= TCP_CC_COUNT)
         return -ENOENT;
+    struct flow *outer = work_begin(cx->st, &c->flow);
     c->opts.cc = id;
     if (c->cc.mss)
         cc_switch(&c->cc, id, cx->now);
+    work_end(cx->st, outer);
     return 0;
 }
 
@@ -80,8 +91,8 @@ static int64_t may_send(struct tcp_conn *c)
     }
 }
 
-int64_t tcp_send(struct stack_cx *cx, struct tcp_conn *c, const struct slice *from, unsigned n,
-                 uint32_t flags)
+static int64_t do_send(struct stack_cx *cx, struct tcp_conn *c, const struct slice *from,
+                       unsigned n, uint32_t flags)
 {
     int64_t r = may_send(c);
     if (r < 0)
@@ -109,6 +120,15 @@ int64_t tcp_send(struct stack_cx *cx, struct tcp_conn *c, const struct slice *fr
     TRACE(cx, BUFFER, &c->flow, BUFFER_IN, took, c->sendbuf.len, c->opts.sndbuf, tcp_unsent(c));
     tcp_output(cx, c);
     return took;
+}
+
+int64_t tcp_send(struct stack_cx *cx, struct tcp_conn *c, const struct slice *from, unsigned n,
+                 uint32_t flags)
+{
+    struct flow *outer = work_begin(cx->st, &c->flow);
+    const int64_t r = do_send(cx, c, from, n, flags);
+    work_end(cx->st, outer);
+    return r;
 }
 
 /* ---- recv ---- */
@@ -174,8 +194,8 @@ static void skip_urgent(struct stack_cx *cx, struct tcp_conn *c)
     c->urg_state = URG_NONE;
 }
 
-int64_t tcp_recv(struct stack_cx *cx, struct tcp_conn *c, const struct slice *to, unsigned n,
-                 uint32_t flags, uint32_t peek_from)
+static int64_t do_recv(struct stack_cx *cx, struct tcp_conn *c, const struct slice *to, unsigned n,
+                       uint32_t flags, uint32_t peek_from)
 {
     if (unlikely(flags & TCP_RECV_OOB))
         return recv_urgent(c, to, n, flags);
@@ -214,6 +234,15 @@ int64_t tcp_recv(struct stack_cx *cx, struct tcp_conn *c, const struct slice *to
     return got;
 }
 
+int64_t tcp_recv(struct stack_cx *cx, struct tcp_conn *c, const struct slice *to, unsigned n,
+                 uint32_t flags, uint32_t peek_from)
+{
+    struct flow *outer = work_begin(cx->st, &c->flow);
+    const int64_t r = do_recv(cx, c, to, n, flags, peek_from);
+    work_end(cx->st, outer);
+    return r;
+}
+
 /* ---- shutdown and close ---- */
 
 /* The program writes no more: FIN after what is queued (RFC 9293 3.10.4). */
@@ -239,7 +268,7 @@ static void close_sending(struct stack_cx *cx, struct tcp_conn *c, enum tcp_reas
     tcp_output(cx, c);
 }
 
-int tcp_shutdown(struct stack_cx *cx, struct tcp_conn *c, enum tcp_how how)
+static int do_shutdown(struct stack_cx *cx, struct tcp_conn *c, enum tcp_how how)
 {
     const bool closed = c->state == TCP_CLOSED;
     if (c->state == TCP_SYN_SENT) { /* Linux: gives the attempt up */
@@ -253,6 +282,14 @@ int tcp_shutdown(struct stack_cx *cx, struct tcp_conn *c, enum tcp_how how)
         close_sending(cx, c, TCP_WHY_CALL_SHUTDOWN);
     tcp_notify(cx, c, TCP_WAKE_ALL);
     return closed ? -ENOTCONN : 0; /* Linux: an error, but the mark is set */
+}
+
+int tcp_shutdown(struct stack_cx *cx, struct tcp_conn *c, enum tcp_how how)
+{
+    struct flow *outer = work_begin(cx->st, &c->flow);
+    const int r = do_shutdown(cx, c, how);
+    work_end(cx->st, outer);
+    return r;
 }
 
 /* RFC 9293 3.10.5, Linux's tcp_need_reset(): not where all is said and only an ACK is missing. */
@@ -269,7 +306,7 @@ static void abort_connection(struct stack_cx *cx, struct tcp_conn *c, enum tcp_r
     tcp_done(cx, c, 0, why);
 }
 
-void tcp_disconnect(struct stack_cx *cx, struct tcp_conn *c)
+static void do_disconnect(struct stack_cx *cx, struct tcp_conn *c)
 {
     /* Linux's tcp_disconnect() leaves an error where it broke a connection (or an attempt) off */
     const bool broken = c->state == TCP_SYN_SENT || needs_rst(c);
@@ -285,6 +322,13 @@ void tcp_disconnect(struct stack_cx *cx, struct tcp_conn *c)
     c->iss = c->snd_una = c->snd_nxt = (tcp_seq){0}; /* as new: see renew() */
 }
 
+void tcp_disconnect(struct stack_cx *cx, struct tcp_conn *c)
+{
+    struct flow *outer = work_begin(cx->st, &c->flow);
+    do_disconnect(cx, c);
+    work_end(cx->st, outer);
+}
+
 /* Linux's tcp_fin_time(), and what TCP_LINGER2 below zero means. */
 static void orphan_in_fin_wait_2(struct stack_cx *cx, struct tcp_conn *c)
 {
@@ -296,7 +340,7 @@ static void orphan_in_fin_wait_2(struct stack_cx *cx, struct tcp_conn *c)
     tcp_timer_set(cx, c, TCP_TIMER_FIN_WAIT_2, cx->now + secs * NSEC_PER_SEC);
 }
 
-void tcp_close(struct stack_cx *cx, struct tcp_conn *c)
+static void do_close(struct stack_cx *cx, struct tcp_conn *c)
 {
     const bool unread = recvbuf_ready(&c->recvbuf) > 0;
     tcp_orphan(cx, c);
@@ -321,6 +365,13 @@ void tcp_close(struct stack_cx *cx, struct tcp_conn *c)
     tcp_reap(cx, c);
 }
 
+void tcp_close(struct stack_cx *cx, struct tcp_conn *c)
+{
+    struct flow *outer = work_begin(cx->st, &c->flow);
+    do_close(cx, c);
+    work_end(cx->st, outer);
+}
+
 bool tcp_sent_all(const struct tcp_conn *c)
 {
     switch (c->state) {
@@ -336,7 +387,7 @@ bool tcp_sent_all(const struct tcp_conn *c)
     }
 }
 
-void tcp_quickack(struct stack_cx *cx, struct tcp_conn *c, bool on)
+static void do_quickack(struct stack_cx *cx, struct tcp_conn *c, bool on)
 {
     c->opts.quickack_off = !on;
     if (!on) {
@@ -346,4 +397,11 @@ void tcp_quickack(struct stack_cx *cx, struct tcp_conn *c, bool on)
     c->pingpong = 0;
     if (c->ack_delayed)
         tcp_schedule_ack(cx, c, TCP_WHY_SEND_ACK_QUICK);
+}
+
+void tcp_quickack(struct stack_cx *cx, struct tcp_conn *c, bool on)
+{
+    struct flow *outer = work_begin(cx->st, &c->flow);
+    do_quickack(cx, c, on);
+    work_end(cx->st, outer);
 }

@@ -120,25 +120,36 @@ void tcp_timer_set(struct stack_cx *cx, struct tcp_conn *c, enum tcp_timer which
         wheel_arm(&cx->st->wheel, &c->timer, at);
 }
 
+static void conn_timer(struct stack_cx *cx, struct tcp_conn *c)
+{
+    tcp_conn_timer(cx, c);
+    if (tcp_reap(cx, c))
+        return;
+    const nsec_t next = earliest_deadline(c);
+    if (next != NSEC_NEVER && next < c->timer.deadline)
+        wheel_arm(&cx->st->wheel, &c->timer, next);
+}
+
 void tcp_timer(struct stack_cx *cx, struct wheel_timer *t)
 {
+    struct tcp_conn *const c = container_of(t, struct tcp_conn, timer);
+    struct tcp_half_open *const h = container_of(t, struct tcp_half_open, timer);
+    struct tcp_time_wait *const tw = container_of(t, struct tcp_time_wait, timer);
+    struct flow *outer;
     switch (t->kind) {
-    case STACK_TIMER_CONN: {
-        struct tcp_conn *c = container_of(t, struct tcp_conn, timer);
-        tcp_conn_timer(cx, c);
-        if (tcp_reap(cx, c))
-            return;
-        const nsec_t next = earliest_deadline(c);
-        if (next != NSEC_NEVER && next < c->timer.deadline)
-            wheel_arm(&cx->st->wheel, &c->timer, next);
-        return;
-    }
+    case STACK_TIMER_CONN:
+        outer = work_begin(cx->st, &c->flow);
+        conn_timer(cx, c);
+        break;
     case STACK_TIMER_HALF_OPEN:
-        tcp_half_open_timer(cx, container_of(t, struct tcp_half_open, timer));
-        return;
+        outer = work_begin(cx->st, &h->flow);
+        tcp_half_open_timer(cx, h);
+        break;
     default:
-        tcp_time_wait_timer(cx, container_of(t, struct tcp_time_wait, timer));
+        outer = work_begin(cx->st, &tw->flow);
+        tcp_time_wait_timer(cx, tw);
     }
+    work_end(cx->st, outer);
 }
 
 static void drop_buffers(struct stack_cx *cx, struct tcp_conn *c, bool receive_too)

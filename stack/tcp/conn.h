@@ -97,6 +97,8 @@ struct tcp_conn {
     bool ece_due : 1;  /* a mark arrived: our ACKs echo it */
     bool cwr_due : 1;  /* our window was reduced: the next new segment says so */
     bool ecn_seen : 1; /* for TCP_INFO: the peer's segments are ECN-capable */
+    bool doomed : 1;   /* repair.c: something of it was lost */
+    bool halfway : 1;  /* repair.c: it was being changed, and is whole */
 
     /* acknowledging */
     uint8_t ack_why;   /* enum tcp_reason of the ACK that is due */

@@ -55,7 +55,7 @@ static void renew(struct tcp_conn *c)
     rtt_init(&c->rtt);
 }
 
-int tcp_connect(struct stack_cx *cx, struct tcp_conn *c, const struct endpoint *local,
+static int do_connect(struct stack_cx *cx, struct tcp_conn *c, const struct endpoint *local,
                 const struct endpoint *remote, const struct ip_path *path)
 {
     const struct flow_tuple t = {local->addr, remote->addr, local->port, remote->port};
@@ -88,6 +88,15 @@ int tcp_connect(struct stack_cx *cx, struct tcp_conn *c, const struct endpoint *
     tcp_emit(cx, c, &e);
     tcp_arm_retransmit(cx, c);
     return 0;
+}
+
+int tcp_connect(struct stack_cx *cx, struct tcp_conn *c, const struct endpoint *local,
+                const struct endpoint *remote, const struct ip_path *path)
+{
+    struct flow *outer = work_begin(cx->st, &c->flow);
+    const int r = do_connect(cx, c, local, remote, path);
+    work_end(cx->st, outer);
+    return r;
 }
 
 static void take_syn(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s)

@@ -41,6 +41,25 @@ static void half_open_error(struct stack_cx *cx, struct tcp_half_open *h, tcp_se
         tcp_half_open_drop(cx, h, TCP_WHY_RX_ICMP);
 }
 
+static void conn_error(struct stack_cx *cx, struct tcp_conn *c, int err, uint32_t mtu)
+{
+    if (err == EMSGSIZE) {
+        fragmentation_needed(cx, c, mtu);
+        return;
+    }
+    if (c->state == TCP_SYN_SENT || c->state == TCP_SYN_RECEIVED) {
+        /* Linux: any error ends an attempt to connect */
+        tcp_done(cx, c, err, TCP_WHY_RX_ICMP);
+        tcp_reap(cx, c);
+        return;
+    }
+    /*
+     * Linux differs from RFC 1122 4.2.3.9 for hard errors: without IP_RECVERR an established
+     * connection is not ended (RFC 5927 6.1 agrees); the error is told when a time-out ends it.
+     */
+    c->soft_err = err;
+}
+
 void tcp_icmp_error(struct stack_cx *cx, const struct ip_addr *src, const struct ip_addr *dst,
                     const uint8_t *header, uint32_t len, int err, bool hard, uint32_t mtu)
 {
@@ -65,20 +84,8 @@ void tcp_icmp_error(struct stack_cx *cx, const struct ip_addr *src, const struct
         return;
     }
     stack_count(st, COUNT_ICMP_IN);
-    if (err == EMSGSIZE) {
-        fragmentation_needed(cx, c, mtu);
-        return;
-    }
-    if (c->state == TCP_SYN_SENT || c->state == TCP_SYN_RECEIVED) {
-        /* Linux: any error ends an attempt to connect */
-        tcp_done(cx, c, err, TCP_WHY_RX_ICMP);
-        tcp_reap(cx, c);
-        return;
-    }
-    /*
-     * Linux differs from RFC 1122 4.2.3.9 for hard errors: without IP_RECVERR an established
-     * connection is not ended (RFC 5927 6.1 agrees); the error is told when a time-out ends it.
-     */
-    (void)hard;
-    c->soft_err = err;
+    (void)hard; /* conn_error() */
+    struct flow *outer = work_begin(st, f);
+    conn_error(cx, c, err, mtu);
+    work_end(st, outer);
 }

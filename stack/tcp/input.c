@@ -367,6 +367,7 @@ void tcp_input(struct stack_cx *cx, const struct ip_packet *p)
         stranger_arrives(cx, &s, p, &t);
         return;
     }
+    struct flow *outer = work_begin(st, f);
     switch (f->kind) {
     case FLOW_CONN:
         conn_arrives(cx, conn_of(f), &s, p);
@@ -380,4 +381,5 @@ void tcp_input(struct stack_cx *cx, const struct ip_packet *p)
     default:
         break;
     }
+    work_end(st, outer);
 }

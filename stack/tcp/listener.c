@@ -126,24 +126,24 @@ void tcp_listener_queues(const struct tcp_listener *l, uint32_t *syn_queue, uint
     *backlog = l->backlog;
 }
 
-static struct tcp_conn *accept_queue_pop(struct tcp_listener *l)
+/* Takes the first off the queue, which is not empty. */
+static void accept_queue_pop(struct tcp_listener *l)
 {
-    struct list *n = list_pop_front(&l->accept_queue);
-    if (!n)
-        return NULL;
-    struct tcp_conn *c = list_entry(n, struct tcp_conn, holder_link);
+    struct tcp_conn *c = list_entry(list_pop_front(&l->accept_queue), struct tcp_conn, holder_link);
     l->accept_queue_len--;
     c->half_accepted = false;
     c->listener = NULL;
-    return c;
 }
 
 struct tcp_conn *tcp_accept(struct stack_cx *cx, struct tcp_listener *l)
 {
-    struct tcp_conn *c = accept_queue_pop(l);
-    if (!c)
+    if (list_empty(&l->accept_queue))
         return NULL;
+    struct tcp_conn *c = list_first(&l->accept_queue, struct tcp_conn, holder_link);
+    struct flow *outer = work_begin(cx->st, &c->flow);
+    accept_queue_pop(l);
     c->app_held = true;
+    work_end(cx->st, outer);
     TRACE(cx, QUEUE, &c->flow, ACCEPTED, l->syn_queue_len, l->accept_queue_len, l->backlog);
     return c;
 }
@@ -153,13 +153,16 @@ void tcp_listener_close(struct stack_cx *cx, struct tcp_listener *l)
     while (!list_empty(&l->syn_queue))
         tcp_half_open_drop(cx, list_first(&l->syn_queue, struct tcp_half_open, link),
                            TCP_WHY_LISTENER_CLOSED);
-    struct tcp_conn *c;
-    while ((c = accept_queue_pop(l))) {
+    while (!list_empty(&l->accept_queue)) {
+        struct tcp_conn *c = list_first(&l->accept_queue, struct tcp_conn, holder_link);
+        struct flow *outer = work_begin(cx->st, &c->flow);
+        accept_queue_pop(l);
         if (c->state != TCP_CLOSED) {
             tcp_emit_rst(cx, c, TCP_WHY_LISTENER_CLOSED);
             tcp_done(cx, c, 0, TCP_WHY_LISTENER_CLOSED);
         }
         tcp_reap(cx, c);
+        work_end(cx->st, outer);
     }
     TRACE(cx, STATE, &l->flow, STATE, TCP_LISTEN, TCP_CLOSED, TCP_WHY_CALL_CLOSE);
     flow_remove(&cx->st->tcp.flows, &l->flow);
@@ -275,6 +278,7 @@ static void syn_arrives(struct stack_cx *cx, struct tcp_listener *l, const struc
         send_cookie(cx, l, s, p, t);
         return;
     }
+    struct flow *outer = work_begin(st, &h->flow);
     h->flow.kind = FLOW_HALF_OPEN;
     h->flow.number = st->tcp.next_number++;
     h->flow.tuple = *t;
@@ -301,6 +305,7 @@ static void syn_arrives(struct stack_cx *cx, struct tcp_listener *l, const struc
     wheel_arm(&st->wheel, &h->timer, cx->now + RTO_INITIAL);
     TRACE(cx, TIMER, &h->flow, TIMER_ARMED, TCP_TIMER_SYN_ACK, RTO_INITIAL);
     half_open_syn_ack(cx, h, TCP_WHY_SEND_SYN_ACK);
+    work_end(st, outer);
 }
 
 static void half_open_free(struct stack_cx *cx, struct tcp_half_open *h)
@@ -360,6 +365,7 @@ static struct tcp_conn *make_child(struct stack_cx *cx, struct tcp_listener *l,
     struct tcp_conn *c = tcp_conn_new(cx);
     if (!c)
         return NULL;
+    struct flow *outer = work_begin(cx->st, &c->flow);
     if (k->number)
         c->flow.number = k->number;
     c->opts = l->opts;
@@ -397,6 +403,7 @@ static struct tcp_conn *make_child(struct stack_cx *cx, struct tcp_listener *l,
     tcp_established(cx, c, k->why);
     list_push_back(&l->accept_queue, &c->holder_link);
     l->accept_queue_len++;
+    work_end(cx->st, outer);
     return c;
 }
 
@@ -404,8 +411,10 @@ static void child_ready(struct stack_cx *cx, struct tcp_listener *l, struct tcp_
                         const struct tcp_segment *s, const struct ip_packet *p)
 {
     TRACE(cx, QUEUE, &c->flow, ACCEPT_QUEUED, l->syn_queue_len, l->accept_queue_len, l->backlog);
+    struct flow *outer = work_begin(cx->st, &c->flow);
     c->segs_in++;
     tcp_segment_arrives(cx, c, s, p); /* the third ACK may carry data or FIN */
+    work_end(cx->st, outer);
     if (l->owner && cx->ops->notify)
         cx->ops->notify(cx, l->owner, TCP_EV_IN);
 }

@@ -60,6 +60,7 @@ enum tcp_timer {
     X(CALL_CLOSE_UNREAD, "close() with unread data")                                               \
     X(CALL_DISCONNECT, "connect(AF_UNSPEC)")                                                       \
     X(LISTENER_CLOSED, "the listener was closed")                                                  \
+    X(DIED_INSIDE, "a process was killed in the middle of a change of it")                         \
     X(RX_SYN, "rx SYN")                                                                            \
     X(RX_SYN_ACK, "rx SYN,ACK")                                                                    \
     X(RX_ACK, "rx ACK")                                                                            \

@@ -321,7 +321,9 @@ void tcp_flush(struct stack_cx *cx)
     struct list *n;
     while ((n = list_pop_front(&cx->st->tcp.output_pending))) {
         struct tcp_conn *c = list_entry(n, struct tcp_conn, pending_link);
+        struct flow *outer = work_begin(cx->st, &c->flow);
         c->needs_output = false;
         tcp_output(cx, c);
+        work_end(cx->st, outer);
     }
 }

@@ -224,5 +224,12 @@ uint32_t tcp_time_waits(const struct stack *st);
 void tcp_each_conn(struct stack *st, void (*visit)(struct tcp_conn *c, void *arg), void *arg);
 void tcp_each_listener(struct stack *st, void (*visit)(struct tcp_listener *l, void *arg),
                        void *arg);
+/* For who looks for what nobody has any more, after stack_repair(). */
+bool tcp_is_conn(const struct stack *st, const struct tcp_conn *c);
+bool tcp_is_listener(const struct stack *st, const struct tcp_listener *l);
+/* Whether the program has it: between tcp_open() or tcp_accept() and tcp_close(). */
+bool tcp_is_held(const struct tcp_conn *c);
+void *tcp_listener_owner(const struct tcp_listener *l);
+uint16_t tcp_listener_port(const struct tcp_listener *l);
 /* Checks every invariant of every connection; returns the number broken (tests expect 0). */
 uint32_t tcp_check_invariants(struct stack *st);
