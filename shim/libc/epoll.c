@@ -104,9 +104,13 @@ static bool has_kernel_members(int epfd)
     return got <= 0 || memmem(text, (size_t)got, "tfd:", 4) != NULL;
 }
 
-/* Duplicates of the descriptor that were made before it had a set share it. */
-static void share_with_duplicates(int epfd, struct epset *ep)
+static uint16_t *sleepers_on(int epfd);
+
+/* Duplicates of the descriptor that were made before it had a set share it. Whether a thread sleeps
+ * on one of them. */
+static bool share_with_duplicates(int epfd, struct epset *ep)
 {
+    bool asleep = false;
     const long pid = raw_getpid();
     for (int fd = 0; fd < KNOWN_MAX; fd++) {
         if (known[fd / 64] == 0) {
@@ -117,7 +121,83 @@ static void share_with_duplicates(int epfd, struct epset *ep)
             raw_syscall(SYS_kcmp, pid, pid, KCMP_FILE, epfd, fd, 0) != 0)
             continue;
         hold_epset(fd, ep);
+        asleep |= __atomic_load_n(sleepers_on(fd), __ATOMIC_SEQ_CST) != 0;
     }
+    return asleep;
+}
+
+/* ---- threads that sleep in the kernel's set when the first user socket comes ---- */
+
+/*
+ * They would not hear of it. So they are counted, by descriptor (a hash: two may share a number),
+ * and woken by a member of the kernel's set that is always readable, until the last has left.
+ */
+#define SLEEPERS_MAX 4096
+static uint16_t sleepers[SLEEPERS_MAX]; /* (atomic) */
+static int kick_fd = -1; /* an eventfd, under the engine lock; its address: the data */
+/* One that left without being counted (by a jump out of a handler) holds the kick up for this. */
+#define KICK_LASTS (50 * NSEC_PER_MSEC)
+
+static uint16_t *sleepers_on(int epfd)
+{
+    return &sleepers[(unsigned)epfd % SLEEPERS_MAX];
+}
+
+static uint64_t kick_data(void)
+{
+    return (uint64_t)(uintptr_t)&kick_fd;
+}
+
+/* Entered. */
+static void kick(struct stack_cx *cx, int epfd, struct epset *ep)
+{
+    struct epoll_event event = {.events = EPOLLIN, .data.u64 = kick_data()};
+    if (kick_fd < 0) {
+        const int fd = (int)raw_syscall(SYS_eventfd2, 1, O_CLOEXEC | O_NONBLOCK, 0, 0, 0, 0);
+        const int high = fd >= 0 ? fd_make_internal(fd) : -1;
+        kick_fd = high >= 0 ? high : fd;
+    }
+    if (raw_syscall(SYS_epoll_ctl, epfd, EPOLL_CTL_ADD, kick_fd, (long)&event, 0, 0) == 0)
+        ep->kicked = cx->now;
+}
+
+/* Entered. */
+static void kick_end(int epfd, struct epset *ep)
+{
+    struct epoll_event unused = {0};
+    if (ep->kicked != 0)
+        raw_syscall(SYS_epoll_ctl, epfd, EPOLL_CTL_DEL, kick_fd, (long)&unused, 0, 0);
+    ep->kicked = 0;
+}
+
+/* Entered. Takes the kick out of what the kernel's set gave; returns how many events remain. */
+static int leave_out_kick(struct stack_cx *cx, int epfd, struct epset *ep,
+                          struct epoll_event *events, int n)
+{
+    int kept = 0;
+    if (likely(kick_fd < 0))
+        return n;
+    for (int i = 0; i < n; i++)
+        if (events[i].data.u64 != kick_data())
+            events[kept++] = events[i];
+    if (ep->kicked != 0 && cx->now - ep->kicked > KICK_LASTS)
+        kick_end(epfd, ep);
+    return kept;
+}
+
+/* Cleanup handler: also a thread that is cancelled leaves. */
+static void sleeper_leaves(void *arg)
+{
+    const int epfd = *(const int *)arg;
+    const bool last = __atomic_sub_fetch(sleepers_on(epfd), 1, __ATOMIC_SEQ_CST) == 0;
+    if (likely(!last || fd_epset(epfd) == NULL))
+        return;
+    struct stack_cx cx;
+    engine_enter(&cx);
+    struct epset *ep = fd_epset(epfd);
+    if (ep != NULL)
+        kick_end(epfd, ep);
+    engine_leave(&cx);
 }
 
 /* Entered. The set of an epoll descriptor, made when it has none. NULL: the arena is full. */
@@ -134,7 +214,9 @@ static struct epset *attach(struct stack_cx *cx, int epfd, unsigned depth)
         return NULL;
     }
     known_set(epfd);
-    share_with_duplicates(epfd, ep);
+    if (share_with_duplicates(epfd, ep) ||
+        __atomic_load_n(sleepers_on(epfd), __ATOMIC_SEQ_CST) != 0)
+        kick(cx, epfd, ep);
     for (unsigned i = 0; i < nested_used && depth < 5; i++) {
         const struct nested n = nested[i];
         if (n.epfd < 0 || fd_epset(n.fd) != ep)
@@ -310,6 +392,7 @@ static int take_kernel(struct wait_call *c)
     if (c->ep == NULL)
         return n;
     c->ep->kernel_checked = c->cx.now;
+    n = leave_out_kick(&c->cx, c->epfd, c->ep, c->events, n);
     return c->ep->twins != 0 ? (int)epset_translate(c->ep, c->events, (unsigned)n) : n;
 }
 
@@ -389,28 +472,105 @@ static int wait_set(int epfd, struct epoll_event *events, int max, nsec_t timeou
     return result_of(wait_ours(&c, timeout, mask));
 }
 
+/* How the kernel's set alone is waited for, by the call that the program made. */
+struct plain {
+    enum { PLAIN_WAIT, PLAIN_PWAIT, PLAIN_PWAIT2 } how;
+    int epfd, max;
+    struct epoll_event *events;
+    const struct timespec *ts; /* PWAIT2 */
+    const sigset_t *mask;
+    int ms;
+    nsec_t timeout;
+};
+
+static int plain_call(const struct plain *p)
+{
+    switch (p->how) {
+    case PLAIN_WAIT:
+        return real_ready()->epoll_wait(p->epfd, p->events, p->max, p->ms);
+    case PLAIN_PWAIT:
+        return real_ready()->epoll_pwait(p->epfd, p->events, p->max, p->ms, p->mask);
+    default:
+        return real_ready()->epoll_pwait2(p->epfd, p->events, p->max, p->ts, p->mask);
+    }
+}
+
+static nsec_t clock_now(void)
+{
+    struct stack_cx cx;
+    engine_clock(&cx);
+    return cx.now;
+}
+
+/* The set got its first user socket while the thread slept. */
+static int plain_attached(const struct plain *p, int n, nsec_t left)
+{
+    struct stack_cx cx;
+    engine_enter(&cx);
+    struct epset *ep = fd_epset(p->epfd);
+    if (ep != NULL && n > 0)
+        n = leave_out_kick(&cx, p->epfd, ep, p->events, n);
+    engine_leave(&cx);
+    return n != 0 ? n : wait_set(p->epfd, p->events, p->max, left, p->mask);
+}
+
+static int plain_wait(const struct plain *p)
+{
+    int n = 0;
+    if (p->timeout == 0)
+        return plain_call(p);
+    const nsec_t start = p->timeout == NSEC_NEVER ? 0 : clock_now();
+    __atomic_add_fetch(sleepers_on(p->epfd), 1, __ATOMIC_SEQ_CST);
+    pthread_cleanup_push(sleeper_leaves, (void *)&p->epfd);
+    if (likely(fd_epset(p->epfd) == NULL))
+        n = plain_call(p);
+    pthread_cleanup_pop(1);
+    if (likely(fd_epset(p->epfd) == NULL) || n < 0)
+        return n;
+    const nsec_t spent = p->timeout == NSEC_NEVER ? 0 : clock_now() - start;
+    return plain_attached(p, n, spent < p->timeout ? p->timeout - spent : 0);
+}
+
 SHIM_EXPORT int epoll_wait(int epfd, struct epoll_event *events, int max, int timeout)
 {
+    const nsec_t span = pollset_millis(timeout);
     if (likely(fd_epset(epfd) == NULL))
-        return real_ready()->epoll_wait(epfd, events, max, timeout);
-    return wait_set(epfd, events, max, pollset_millis(timeout), NULL);
+        return plain_wait(&(struct plain){.how = PLAIN_WAIT,
+                                          .epfd = epfd,
+                                          .max = max,
+                                          .events = events,
+                                          .ms = timeout,
+                                          .timeout = span});
+    return wait_set(epfd, events, max, span, NULL);
 }
 
 SHIM_EXPORT int epoll_pwait(int epfd, struct epoll_event *events, int max, int timeout,
                             const sigset_t *mask)
 {
+    const nsec_t span = pollset_millis(timeout);
     if (likely(fd_epset(epfd) == NULL))
-        return real_ready()->epoll_pwait(epfd, events, max, timeout, mask);
-    return wait_set(epfd, events, max, pollset_millis(timeout), mask);
+        return plain_wait(&(struct plain){.how = PLAIN_PWAIT,
+                                          .epfd = epfd,
+                                          .max = max,
+                                          .events = events,
+                                          .mask = mask,
+                                          .ms = timeout,
+                                          .timeout = span});
+    return wait_set(epfd, events, max, span, mask);
 }
 
 SHIM_EXPORT int epoll_pwait2(int epfd, struct epoll_event *events, int max,
                              const struct timespec *timeout, const sigset_t *mask)
 {
-    if (likely(fd_epset(epfd) == NULL))
-        return real_ready()->epoll_pwait2(epfd, events, max, timeout, mask);
     nsec_t span;
-    if (!pollset_timespec(timeout, &span))
-        return result_of(-EINVAL);
-    return wait_set(epfd, events, max, span, mask);
+    const bool valid = pollset_timespec(timeout, &span);
+    if (likely(fd_epset(epfd) == NULL))
+        return plain_wait(&(struct plain){.how = PLAIN_PWAIT2,
+                                          .epfd = epfd,
+                                          .max = max,
+                                          .events = events,
+                                          .ts = timeout,
+                                          .mask = mask,
+                                          .timeout = valid ? span : 0});
+    return valid ? wait_set(epfd, events, max, span, mask) : result_of(-EINVAL);
 }

@@ -56,6 +56,8 @@ static int64_t socket_to_pipe(int in, int out, size_t len, unsigned flags, char 
     if (!call_begin(&c, in, "splice", CALL_CONN))
         return -EBADF;
     struct slice piece = {.base = buffer, .len = min_u64(len, SCRATCH_SIZE)};
+    const int32_t peek_off = c.us->peek_off; /* SO_PEEK_OFF is not for this peek */
+    c.us->peek_off = -1;
     r = sock_recv(&c, &piece, 1, MSG_PEEK | dontwait);
     if (r > 0) {
         r = fill_pipe(out, buffer, (size_t)r, false);
@@ -63,6 +65,7 @@ static int64_t socket_to_pipe(int in, int out, size_t len, unsigned flags, char 
         if (r > 0)
             r = sock_recv(&c, &piece, 1, MSG_DONTWAIT);
     }
+    c.us->peek_off = peek_off;
     return call_end(&c, r) < 0 ? -errno : r;
 }
 

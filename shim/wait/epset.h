@@ -23,10 +23,11 @@ struct epset {
     uint32_t twins;        /* members that the kernel's set has too */
     bool kernel_members;   /* the kernel's set has (or had) members (atomic) */
     nsec_t kernel_checked; /* when the kernel's set was last asked while ours had events */
-    uint32_t round;        /* of epoll_wait(): so that a twin's two sides make one event */
-    struct list items;     /* struct epitem */
-    struct list ready;     /* struct epitem: may be ready */
-    struct list watches;   /* who wants to know of this set: sleepers, pollers, outer sets */
+    nsec_t kicked;     /* since when the kernel's set has what wakes its sleepers; 0: it has not */
+    uint32_t round;    /* of epoll_wait(): so that a twin's two sides make one event */
+    struct list items; /* struct epitem */
+    struct list ready; /* struct epitem: may be ready */
+    struct list watches; /* who wants to know of this set: sleepers, pollers, outer sets */
 };
 
 struct epitem {

@@ -95,17 +95,21 @@ static int combine(struct pollset *p)
     return ready;
 }
 
-/* Entered, leaves: the result that is there now. */
-static int finish(struct pollset *p)
+/*
+ * Entered, leaves: the result that is there now. As in Linux, a pending signal that the call's mask
+ * allows ends it unless something is ready, also when it would not have waited.
+ */
+static int finish(struct pollset *p, const sigset_t *mask)
 {
     engine_leave(&p->cx);
-    if (p->any_kernel) {
+    const sigset_t *allowed = p->user_ready == 0 ? mask : NULL;
+    if (p->any_kernel || allowed != NULL) {
         const struct timespec none = {0};
         const int saved = errno;
-        if (real.ppoll(p->kernel, p->n, &none, NULL) < 0) {
+        if (real.ppoll(p->kernel, p->any_kernel ? p->n : 0, &none, allowed) < 0) {
             const int err = errno;
             errno = saved;
-            if (err != EINTR)
+            if (err != EINTR || allowed != NULL)
                 return -err;
             for (unsigned i = 0; i < p->n; i++)
                 p->kernel[i].revents = 0;
@@ -182,7 +186,7 @@ static int wait_for(struct pollset *p, nsec_t timeout, const sigset_t *mask)
             return -EINTR;
         }
     }
-    return finish(p);
+    return finish(p, mask);
 }
 
 struct mapping {

@@ -125,13 +125,18 @@ struct operation {
     void (*run)(struct world *w);
 };
 extern const struct operation life_operations[], data_operations[], option_operations[],
-    ready_operations[]; /* each ends with a NULL */
+    ready_operations[], wait_operations[]; /* each ends with a NULL */
 /* Every slot of the same file stays (see struct slot). */
 void mark_stays(struct world *w, unsigned slot);
 /* A listener, a connection to it and its accepted end. */
 void life_pair(struct world *w);
 void life_listener(struct world *w);
 void ready_set(struct world *w);
+/* A change of a set; a look at something (no change of who is registered). */
+void ready_change(struct world *w);
+void ready_look(struct world *w);
+/* One socket, if there is one. */
+void life_shutdown(struct world *w);
 /* Buffers filled and emptied. Takes milliseconds. */
 void data_fill(struct world *w);
 

@@ -183,6 +183,10 @@ static void say_connect(struct world *w, unsigned slot, const struct sockaddr_in
                         bool served)
 {
     const int fd = fd_of(w, slot);
+    /* One that the kernel has for good would come into the kernel's accept queue, not the engine's:
+     * which of two queues accept() takes from is not promised. */
+    if (served && w->slot[slot].apart)
+        return;
     say("connect(%s, ", slot_name(slot));
     say_address(w, -1, sa, len);
     say(")");
@@ -453,6 +457,11 @@ static void op_not_socket(struct world *w)
     }
     }
     say_result(r, errno);
+}
+
+void life_shutdown(struct world *w)
+{
+    op_shutdown(w);
 }
 
 const struct operation life_operations[] = {

@@ -202,6 +202,11 @@ static void op_ctl(struct world *w)
     say_ctl(w, set, once_in(w, 100) ? 77 : op, slot);
 }
 
+void ready_change(struct world *w)
+{
+    op_ctl(w);
+}
+
 /* Most sockets of the script into a set, that many events come at once. */
 static void op_ctl_all(struct world *w)
 {
@@ -244,6 +249,12 @@ static void op_wait(struct world *w)
         say_events(events[i].events);
     }
     say_result(r, err);
+}
+
+void ready_look(struct world *w)
+{
+    static void (*const looks[])(struct world *) = {op_wait, op_wait, op_poll, op_select};
+    looks[pick(w, 4)](w);
 }
 
 /* ---- kernel descriptors among them ---- */
