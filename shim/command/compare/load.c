@@ -9,6 +9,10 @@
 #include "shim/command/compare/compare.h"
 #include "shim/command/view/read.h"
 
+/* A segment is captured so much earlier, or so much later, than the stack says. */
+#define SLACK 1000000
+#define REACH 100000000
+
 static bool on_host(const char *endpoint, const char *host)
 {
     size_t n = strlen(host);
@@ -20,8 +24,8 @@ static int side_of(const char *endpoint)
     return on_host(endpoint, NETWORK_B) ? CLIENT : on_host(endpoint, NETWORK_A) ? SERVER : -1;
 }
 
-/* A host's capture: what it sent, and what arrived there. */
-static void load_capture(const struct settings *s, struct run *r, int side)
+/* A host's capture, in order of time: what it sent, and what arrived there. */
+static void load_capture(const struct settings *s, struct run *r, int side, struct event_list *to)
 {
     struct event_list list = {0};
     char path[300];
@@ -41,9 +45,10 @@ static void load_capture(const struct settings *s, struct run *r, int side)
             e.kind = EV_RX;
             e.name = intern("rx");
         }
-        *event_add(&r->events) = e;
+        *event_add(to) = e;
     }
     event_list_free(&list);
+    event_sort(to);
 }
 
 /* States and errors of a kernel side, as the tracepoint or sock_diag saw them. */
@@ -65,8 +70,60 @@ static void load_kernel(const struct settings *s, struct run *r, const char *wha
     event_list_free(&list);
 }
 
-/* Traces of the user stack, all processes of a side; segments are the capture's. */
-static void load_traces(const struct settings *s, struct run *r, int side)
+/* Whether a captured segment is one, or a piece, of what the stack sent or received. */
+static bool is_piece(const struct event *wire, const struct event *whole)
+{
+    uint32_t offset = wire->seq - whole->seq;
+    uint8_t flags = FLAG_SYN | FLAG_RST | (whole->len > 0 ? 0 : FLAG_FIN);
+    if (wire->kind != whole->kind || wire->local != whole->local || wire->peer != whole->peer ||
+        (wire->flags ^ whole->flags) & flags)
+        return false;
+    return whole->len > 0 ? wire->len > 0 && offset < whole->len
+                          : offset == 0 && wire->len == 0 && wire->ack == whole->ack;
+}
+
+/* The first captured segment from time t - SLACK on; an index. */
+static size_t first_from(const struct event_list *captured, int64_t t)
+{
+    size_t low = 0, high = captured->n;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (captured->items[middle].t < t - SLACK)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+/*
+ * What the stack says of a segment, beside the captured one. One that it sent gives its reason; for
+ * one that arrived, the time of its arrival is returned, else TIME_NONE.
+ */
+static int64_t join_segment(struct event_list *captured, const struct event *e)
+{
+    for (size_t i = first_from(captured, e->t); i < captured->n; i++) {
+        struct event *wire = &captured->items[i];
+        if (wire->t > e->t + REACH)
+            break;
+        if (!is_piece(wire, e) || (e->kind == EV_TX && wire->why))
+            continue;
+        if (e->kind == EV_RX)
+            return wire->t;
+        wire->why = e->why;
+        if (segment_space(e) <= segment_space(wire))
+            break;
+    }
+    return TIME_NONE;
+}
+
+/*
+ * Traces of the user stack, all processes of a side. Segments are the capture's. The stack reads
+ * its clock once for all that it finds in its socket, so what a segment caused may have a time
+ * before the arrival that was captured: it gets that one.
+ */
+static void load_traces(const struct settings *s, struct run *r, int side,
+                        struct event_list *captured)
 {
     char pattern[300];
     glob_t found;
@@ -76,10 +133,19 @@ static void load_traces(const struct settings *s, struct run *r, int side)
         return;
     for (size_t i = 0; i < found.gl_pathc; i++) {
         struct event_list list = {0};
+        int64_t arrived = TIME_NONE;
         events_load(&list, found.gl_pathv[i], (unsigned)i);
-        for (size_t k = 0; k < list.n; k++)
-            if (!event_is_segment(&list.items[k]))
-                *event_add(&r->events) = list.items[k];
+        for (size_t k = 0; k < list.n; k++) {
+            struct event *e = &list.items[k];
+            if (event_is_segment(e)) {
+                int64_t at = join_segment(captured, e);
+                arrived = at > arrived ? at : arrived;
+                continue;
+            }
+            if (e->t != TIME_NONE && e->t < arrived && arrived - e->t < REACH)
+                e->t = arrived;
+            *event_add(&r->events) = *e;
+        }
         event_list_free(&list);
     }
     globfree(&found);
@@ -161,9 +227,13 @@ bool run_load(const struct settings *s, struct run *r)
     r->wall_offset =
         (real.tv_sec - mono.tv_sec) * INT64_C(1000000000) + real.tv_nsec - mono.tv_nsec;
     for (int side = 0; side < 2; side++) {
-        load_capture(s, r, side);
+        struct event_list captured = {0};
+        load_capture(s, r, side, &captured);
         if (run_user(r, side))
-            load_traces(s, r, side);
+            load_traces(s, r, side, &captured);
+        for (size_t i = 0; i < captured.n; i++)
+            *event_add(&r->events) = captured.items[i];
+        event_list_free(&captured);
     }
     load_kernel(s, r, "client-diag.json", CLIENT);
     load_kernel(s, r, "server-diag.json", SERVER);
