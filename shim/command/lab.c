@@ -186,7 +186,7 @@ int lab_enter(const char *where)
     struct lab_request r = {.ask = LAB_ENTER};
     struct lab_reply reply;
     char name[LAB_NAME_MAX];
-    int fds[2];
+    int fds[2] = {-1, -1};
     if (!split(where, true, name, &r.host) || ask(name, &r, &reply, fds) != STATUS_OK)
         return STATUS_START;
     if ((fds[0] >= 0 && setns(fds[0], CLONE_NEWUSER) < 0) || setns(fds[1], CLONE_NEWNET) < 0)

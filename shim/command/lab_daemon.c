@@ -139,7 +139,7 @@ static bool make_hub(int report)
 static bool make_host(unsigned i, int report)
 {
     const char name[] = {(char)('a' + i), '\0'};
-    struct stat st;
+    struct stat st = {0};
     int err = unshare(CLONE_NEWNET) < 0 ? -errno : 0;
     if (err == 0)
         lab.net[i] = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
