@@ -59,7 +59,7 @@ PACKETDRILL_SRC := $(wildcard tests/packetdrill/*.c)
 PACKETDRILL_BIN := $(BUILD)/tests/packetdrill_tcpshim.so $(BUILD)/tests/packetdrill_smoke
 TEST_BIN += $(PACKETDRILL_BIN)
 
-.PHONY: all tests fuzzers demo check sim bench bench-quick soak fuzz lint tidy cppcheck format clean install docs docs-man docs-conformance install-deps FORCE
+.PHONY: docs-programs all tests fuzzers demo check sim bench bench-quick soak fuzz lint tidy cppcheck format clean install docs docs-man docs-conformance install-deps FORCE
 all: $(BUILD)/libtcpshim.so $(BUILD)/tcpshim-keeper $(BUILD)/tcpshim-relay $(BUILD)/tcpshim
 tests: $(TEST_BIN)
 fuzzers: $(FUZZ_BIN)
@@ -85,7 +85,7 @@ $(BUILD)/libtcpshim.so: $(SHIM_OBJ) $(BUILD)/libstack.a shim/exports.map
 KEEPER_SHIM := $(addprefix $(BUILD)/shim/,life/custody.o link/af_packet.o link/filter.o link/ports.o \
 	link/segment.o link/impair.o link/impair_rules.o link/impair_engine.o link/impair_store.o \
 	link/capture.o link/interfaces.o link/netlink.o link/foreign.o core/addr.o core/config.o core/rules.o core/fdtable.o watch/trace.o watch/trace_text.o \
-	watch/trace_json.o watch/line.o watch/sink.o)
+	watch/trace_json.o watch/line.o watch/sink.o watch/filter.o)
 $(BUILD)/tcpshim-keeper: $(KEEPER_OBJ) $(KEEPER_SHIM) $(BUILD)/libstack.a
 	$(CC) -static $(CFLAGS) -o $@ $^
 
@@ -94,7 +94,7 @@ $(BUILD)/tcpshim-relay: $(RELAY_OBJ)
 
 # The command, with the parts of the shim that it shares: the variables and their syntax.
 COMMAND_SHIM := $(addprefix $(BUILD)/shim/,core/addr.o core/config.o core/layout.o core/rules.o \
-	link/impair_rules.o)
+	link/impair_rules.o watch/filter.o)
 $(BUILD)/tcpshim: $(COMMAND_OBJ) $(COMMAND_SHIM) $(BUILD)/libstack.a
 	$(CC) $(CFLAGS) -o $@ $^ -ljansson -lpcap -lm
 
@@ -140,7 +140,8 @@ UNIT_OBJ       := $(patsubst %.c,$(BUILD)/asan/%.o,$(filter-out $(UNIT_IP_ONLY),
 
 # Parts of the shim that make no system call are tested here too.
 UNIT_SHIM := $(addprefix $(BUILD)/asan/shim/,link/filter.o link/ports.o link/segment.o \
-	link/impair_rules.o link/impair_engine.o link/impair_store.o core/addr.o core/config.o core/rules.o)
+	link/impair_rules.o link/impair_engine.o link/impair_store.o core/addr.o core/config.o core/rules.o \
+	watch/filter.o watch/line.o watch/trace_text.o watch/trace_json.o)
 $(BUILD)/asan/unit: $(UNIT_OBJ) $(UNIT_SHIM) $(ASAN_STACK_OBJ)
 	$(CC) $(SAN) -o $@ $^ $(CHECK_LIBS)
 
@@ -244,7 +245,13 @@ install: all
 	$(BUILD)/tcpshim --generate bash > $(INSTALL_TO)/share/bash-completion/completions/tcpshim
 	$(BUILD)/tcpshim --generate zsh > $(INSTALL_TO)/share/zsh/site-functions/_tcpshim
 
-docs: docs-man docs-conformance
+# Each tests/docs/*.sh writes documents; tests/docs/check.py compares them with what lies in docs/.
+docs: docs-man docs-conformance docs-programs
+	@for script in tests/docs/*.sh; do $$script $(abspath $(BUILD)) docs || exit 1; done
+docs-programs: $(BUILD)/docs/trace_doc
+$(BUILD)/docs/trace_doc: tests/docs/trace_doc.c $(BUILD)/libstack.a
+	@mkdir -p $(@D)
+	$(CC) $(BASE) $(WARN) $(CFLAGS) -o $@ $^
 docs-conformance: $(TEST_BIN)
 	$(PYTHON) tests/conformance/generate.py --build $(BUILD)
 docs-man: $(BUILD)/tcpshim

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "stack/ip/state.h"
+#include "stack/ring.h"
 #include "stack/stack.h"
 #include "stack/tcp/arrivals.h"
 #include "stack/tcp/flow.h"
@@ -22,7 +23,7 @@ struct tcp_stack {
     struct siphash_key isn_secret, ts_secret, port_secret, cookie_secret;
     struct list output_pending; /* connections that stack_flush() must look at */
     struct list orphans;
-    struct list time_wait_age;  /* oldest first: what is recycled when room is short */
+    struct list time_wait_age; /* oldest first: what is recycled when room is short */
     uint32_t norphans;
     uint32_t next_number;
     /* RFC 5961 7: challenge ACKs of the whole stack in the current second */
@@ -51,6 +52,7 @@ struct stack {
     bool transmitting;
     uint64_t counters[STACK_COUNTER_COUNT];
     size_t extra_offset;
+    struct ring ring; /* last: it is large */
 };
 
 /*
@@ -68,6 +70,13 @@ static inline void work_end(struct stack *st, struct flow *outer)
 {
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
     st->working = outer;
+}
+
+static inline void stack_note(struct stack_cx *cx, const struct flow *f, enum trace_event_id id,
+                              uint8_t a, uint8_t b, uint8_t c, const uint32_t v[4])
+{
+    const uint8_t small[3] = {a, b, c};
+    ring_put(&cx->st->ring, cx->now, f ? f->number : 0, id, small, v[0], v[1], v[2], v[3]);
 }
 
 void tcp_stack_init(struct stack *st, nsec_t now);

@@ -110,6 +110,8 @@ struct stack_ops {
     void (*notify)(struct stack_cx *cx, void *owner, uint32_t events);
     /* One trace record; only called for classes in cx->trace. May be NULL when cx->trace is 0. */
     void (*trace)(struct stack_cx *cx, const struct trace_record *record);
+    /* While TRACE_TROUBLE is in cx->trace: a connection has just ended by an error or a reset. */
+    void (*trouble)(struct stack_cx *cx, const struct flow *flow);
     /*
      * A conflict or another condition a human must hear of (ARP conflict). May be NULL.
      */
@@ -150,7 +152,7 @@ struct stack_config {
     uint16_t port_min, port_max; /* ephemeral range, inclusive */
     uint8_t cc;                  /* default congestion control, enum tcp_cc_id */
     struct stack_tuning tuning;
-    uint8_t ecn;                 /* enum stack_ecn */
+    uint8_t ecn; /* enum stack_ecn */
 };
 
 /*

@@ -172,6 +172,12 @@ enum trace_class {
         TRACE_ALL = (1u << TRACE_CLASS_COUNT) - 1
 };
 
+/*
+ * In stack_cx.trace beside the classes: stack_ops.trouble() is called when a connection ends by an
+ * error or a reset.
+ */
+#define TRACE_TROUBLE (1u << 31)
+
 enum trace_event_id {
 #define X(id, class, probe, name, args, doc) TRACE_EV_##id,
     TRACE_EVENTS(X)

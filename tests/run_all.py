@@ -41,6 +41,7 @@ def suites(build):
         ("rates", f"{tests}/sim/*.c", [f"{build}/asan/sim", "--rates"], 60),
         ("hooks", f"{tests}/hooks/*.py",
          [PYTHON, f"{tests}/hooks/check_hooks.py", f"{build}/libtcpshim.so"], 60),
+        ("docs", f"{tests}/docs/*.sh", [PYTHON, f"{tests}/docs/check.py", "--build", build], 120),
         ("diff", f"{tests}/diff/run.py", [root, PYTHON, f"{tests}/diff/run.py", "--build", build], 240),
         ("python", f"{tests}/python/*.py",
          [root, PYTHON, f"{tests}/python/run.py", "--build", build, "--short", "-j", "6"], 240),

@@ -7,6 +7,7 @@
 #include "shim/core/raw.h"
 #include "shim/core/rules.h"
 #include "shim/link/impair_rules.h"
+#include "shim/watch/filter.h"
 #include "stack/tcp/cc.h"
 
 #define MEM_DEFAULT    ((uint64_t)512 << 20)
@@ -157,6 +158,20 @@ static const char *parse_impair(struct config *c, const char *value)
 {
     (void)c;
     return impair_rules_parse(&impair_rules, value);
+}
+
+static const char *parse_trace_filter(struct config *c, const char *value)
+{
+    static char error[140];
+    (void)c;
+    return filter_parse(value, error, sizeof(error)) ? NULL : error;
+}
+
+static const char *parse_trace_ring(struct config *c, const char *value)
+{
+    if (strcmp(value, "dump") == 0)
+        c->trace |= TRACE_TROUBLE;
+    return c->trace & TRACE_TROUBLE || strcmp(value, "silent") == 0 ? NULL : "dump or silent";
 }
 
 static const char *parse_fallback(struct config *c, const char *value)
@@ -324,6 +339,7 @@ void config_read(char **environ_)
     int saved = errno;
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
+    filter_clear();
     config = (struct config){.mem = MEM_DEFAULT,
                              .ecn = ECN_AS_KERNEL,
                              .start = (nsec_t)now.tv_sec * NSEC_PER_SEC + (nsec_t)now.tv_nsec};

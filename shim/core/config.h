@@ -21,6 +21,12 @@
       "where traces go (stderr if not given); %p becomes the pid")                                 \
     X(TRACE_FORMAT, trace_format, "trace-format", "FORMAT", NULL,                                  \
       "text (default) or json, an object a line (docs/trace.md)")                                  \
+    X(TRACE_FILTER, trace_filter, "trace-filter", "TERM,...", NULL,                                \
+      "only connections of which one TERM holds: port N[-M], addr A.B.C.D[/LEN], conn N[-M], "     \
+      "with not and and")                                                                          \
+    X(TRACE_RING, trace_ring, "trace-ring", NULL, "dump",                                          \
+      "tell the last events of a connection that ends by an error or a reset, and of all when "    \
+      "the program crashes")                                                                       \
     X(PCAP, pcap, "pcap", "FILE", NULL,                                                            \
       "capture what the stack sends and receives, for Wireshark; %p becomes the pid")              \
     X(IMPAIR, impair, "impair", "RULE,...", NULL,                                                  \
@@ -37,7 +43,7 @@
       "the first that matches decides")                                                            \
     X(LOOPBACK, loopback, "loopback", NULL, "user",                                                \
       "connections to this host itself run inside the stack, too, where both ends share it")       \
-    X(CC, cc, "cc", "NAME", NULL, "congestion control: cubic (default), reno, bbr or dctcp")                   \
+    X(CC, cc, "cc", "NAME", NULL, "congestion control: cubic (default), reno, bbr or dctcp")       \
     X(ECN, ecn, "ecn", "WORD", NULL,                                                               \
       "congestion marks (RFC 3168): ask, accept or off; as the kernel's tcp_ecn if not given")     \
     X(MEM, mem, "mem", "SIZE", NULL, "memory of the stack, as 64M; 512M if not given")             \

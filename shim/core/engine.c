@@ -57,6 +57,7 @@ static const struct stack_ops engine_ops = {
     .transmit = engine_transmit,
     .notify = wait_notify,
     .trace = trace_record,
+    .trouble = trace_trouble,
     .warn = engine_warn,
     .foreign = foreign_flow,
 };

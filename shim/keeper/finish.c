@@ -46,7 +46,7 @@ static void notify(struct stack_cx *cx, void *owner, uint32_t events)
     (void)events;
 }
 
-static const struct stack_ops ops = {.transmit = transmit, .notify = notify, .trace = trace_record};
+static const struct stack_ops ops = {.transmit = transmit, .notify = notify, .trace = trace_record, .trouble = trace_trouble};
 
 static void read_clock(struct stack_cx *cx)
 {

@@ -41,7 +41,7 @@ static void sleep_on_link(nsec_t span)
 /* The keeper's trace goes to a file; on stderr the end of a connection shows while we are there. */
 static bool shows_trace(void)
 {
-    return config.trace != 0 && config.trace_file[0] != '/';
+    return (config.trace & TRACE_ALL) != 0 && config.trace_file[0] != '/';
 }
 
 /* kept: the keeper does what is not done after FAREWELL_MAX. */

@@ -25,6 +25,7 @@
 #include "shim/link/guard.h"
 #include "shim/link/link.h"
 #include "shim/wait/wait.h"
+#include "shim/watch/crash.h"
 #include "shim/watch/trace.h"
 
 #define START_TEXT_MAX 400
@@ -67,6 +68,7 @@ void shim_init(void)
     environment_keep(environ);
     pthread_atfork(before_fork, after_fork_parent, after_fork_child);
     trace_open();
+    crash_watch();
     if (unlikely(handed != NULL))
         start_tried = handover_adopt(handed);
     if (engine_running())

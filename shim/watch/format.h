@@ -12,6 +12,7 @@ struct shown {
     struct tcp_isns isn; /* of its connection, as far as they are known */
     int pid;
     nsec_t now; /* for the reader: times never run back */
+    bool past;  /* from the ring of last events: told when it matters */
 };
 
 /* One argument: its name and type in the schema (not terminated), and its value. */

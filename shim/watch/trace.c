@@ -6,8 +6,10 @@
 
 #include "shim/core/config.h"
 #include "shim/core/raw.h"
+#include "shim/watch/filter.h"
 #include "shim/watch/format.h"
 #include "shim/watch/sink.h"
+#include "stack/ring.h"
 #include "stack/tcp/flow.h"
 #include "stack/tcp/wire.h"
 
@@ -18,6 +20,10 @@ static struct isn_note {
     uint32_t number; /* of the flow; 0: empty */
     struct tcp_isns isn;
 } isn_notes[ISN_NOTES];
+
+/* How much of the ring is told when a connection ends badly, and when the program crashes. */
+#define TROUBLE_EVENTS 64
+#define CRASH_EVENTS   200
 
 static uint64_t lost; /* events that found no room since that was last said (atomic) */
 
@@ -74,7 +80,7 @@ static bool say_lost(struct line *l, nsec_t now)
 }
 
 /* Between sink_begin() and sink_end(). */
-static void put_record(const struct trace_record *record, bool fresh)
+static void put_record(const struct trace_record *record, bool fresh, bool past)
 {
     static struct line l; /* not on the stack of a thread of the program */
     if (fresh) {
@@ -92,9 +98,13 @@ static void put_record(const struct trace_record *record, bool fresh)
     }
     /* the engine's clock stands still while it works: what others said meanwhile is ahead of it */
     static nsec_t last;
-    last = max_u64(last, record->now);
-    struct shown s = {
-        .r = record, .info = &trace_events[record->id], .pid = sink_pid(), .now = last};
+    if (!past)
+        last = max_u64(last, record->now);
+    struct shown s = {.r = record,
+                      .info = &trace_events[record->id],
+                      .pid = sink_pid(),
+                      .now = past ? record->now : last,
+                      .past = past};
     find_isns(record, &s.isn);
     l.n = 0;
     l.cut = false;
@@ -103,20 +113,50 @@ static void put_record(const struct trace_record *record, bool fresh)
         count_lost(1);
 }
 
-void trace_record(struct stack_cx *cx, const struct trace_record *record)
+static void tell(const struct trace_record *record, bool past)
 {
     const int saved = errno;
     bool fresh;
-    (void)cx;
-    if (!(config.trace & trace_events[record->id].class))
-        return;
     if (sink_begin(&fresh)) {
-        put_record(record, fresh);
+        put_record(record, fresh, past);
         sink_end();
     } else {
         count_lost(1);
     }
     errno = saved;
+}
+
+void trace_record(struct stack_cx *cx, const struct trace_record *record)
+{
+    (void)cx;
+    if ((config.trace & trace_events[record->id].class) && filter_passes(record->flow))
+        tell(record, false);
+}
+
+/* ---- the ring of last events ---- */
+
+static void tell_past(const struct ring_event *e, void *arg)
+{
+    uint64_t argv[TRACE_ARGS_MAX];
+    const struct flow *of = arg, nameless = {.number = e->number};
+    const struct trace_record record = {.id = e->event,
+                                        .now = e->when,
+                                        .flow = of ? of : &nameless,
+                                        .argc = ring_expand(e, argv),
+                                        .argv = argv};
+    tell(&record, true);
+}
+
+void trace_trouble(struct stack_cx *cx, const struct flow *flow)
+{
+    if (filter_passes(flow))
+        ring_walk(stack_ring(cx->st), flow->number, TROUBLE_EVENTS, tell_past, (void *)flow);
+}
+
+void trace_crash(const struct stack *st)
+{
+    ring_walk(stack_ring(st), 0, CRASH_EVENTS, tell_past, NULL);
+    sink_flush();
 }
 
 void trace_now(const struct flow *flow, enum trace_event_id id, const uint64_t *argv, unsigned argc)

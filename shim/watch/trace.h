@@ -5,6 +5,11 @@
 
 /* As stack_ops.trace: filters, formats, and puts the line into the sink's buffer. Keeps errno. */
 void trace_record(struct stack_cx *cx, const struct trace_record *record);
+/* As stack_ops.trouble: the connection's last events from the ring. */
+void trace_trouble(struct stack_cx *cx, const struct flow *flow);
+/* From a handler of SIGSEGV and the like: the last events of all connections. */
+struct stack;
+void trace_crash(const struct stack *st);
 /* For events outside the engine (rules), not entered. */
 void trace_now(const struct flow *flow, enum trace_event_id id, const uint64_t *argv,
                unsigned argc);

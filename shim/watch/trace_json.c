@@ -264,6 +264,7 @@ void trace_json(struct line *l, const struct shown *s)
         put_end_point(l, "local", &f->tuple.local, f->tuple.lport);
         put_end_point(l, "peer", &f->tuple.remote, f->tuple.rport);
     }
+    put(l, s->past ? ",\"past\":true" : "");
     const char *spec = s->info->args;
     unsigned i = 0;
     struct shown_arg a;

@@ -259,6 +259,7 @@ static void put_impaired(struct line *l, const struct shown *s)
 
 static void put_event(struct line *l, const struct shown *s)
 {
+    put(l, s->past ? "  past" : "");
     const enum trace_event_id id = s->r->id;
     if (id != TRACE_EV_SEGMENT_IN && id != TRACE_EV_SEGMENT_OUT) {
         put(l, "  ");

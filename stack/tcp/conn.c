@@ -78,6 +78,7 @@ void tcp_set_state(struct stack_cx *cx, struct tcp_conn *c, enum tcp_state s, en
     if (c->state == s)
         return;
     TRACE(cx, STATE, &c->flow, STATE, c->state, s, why);
+    stack_note(cx, &c->flow, TRACE_EV_STATE, c->state, (uint8_t)s, (uint8_t)why, (uint32_t[4]){0});
     c->state = s;
 }
 
@@ -165,6 +166,15 @@ static void drop_buffers(struct stack_cx *cx, struct tcp_conn *c, bool receive_t
             ;
 }
 
+/* An end that somebody may wonder about. */
+static void report_trouble(struct stack_cx *cx, struct tcp_conn *c, int err, enum tcp_reason why)
+{
+    const bool aborted = why == TCP_WHY_CALL_ABORT || why == TCP_WHY_CALL_CLOSE_UNREAD ||
+                         why == TCP_WHY_CALL_DISCONNECT || why == TCP_WHY_LISTENER_CLOSED;
+    if ((err || aborted) && cx->ops->trouble)
+        cx->ops->trouble(cx, &c->flow);
+}
+
 void tcp_done(struct stack_cx *cx, struct tcp_conn *c, int err, enum tcp_reason why)
 {
     if (c->in_table) {
@@ -179,6 +189,8 @@ void tcp_done(struct stack_cx *cx, struct tcp_conn *c, int err, enum tcp_reason 
     /* Linux keeps what was received in order: recv() gives it before the error. */
     drop_buffers(cx, c, !c->app_held && !c->half_accepted);
     tcp_set_state(cx, c, TCP_CLOSED, why);
+    if (unlikely(cx->trace & TRACE_TROUBLE))
+        report_trouble(cx, c, err, why);
     c->fin_queued = false;
     c->ack_now = c->ack_delayed = false;
     c->snd_una = c->snd_nxt;

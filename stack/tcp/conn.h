@@ -358,6 +358,13 @@ void tcp_reset_reply(struct stack_cx *cx, const struct ip_packet *p, const struc
 void tcp_emit_rst(struct stack_cx *cx, struct tcp_conn *c, enum tcp_reason why);
 void tcp_emit_ack(struct stack_cx *cx, struct tcp_conn *c, enum tcp_reason why);
 
+static inline void tcp_trace_fired(struct stack_cx *cx, struct tcp_conn *c, enum tcp_timer which,
+                                   uint32_t count)
+{
+    TRACE(cx, TIMER, &c->flow, TIMER_FIRED, which, count);
+    stack_note(cx, &c->flow, TRACE_EV_TIMER_FIRED, (uint8_t)which, 0, 0, (uint32_t[4]){count});
+}
+
 /* ---- report.c: events that take more than a line to tell; only while they are traced ---- */
 /* What was newly taken for lost. */
 void tcp_report_lost(struct stack_cx *cx, struct tcp_conn *c, enum tcp_reason why);

@@ -64,6 +64,9 @@ static void trace_out(struct stack_cx *cx, const struct flow *flow, const struct
 {
     TRACE(cx, SEGMENT, flow, SEGMENT_OUT, s->flags, s->seq.v, s->flags & TCP_ACK ? s->ack.v : 0,
           len, wnd, why, (uintptr_t)&s->opt);
+    if (likely(flow->number != 0))
+        stack_note(cx, flow, TRACE_EV_SEGMENT_OUT, s->flags, (uint8_t)why, 0,
+                   (uint32_t[4]){s->seq.v, s->flags & TCP_ACK ? s->ack.v : 0, len, wnd});
 }
 
 /* What the emission of any segment of a connection settles. */

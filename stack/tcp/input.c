@@ -363,6 +363,10 @@ void tcp_input(struct stack_cx *cx, const struct ip_packet *p)
     struct flow *f = flow_find(&st->tcp.flows, &t);
     if (unlikely(cx->trace & TRACE_SEGMENT))
         trace_in(cx, f, &t, &s);
+    if (likely(f != NULL))
+        stack_note(cx, f, TRACE_EV_SEGMENT_IN, s.flags, TCP_WHY_NONE, 0,
+                   (uint32_t[4]){s.seq.v, s.flags & TCP_ACK ? s.ack.v : 0, s.len,
+                                 meant_window(f, &s)});
     if (unlikely(!f)) {
         stranger_arrives(cx, &s, p, &t);
         return;

@@ -271,6 +271,8 @@ static void note_held(struct stack_cx *cx, struct tcp_conn *c, enum tcp_reason w
         c->held = (uint8_t)why;
         TRACE(cx, SEGMENT, &c->flow, SEND_HELD, why, tcp_unsent(c), tcp_in_flight(c), c->cc.cwnd,
               c->snd_wnd);
+        stack_note(cx, &c->flow, TRACE_EV_SEND_HELD, (uint8_t)why, 0, 0,
+                   (uint32_t[4]){tcp_unsent(c), tcp_in_flight(c), c->cc.cwnd, c->snd_wnd});
     }
     if (why == TCP_WHY_HELD_CORK && !tcp_timer_armed(c, TCP_TIMER_CORK))
         tcp_timer_set(cx, c, TCP_TIMER_CORK, cx->now + TCP_CORK_MAX);

@@ -128,7 +128,7 @@ void tcp_loss_probe_timeout(struct stack_cx *cx, struct tcp_conn *c)
 {
     if (c->sent.total == 0)
         return;
-    TRACE(cx, TIMER, &c->flow, TIMER_FIRED, TCP_TIMER_LOSS_PROBE, 1);
+    tcp_trace_fired(cx, c, TCP_TIMER_LOSS_PROBE, 1);
     if (!c->tlp_out && !in_recovery(c)) {
         c->tlp_out = true;
         c->tlp_retrans = !tcp_probe_new(cx, c);

@@ -9,6 +9,8 @@
 static void trace_recovery(struct stack_cx *cx, struct tcp_conn *c, enum tcp_reason why)
 {
     TRACE(cx, CC, &c->flow, RECOVERY, why, c->cc.cwnd, c->cc.ssthresh, tcp_in_flight(c));
+    stack_note(cx, &c->flow, TRACE_EV_RECOVERY, (uint8_t)why, 0, 0,
+               (uint32_t[4]){c->cc.cwnd, c->cc.ssthresh, tcp_in_flight(c)});
 }
 
 static bool in_recovery(const struct tcp_conn *c)
@@ -291,7 +293,7 @@ void tcp_recovery_on_reorder_timeout(struct stack_cx *cx, struct tcp_conn *c)
 {
     const uint32_t prior_in_flight = tcp_in_flight(c);
     const uint32_t lost = tcp_rack_detect(cx, c);
-    TRACE(cx, TIMER, &c->flow, TIMER_FIRED, TCP_TIMER_REORDER, 1);
+    tcp_trace_fired(cx, c, TCP_TIMER_REORDER, 1);
     if (lost == 0)
         return;
     if (unlikely(cx->trace & TRACE_CC))

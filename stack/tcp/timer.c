@@ -69,7 +69,7 @@ static void retransmit_timeout(struct stack_cx *cx, struct tcp_conn *c)
         return;
     if (!c->retrans_start)
         c->retrans_start = head->sent;
-    TRACE(cx, TIMER, &c->flow, TIMER_FIRED, TCP_TIMER_RETRANSMIT, c->retries + 1u);
+    tcp_trace_fired(cx, c, TCP_TIMER_RETRANSMIT, c->retries + 1u);
     if (answers_zero_window(cx, c)) {
         c->retrans_start = 0;
         c->retries = 0;
@@ -117,7 +117,7 @@ static void persist_timeout(struct stack_cx *cx, struct tcp_conn *c)
         c->probes_out = 0;
         return;
     }
-    TRACE(cx, TIMER, &c->flow, TIMER_FIRED, TCP_TIMER_PERSIST, c->probes_out + 1u);
+    tcp_trace_fired(cx, c, TCP_TIMER_PERSIST, c->probes_out + 1u);
     /* A peer that answers keeps the connection for ever (RFC 9293 MUST-37); silence ends it. */
     const nsec_t silent = cx->now - max_u64(c->last_ack, c->last_recv);
     const bool orphan = !c->app_held && !c->half_accepted;
@@ -177,7 +177,7 @@ static void keepalive_timeout(struct stack_cx *cx, struct tcp_conn *c)
         return;
     }
     const unsigned most = c->opts.keepcnt ? c->opts.keepcnt : TCP_KEEPALIVE_PROBES;
-    TRACE(cx, TIMER, &c->flow, TIMER_FIRED, TCP_TIMER_KEEPALIVE, c->keepalives_out + 1u);
+    tcp_trace_fired(cx, c, TCP_TIMER_KEEPALIVE, c->keepalives_out + 1u);
     const bool over = c->opts.user_timeout
                           ? c->keepalives_out && silent >= c->opts.user_timeout * NSEC_PER_MSEC
                           : c->keepalives_out >= most;
@@ -195,7 +195,7 @@ static void delayed_ack_timeout(struct stack_cx *cx, struct tcp_conn *c)
 {
     if (!c->ack_delayed)
         return;
-    TRACE(cx, TIMER, &c->flow, TIMER_FIRED, TCP_TIMER_DELAYED_ACK, 1);
+    tcp_trace_fired(cx, c, TCP_TIMER_DELAYED_ACK, 1);
     /* Linux: a delayed ACK that found no company says that the flow is not interactive */
     if (c->pingpong < 3) {
         c->ato = min_u64(c->ato * 2, c->rtt.rto);
@@ -222,14 +222,14 @@ static void fire(struct stack_cx *cx, struct tcp_conn *c, enum tcp_timer which)
         keepalive_timeout(cx, c);
         break;
     case TCP_TIMER_CORK:
-        TRACE(cx, TIMER, &c->flow, TIMER_FIRED, TCP_TIMER_CORK, 1);
+        tcp_trace_fired(cx, c, TCP_TIMER_CORK, 1);
         c->cork_expired = true;
         c->push_seq = tcp_data_end(c);
         tcp_output(cx, c);
         c->cork_expired = false;
         break;
     case TCP_TIMER_PACE:
-        TRACE(cx, TIMER, &c->flow, TIMER_FIRED, TCP_TIMER_PACE, 1);
+        tcp_trace_fired(cx, c, TCP_TIMER_PACE, 1);
         tcp_output(cx, c);
         break;
     case TCP_TIMER_REORDER:
@@ -239,7 +239,7 @@ static void fire(struct stack_cx *cx, struct tcp_conn *c, enum tcp_timer which)
         tcp_loss_probe_timeout(cx, c);
         break;
     case TCP_TIMER_FIN_WAIT_2:
-        TRACE(cx, TIMER, &c->flow, TIMER_FIRED, TCP_TIMER_FIN_WAIT_2, 1);
+        tcp_trace_fired(cx, c, TCP_TIMER_FIN_WAIT_2, 1);
         if (c->state == TCP_FIN_WAIT_2 && !c->app_held)
             tcp_done(cx, c, 0, TCP_WHY_TIMEOUT_FIN_WAIT_2);
         break;

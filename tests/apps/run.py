@@ -30,13 +30,14 @@ import cases_process
 import cases_services
 import cases_store
 import cases_stream
+import cases_trace
 import cases_web
 import table
 from lab import require
 
 # Each registers its cases.
 GROUPS = (cases_http, cases_stream, cases_store, cases_address, cases_guard, cases_process, cases_keeper, cases_exec,
-          cases_web, cases_services, cases_link)
+          cases_web, cases_services, cases_link, cases_trace)
 
 
 def selection(options):

@@ -1,0 +1,92 @@
+"""Traces of unmodified programs: JSON by its schema, filters, the ring, and readers that do not read."""
+
+import json
+import os
+
+from cases_http import start_nginx, stop_nginx, url
+from framework import PROGRAMS, PYTHON, case
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+SCHEMA = os.path.join(ROOT, "docs", "trace.schema.json")
+
+
+def valid(run, text, least):
+    """The lines are objects that the schema describes (of many, some are looked at). Returns them."""
+    import jsonschema
+    with open(SCHEMA, encoding="utf-8") as file:
+        validator = jsonschema.Draft202012Validator(json.load(file))
+    lines = [json.loads(line) for line in text.splitlines()]
+    run.check(len(lines) >= least, f"only {len(lines)} lines")
+    for line in lines[::len(lines) // 600 + 1]:
+        error = next(validator.iter_errors(line), None)
+        run.check(error is None, f"{line}: {error and error.message}")
+    run.check(lines[0]["ev"] == "trace" and lines[0]["v"] == 1, f"begins with {lines[0]}")
+    return lines
+
+
+@case("trace-json", pairings=("UK",), sizes=("1M",), needs=("curl", "nginx"), kernel=False)
+def trace_json(run):
+    """The trace of a transfer is valid, its bytes add up, and relative numbers count from the SYN."""
+    run.file()
+    server = start_nginx(run)
+    client = run.client(["curl", "-sS", "-o", run.path("got"), url(run)], engine=False,
+                        shim={"TCPSHIM_TRACE": "all", "TCPSHIM_TRACE_FORMAT": "json"})
+    lines = valid(run, client.trace(), 50)
+    stop_nginx(run, server)
+    of = {}
+    for line in lines:
+        of.setdefault(line["ev"], []).append(line)
+    received = sum(line["len"] for line in of["rx"])
+    run.check(received > run.bytes, f"{received} bytes of text arrived")
+    run.check(sum(line["bytes"] for line in of["recv-from"]) == received, "recv() took other bytes than came")
+    for line in of["recv-from"]:
+        parts = sum(part["len"] for part in line["from"]) + line.get("more", 0)
+        run.check(parts == line["bytes"], f"recv-from does not add up: {line}")
+    run.check(of["tx"][0]["flags"] == "SYN" and of["tx"][0]["opt"]["mss"] == 1460, f"first: {of['tx'][0]}")
+    run.check(all(line["seq_rel"] == 1 for line in of["tx"] if line["why_id"] == "send_ack_handshake"), "seq_rel")
+    connects = [line for line in of["call"] if line["call"] == "connect"]
+    run.check(connects and connects[0]["args"] == f"{run.server_addr}:80", f"connect: {connects}")
+    times = [line["t"] for line in lines]
+    run.check(times == sorted(times), "times run back")
+
+
+@case("trace-blocked", pairings=("UK",), sizes=("100M",), needs=("curl", "nginx"), kernel=False)
+def trace_blocked(run):
+    """A pipe that nobody reads holds nothing up; what was lost is said when there is room again."""
+    run.file()
+    server = start_nginx(run)
+    run.client([PYTHON, f"{PROGRAMS}/trace_reader.py", run.library, run.path("never"), "never",
+                run.path("got"), url(run)], user=False)
+    run.check(open(run.path("got"), "rb").read() == open(run.file(), "rb").read(), "other bytes")
+    run.client([PYTHON, f"{PROGRAMS}/trace_reader.py", run.library, run.path("late"), "late",
+                run.path("got2"), url(run)], user=False)
+    stop_nginx(run, server)
+    with open(run.path("late"), encoding="utf-8") as file:
+        lines = valid(run, file.read(), 1000)
+    run.check(any(line["ev"] == "lost" for line in lines), "nothing was lost, or it was not said")
+
+
+@case("trace-ring", pairings=("UK",), sizes=("dump", "silent"), needs=("curl",), kernel=False)
+def trace_ring(run):
+    """The last events of a refused connection are told when that is asked for, and nothing otherwise."""
+    run.resets_allowed = {"a"}
+    shim = {"TCPSHIM_TRACE": "", "TCPSHIM_TRACE_FORMAT": "json", "TCPSHIM_TRACE_RING": run.size}
+    client = run.client(["curl", "-sS", f"http://{run.server_addr}:81/"], codes=(7,), engine=False, shim=shim)
+    if run.size == "silent":
+        run.check(client.trace() == "", "not silent")
+        return
+    lines = valid(run, client.trace(), 5)[1:]
+    run.check(all(line["past"] for line in lines), "not from the ring")
+    run.check([line["ev"] for line in lines] == ["state", "tx", "rx", "state"], f"{lines}")
+
+
+@case("trace-filter", pairings=("UK",), sizes=("port", "other"), needs=("curl", "nginx"), kernel=False)
+def trace_filter(run):
+    """Only the connections that the filter names are shown."""
+    run.data.path("1B")
+    server = start_nginx(run)
+    terms = {"port": "port 80 and not conn 1000", "other": "port 81,addr 192.0.2.0/24"}[run.size]
+    client = run.client(["curl", "-sS", url(run, path="/1B")], engine=False,
+                        shim={"TCPSHIM_TRACE": "all", "TCPSHIM_TRACE_FILTER": terms})
+    stop_nginx(run, server)
+    run.check(("ESTABLISHED" in client.trace()) == (run.size == "port"), client.trace()[:300])
