@@ -282,13 +282,16 @@ def broken_arenas(b):
     command = os.path.join(b.build, "asan", "tcpshim")
     command = command if os.path.exists(command) else b.command
 
-    def look():
+    def look(command=command):
         result = b.run(command, "ss", "-a", "--json", env={"ASAN_OPTIONS": "detect_leaks=0"}, seconds=30)
         check(result.status in (0, 1), f"status {result.status}: {result.err[-2000:]}")
         stacks = [k for k in result.json["stacks"] if any(p["pid"] == fake.pid for p in k["processes"])]
         equal(len(stacks), 1, "stacks of the fake")
         return stacks[0]
 
+    if "another build" in look().get("problem", ""):
+        command = b.command  # `make tests` was not run since the library changed
+        look.__defaults__ = (command,)
     intact = look()
     check(len(intact["sockets"]) >= 3 and "problem" not in intact, f"the copy is not shown: {intact}")
     with open(path, "rb") as file:
