@@ -147,6 +147,23 @@ static void answer_duplicate(struct stack_cx *cx, struct tcp_conn *c, tcp_seq st
     tcp_schedule_ack(cx, c, TCP_WHY_SEND_ACK_DUPLICATE);
 }
 
+/* RFC 2883 4.2: text that covers what was held out of order already: the first part of it that came
+ * twice. */
+static void report_overlap(struct tcp_conn *c, tcp_seq start, uint32_t len)
+{
+    const tcp_seq end = seq_add(start, len);
+    for (const struct recv_range *r = c->recvbuf.ranges; r != NULL && seq_lt(r->start, end);
+         r = r->next) {
+        const tcp_seq from = seq_lt(r->start, start) ? start : r->start;
+        const tcp_seq to = seq_min(r->end, end);
+        if (seq_geq(from, to))
+            continue;
+        c->dsack_due = true;
+        c->dsack = (struct tcp_sack_block){from, to};
+        return;
+    }
+}
+
 static void store_text(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s,
                        uint16_t gso_size)
 {
@@ -175,6 +192,8 @@ static void store_text(struct stack_cx *cx, struct tcp_conn *c, const struct tcp
     pick_urgent_byte(cx, c, start, text, len);
     const uint32_t off = (uint32_t)seq_diff(start, c->rcv_nxt);
     const bool holes = off || c->recvbuf.nranges;
+    if (unlikely(c->recvbuf.nranges && c->sack_ok))
+        report_overlap(c, start, len);
     uint32_t stored;
     const uint32_t advance =
         recvbuf_insert(&t->chunks, &t->ranges, &c->recvbuf, c->rcv_nxt, off, text, len, &stored);

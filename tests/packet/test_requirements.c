@@ -179,3 +179,14 @@ TEST(req_limited_transmit,
     expect_none(0);
     inject("A ack 17521");
 }
+
+TEST(req_dsack_of_overlap, "RFC 2883 4.2: text that covers what was held already reports that part")
+{
+    struct tcp_conn *c = established("<mss 1460,sackOK,nop,nop>");
+    inject("A seq 1001 ack 1 len 1000");
+    expect_tx("A ack 1 <sack 1001:2001>");
+    inject("A seq 1 ack 1 len 1500");
+    expect_tx("A ack 2001 <sack 1001:1501>");
+    check_eq(call_recv(c, 2000), 2000);
+    drain_tx();
+}

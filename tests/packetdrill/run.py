@@ -84,7 +84,7 @@ def translate(text):
     of options and the sizes of buffers are each system's own."""
     lines = []
     for line in text.splitlines():
-        if re.search(r"`.*(sysctl|ifconfig|kldload)", line) or re.search(r"SO_(RCV|SND)BUF", line):
+        if re.search(r"`.*(sysctl|ifconfig|kldload|sockstat)", line) or re.search(r"SO_(RCV|SND)BUF", line):
             continue
         if re.match(r"\s*\+?[\d.~+*]+\s*>", line):
             line = re.sub(r"\bwin \d+\b", "", line)

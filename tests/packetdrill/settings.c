@@ -56,6 +56,9 @@ void settings_apply(const char *dir, struct stack *st)
         if (id >= 0)
             c->cc = (uint8_t)id;
     }
+    /* what is above 2 asks for accurate ECN: classic ECN is what is accepted then */
+    const long ecn = read_number(dir, "tcp_ecn", STACK_ECN_ACCEPT);
+    c->ecn = ecn > STACK_ECN_ACCEPT ? STACK_ECN_ACCEPT : (uint8_t)ecn;
     t->no_sack = is_zero(dir, "tcp_sack");
     t->no_timestamps = is_zero(dir, "tcp_timestamps");
     t->no_wscale = is_zero(dir, "tcp_window_scaling");
