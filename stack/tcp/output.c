@@ -162,6 +162,7 @@ static bool send_new(struct stack_cx *cx, struct tcp_conn *c, const struct plan 
     note_flight(c);
     arm_after_send(cx, c);
     tcp_timer_stop(cx, c, TCP_TIMER_PERSIST);
+    tcp_timer_stop(cx, c, TCP_TIMER_CORK); /* what is held from now on is held anew */
     return true;
 }
 
