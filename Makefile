@@ -58,6 +58,8 @@ TEST_BIN := $(if $(wildcard tests/unit/*.c),$(BUILD)/asan/unit $(BUILD)/asan/uni
 PACKETDRILL_SRC := $(wildcard tests/packetdrill/*.c)
 PACKETDRILL_BIN := $(BUILD)/tests/packetdrill_tcpshim.so $(BUILD)/tests/packetdrill_smoke
 TEST_BIN += $(PACKETDRILL_BIN)
+TSAN_OBJ := $(STACK_SRC:%.c=$(BUILD)/tsan/%.o) $(BUILD)/tsan/tests/tsan/engine.o
+TEST_BIN += $(BUILD)/tsan/engine
 
 .PHONY: docs-programs all tests fuzzers demo check sim bench bench-quick soak fuzz lint tidy cppcheck format clean install docs docs-man docs-conformance install-deps FORCE
 all: $(BUILD)/libtcpshim.so $(BUILD)/tcpshim-keeper $(BUILD)/tcpshim-relay $(BUILD)/tcpshim
@@ -107,6 +109,14 @@ $(BUILD)/asan/tcpshim: $(ASAN_COMMAND_OBJ) $(ASAN_STACK_OBJ)
 $(BUILD)/asan/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(CC) $(BASE) $(WARN) $(SAN) -MMD -MP -c $< -o $@
+
+# The engine under ThreadSanitizer.
+$(BUILD)/tsan/%.o: %.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(CC) $(BASE) $(WARN) -fsanitize=thread -O1 -g -MMD -MP -c $< -o $@
+
+$(BUILD)/tsan/engine: $(TSAN_OBJ)
+	$(CC) -fsanitize=thread -o $@ $^ -lpthread
 
 CHECK_LIBS := $(shell pkg-config --libs check 2>/dev/null || echo -lcheck -lsubunit -lm -lrt -lpthread)
 
@@ -263,4 +273,4 @@ install-deps:
 clean:
 	rm -rf $(BUILD)
 
--include $(ALL_OBJ:.o=.d) $(ASAN_COMMAND_OBJ:.o=.d) $(PACKETDRILL_SRC:%.c=$(BUILD)/%.d) $(UNIT_SHIM:.o=.d) $(UNIT_IP_OBJ:.o=.d) $(FUZZ_STACK_OBJ:.o=.d)
+-include $(ALL_OBJ:.o=.d) $(TSAN_OBJ:.o=.d) $(ASAN_COMMAND_OBJ:.o=.d) $(PACKETDRILL_SRC:%.c=$(BUILD)/%.d) $(UNIT_SHIM:.o=.d) $(UNIT_IP_OBJ:.o=.d) $(FUZZ_STACK_OBJ:.o=.d)

@@ -39,6 +39,7 @@ def suites(build):
          [f"{build}/asan/sim", "--seeds", str(SIM_SEEDS), "--first", "1"], 420),
         ("explore", f"{tests}/explore/*.c", [f"{build}/asan/explore"], 180),
         ("rates", f"{tests}/sim/*.c", [f"{build}/asan/sim", "--rates"], 60),
+        ("tsan", f"{tests}/tsan/*.c", [f"{build}/tsan/engine"], 120),
         ("hooks", f"{tests}/hooks/*.py",
          [PYTHON, f"{tests}/hooks/check_hooks.py", f"{build}/libtcpshim.so"], 60),
         ("docs", f"{tests}/docs/*.sh", [PYTHON, f"{tests}/docs/check.py", "--build", build], 120),
