@@ -256,7 +256,7 @@ install: all
 	$(BUILD)/tcpshim --generate zsh > $(INSTALL_TO)/share/zsh/site-functions/_tcpshim
 
 # Each tests/docs/*.sh writes documents; tests/docs/check.py compares them with what lies in docs/.
-docs: docs-man docs-conformance docs-programs
+docs: docs-man docs-conformance docs-programs docs-states
 	@for script in tests/docs/*.sh; do $$script $(abspath $(BUILD)) docs || exit 1; done
 docs-programs: $(BUILD)/docs/trace_doc
 $(BUILD)/docs/trace_doc: tests/docs/trace_doc.c $(BUILD)/libstack.a
@@ -264,6 +264,9 @@ $(BUILD)/docs/trace_doc: tests/docs/trace_doc.c $(BUILD)/libstack.a
 	$(CC) $(BASE) $(WARN) $(CFLAGS) -o $@ $^
 docs-conformance: $(TEST_BIN)
 	$(PYTHON) tests/conformance/generate.py --build $(BUILD)
+docs-states: all
+	@tests/deps.sh build check
+	@tests/as-root.sh $(PYTHON) tests/docs/states.py --build $(BUILD) --write
 docs-man: $(BUILD)/tcpshim
 	$(BUILD)/tcpshim --generate man > docs/tcpshim.1
 

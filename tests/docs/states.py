@@ -93,7 +93,7 @@ SCENARIOS = [
              "nc -w 1 10.77.0.1 9000", "true", rule="drop out syn"),
     Scenario("reset-in-syn-received", "RST for a half-open entry: back to LISTEN. The third ACK is lost, then the peer resets",
              ["CLOSED -> LISTEN"],
-             "timeout 1.5 nc -d -l 9000", PY_RESET, rule="drop in ack 1", peer_first=False,
+             "timeout 5 nc -d -l 9000", PY_RESET, rule="drop in ack 1", peer_first=False,
              queue=("syn-queued", "syn-dropped")),
     Scenario("time-wait", "The end of TIME_WAIT, after 60 s as on Linux",
              ["TIME_WAIT -> CLOSED"],
