@@ -16,11 +16,21 @@ enum stack_timer_kind {
 };
 
 /* TCP's part of the stack. */
+/* A cookie that a server gave (RFC 7413 4.1.3). */
+struct tcp_fastopen_entry {
+    struct ip_addr server;
+    uint16_t mss;
+    uint8_t len; /* 0: none */
+    uint8_t cookie[16];
+};
+#define TCP_FASTOPEN_ENTRIES 64
+
 struct tcp_stack {
     struct flow_table flows;
     struct pool conns, listeners, half_opens, time_waits;
     struct pool chunks, ranges, records;
-    struct siphash_key isn_secret, ts_secret, port_secret, cookie_secret;
+    struct siphash_key isn_secret, ts_secret, port_secret, cookie_secret, fastopen_secret;
+    struct tcp_fastopen_entry fastopen[TCP_FASTOPEN_ENTRIES];
     struct list output_pending; /* connections that stack_flush() must look at */
     struct list orphans;
     struct list time_wait_age; /* oldest first: what is recycled when room is short */

@@ -144,6 +144,9 @@ struct stack_tuning {
 /* As Linux's tcp_ecn. */
 enum stack_ecn { STACK_ECN_OFF = 0, STACK_ECN_ASK = 1, STACK_ECN_ACCEPT = 2 };
 
+/* As Linux's tcp_fastopen: 0 off, 1 client, 2 server, 3 both. */
+enum stack_fastopen { STACK_FASTOPEN_CLIENT = 1, STACK_FASTOPEN_SERVER = 2 };
+
 struct stack_config {
     uint8_t seed[16];
     /* True: the stack owns its addresses alone (answers RST for unknown ports). */
@@ -153,6 +156,8 @@ struct stack_config {
     uint8_t cc;                  /* default congestion control, enum tcp_cc_id */
     struct stack_tuning tuning;
     uint8_t ecn; /* enum stack_ecn */
+    uint8_t ecn;                 /* enum stack_ecn */
+    uint8_t fastopen;            /* bits of enum stack_fastopen */
 };
 
 /*
@@ -183,6 +188,9 @@ struct stack_config {
     X(SEGS_OUT, "segments-out", "TCP segments sent")                                               \
     X(RSTS_OUT, "resets-out", "RSTs sent")                                                         \
     X(RETRANS, "retransmitted", "segments sent again")                                             \
+    X(FASTOPEN_ACTIVE, "fastopen-active", "connections opened with data in the SYN (RFC 7413)")    \
+    X(FASTOPEN_PASSIVE, "fastopen-passive", "connections accepted with a valid cookie")            \
+    X(FASTOPEN_BAD, "fastopen-bad-cookie", "SYNs whose cookie was not ours")                       \
     X(ECN_REDUCED, "ecn-reduced", "windows reduced for an echoed congestion mark (RFC 3168)")      \
     X(LOSS_PROBES, "loss-probes", "segments sent again to probe a tail (RFC 8985 7)")              \
     X(RTOS, "rto", "retransmission time-outs")                                                     \

@@ -38,6 +38,7 @@ struct usock {
     uint32_t passing;  /* of refs: in messages between processes (shim/libc/rights.h) */
     uint32_t calls;    /* threads inside a call on it: close() from another thread waits for none */
     struct endpoint local; /* what bind() said */
+    struct endpoint deferred_to;   /* TCP_FASTOPEN_CONNECT: where the first data goes (tcp_deferred()) */
     struct tcp_conn *conn;         /* UNDECIDED, CONN */
     struct tcp_listener *listener; /* LISTENER */
     nsec_t rcvtimeo, sndtimeo;     /* 0: none */

@@ -83,8 +83,21 @@ static void carry_shutdown(const struct call *c)
         raw_syscall(SYS_shutdown, c->fd, SHUT_WR, 0, 0, 0, 0);
 }
 
-/* Sends the SYN, or decides for the kernel (CALL_PASS). */
-static int64_t start_connect(struct call *c, const struct endpoint *remote)
+/* Of start_connect(): not an error, and nothing was sent. */
+#define DEFERRED 1
+
+/* Text that is to go with the SYN (RFC 7413). */
+struct ahead {
+    const struct slice *from;
+    unsigned n;
+    int64_t taken;
+};
+
+/*
+ * Sends the SYN, or decides for the kernel (CALL_PASS). ahead: NULL, or what goes with the SYN if a
+ * cookie of the peer is known.
+ */
+static int64_t start_connect(struct call *c, const struct endpoint *remote, struct ahead *ahead)
 {
     struct usock *us = c->us;
     struct ip_path path = {0};
@@ -104,6 +117,22 @@ static int64_t start_connect(struct call *c, const struct endpoint *remote)
     struct tcp_conn *conn = usock_conn(&c->cx, us);
     if (conn == NULL)
         return -ENOBUFS;
+    const bool known = tcp_fastopen_known(c->cx.st, &remote->addr);
+    if (ahead != NULL)
+        tcp_opts(conn)->fastopen = 1;
+    if (ahead != NULL && known && !tcp_deferred(conn) && ahead->from == NULL) {
+        /* TCP_FASTOPEN_CONNECT: the SYN waits for the first data */
+        us->deferred_to = *remote;
+        us->kind = USOCK_CONN;
+        tcp_defer(conn, true);
+        return DEFERRED;
+    }
+    tcp_defer(conn, false);
+    if (ahead != NULL && known && ahead->from != NULL) {
+        ahead->taken = tcp_send_ahead(&c->cx, conn, ahead->from, ahead->n);
+        if (ahead->taken < 0)
+            return ahead->taken;
+    }
     const int r = open_from(c, conn, &local, remote, &path);
     if (r < 0)
         return r;
@@ -174,7 +203,8 @@ static int disconnect(struct call *c)
     return 0;
 }
 
-int64_t sock_connect(struct call *c, const struct sockaddr *sa, socklen_t len)
+static int64_t connect_to(struct call *c, const struct sockaddr *sa, socklen_t len,
+                          struct ahead *ahead)
 {
     struct usock *us = c->us;
     call_note(c, (struct call_args){.shape = ARGS_ADDRESS, .p = sa, .len = len});
@@ -202,8 +232,42 @@ int64_t sock_connect(struct call *c, const struct sockaddr *sa, socklen_t len)
     }
     if (ip_addr_is_any(&remote.addr))
         remote.addr = ip_addr_from_v4(__builtin_bswap32(0x7f000001)); /* Linux: this host */
-    r = start_connect(c, &remote);
-    return r != 0 ? r : finish_connect(c, -EINPROGRESS);
+    const struct tcp_opts *opts = us->conn != NULL ? tcp_opts(us->conn) : NULL;
+    struct ahead nothing = {NULL, 0, 0};
+    if (ahead == NULL && opts != NULL && opts->fastopen)
+        ahead = &nothing; /* TCP_FASTOPEN_CONNECT */
+    r = start_connect(c, &remote, ahead);
+    if (r == DEFERRED)
+        return 0;
+    if (r != 0 || (ahead != NULL && ahead->taken > 0))
+        return r;
+    return finish_connect(c, -EINPROGRESS);
+}
+
+int64_t sock_connect(struct call *c, const struct sockaddr *sa, socklen_t len)
+{
+    return connect_to(c, sa, len, NULL);
+}
+
+int64_t sock_connect_with(struct call *c, const struct sockaddr *sa, socklen_t len,
+                          const struct slice *from, unsigned n)
+{
+    struct ahead ahead = {from, n, 0};
+    const int64_t r = connect_to(c, sa, len, &ahead);
+    return r != 0 ? r : ahead.taken;
+}
+
+int64_t sock_send_deferred(struct call *c, const struct slice *from, unsigned n)
+{
+    struct ahead ahead = {from, n, 0};
+    const struct endpoint remote = c->us->deferred_to;
+    c->us->kind = USOCK_UNDECIDED;
+    int64_t r = start_connect(c, &remote, &ahead);
+    if (r == CALL_PASS) /* the rules or routes have changed since */
+        return -ENETUNREACH;
+    if (r != 0 || ahead.taken > 0)
+        return r != 0 ? r : ahead.taken;
+    return finish_connect(c, -EINPROGRESS);
 }
 
 SHIM_EXPORT int connect(int fd, const struct sockaddr *sa, socklen_t len)

@@ -45,9 +45,12 @@ SHIM_EXPORT ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
     if (unlikely((flags & MSG_FASTOPEN) != 0 && msg != NULL && msg->msg_name != NULL &&
                  fd_usock(fd) != NULL) &&
         msg->msg_iovlen > 0) {
-        /* Connects as sendto() does; the whole vector follows below. */
-        const ssize_t r = sendto(fd, "", 0, flags, msg->msg_name, msg->msg_namelen);
+        int64_t r = check_msg(msg, false);
         if (r < 0)
+            return call_result(r);
+        if (sock_fast_open(fd, msg->msg_name, msg->msg_namelen, flags,
+                           (const struct slice *)msg->msg_iov, (unsigned)msg->msg_iovlen, &r) &&
+            r != 0)
             return r;
     }
     if (likely(!call_begin(&c, fd, "sendmsg", CALL_CONN))) {

@@ -31,6 +31,18 @@ int64_t sock_recv(struct call *c, const struct slice *to, unsigned n, int flags)
 int64_t sock_send(struct call *c, const struct slice *from, unsigned n, int flags);
 /* connect(2): may give CALL_PASS after it decided for the kernel. */
 int64_t sock_connect(struct call *c, const struct sockaddr *sa, socklen_t len);
+/* With data that may go in the SYN (MSG_FASTOPEN). Returns the bytes taken, which may be none. */
+int64_t sock_connect_with(struct call *c, const struct sockaddr *sa, socklen_t len,
+                          const struct slice *from, unsigned n);
+/* The first data of a socket whose connect() was put off (tcp_deferred()). */
+int64_t sock_send_deferred(struct call *c, const struct slice *from, unsigned n);
+/*
+ * MSG_FASTOPEN (RFC 7413, tcp(7)): connect and send in one call. With a cookie of the peer the data
+ * goes with the SYN; without, the SYN asks for one, and the data follows the handshake. False: not
+ * asked for, or the kernel's. Else *result is the bytes sent or -1; 0: connected, nothing sent yet.
+ */
+bool sock_fast_open(int fd, const struct sockaddr *sa, socklen_t sa_len, int flags,
+                    const struct slice *from, unsigned n, int64_t *result);
 /* The call took the connection's owner away and ended it: tells the peer, then who waits. */
 void sock_ended(struct call *c);
 /* The backing socket of an unconnected socket guards no port, if it did: it listens no more. */

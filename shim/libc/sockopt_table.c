@@ -365,6 +365,18 @@ static int set_v6only(struct call *c, const void *val, socklen_t len)
     return 0;
 }
 
+/* TCP_FASTOPEN on a listener: how many; TCP_FASTOPEN_CONNECT on others: whether. */
+static int set_fastopen(struct call *c, const void *val, socklen_t len)
+{
+    (void)len;
+    struct tcp_opts *opts = option_opts(c);
+    if (opts == NULL)
+        return -ENOBUFS;
+    const int n = int_of(val);
+    opts->fastopen = (uint8_t)(n < 0 ? 0 : n > 255 ? 255 : n);
+    return 0;
+}
+
 #define AT(field) offsetof(struct tcp_opts, field)
 
 /* clang-format off */
@@ -385,6 +397,8 @@ const struct option options[] = {
     {IPPROTO_TCP, TCP_USER_TIMEOUT,  FIELD_U32,  0, AT(user_timeout), NULL, NULL},
     {IPPROTO_TCP, TCP_CONGESTION,    FIELD_NONE, OPTION_OURS, 0, set_congestion, get_congestion},
     {IPPROTO_TCP, TCP_NOTSENT_LOWAT, FIELD_NONE, 0, 0, set_notsent_lowat, get_notsent_lowat},
+    {IPPROTO_TCP, TCP_FASTOPEN,      FIELD_NONE, 0, 0, set_fastopen, NULL},
+    {IPPROTO_TCP, TCP_FASTOPEN_CONNECT, FIELD_NONE, 0, 0, set_fastopen, NULL},
     {IPPROTO_TCP, TCP_MD5SIG,        FIELD_NONE, OPTION_REFUSED, 0, NULL, NULL},
     {IPPROTO_TCP, TCP_MD5SIG_EXT,    FIELD_NONE, OPTION_REFUSED, 0, NULL, NULL},
     {IPPROTO_TCP, TCP_REPAIR,        FIELD_NONE, OPTION_REFUSED, 0, NULL, NULL},

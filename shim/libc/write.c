@@ -35,6 +35,15 @@ int64_t sock_send(struct call *c, const struct slice *from, unsigned n, int flag
     bool drained = false;
     struct cursor k;
     cursor_init(&k, from, n);
+    if (unlikely(us->conn != NULL && tcp_deferred(us->conn))) {
+        const int64_t r = sock_send_deferred(c, from, n);
+        if (r < 0)
+            return ended(c, r, 0, flags);
+        copied = (size_t)r;
+        if (copied && (copied >= total || nonblock))
+            return (int64_t)copied;
+        cursor_advance(&k, copied);
+    }
     for (;;) {
         /* After a part was taken, an error is the next call's: not asked for, it stays pending. */
         if (copied > 0 && (tcp_peek_error(us->conn) != 0 || tcp_writing_shut(us->conn)))
@@ -97,21 +106,18 @@ SHIM_EXPORT ssize_t write(int fd, const void *buf, size_t len)
 }
 extern __typeof(write) __write __attribute__((alias("write"), visibility("default")));
 
-/*
- * TCP Fast Open as a program asks for it: connect and send in one call. Without a cookie for the
- * peer Linux connects first, and so does this.
- */
-static bool fast_open(int fd, const struct sockaddr *sa, socklen_t sa_len, int flags, int *result)
+bool sock_fast_open(int fd, const struct sockaddr *sa, socklen_t sa_len, int flags,
+                    const struct slice *from, unsigned n, int64_t *result)
 {
     struct call c;
     if ((flags & MSG_FASTOPEN) == 0 || sa == NULL || !call_begin(&c, fd, "connect", CALL_UNDECIDED))
         return false;
-    const int64_t r = sock_connect(&c, sa, sa_len);
+    const int64_t r = sock_connect_with(&c, sa, sa_len, from, n);
     if (r == CALL_PASS) {
         call_pass(&c);
         return false;
     }
-    *result = (int)call_end(&c, r);
+    *result = call_end(&c, r);
     return true;
 }
 
@@ -119,8 +125,9 @@ SHIM_EXPORT ssize_t sendto(int fd, const void *buf, size_t len, int flags,
                            const struct sockaddr *sa, socklen_t sa_len)
 {
     struct call c;
-    int r;
-    if (unlikely(fast_open(fd, sa, sa_len, flags, &r)) && r < 0)
+    int64_t r;
+    const struct slice from = {.base = (void *)buf, .len = min_u64(len, TRANSFER_MAX)};
+    if (unlikely(sock_fast_open(fd, sa, sa_len, flags, &from, 1, &r)) && r != 0)
         return r;
     if (likely(!call_begin(&c, fd, "sendto", CALL_CONN)))
         return real_ready()->sendto(fd, buf, len, flags, sa, sa_len);

@@ -96,31 +96,39 @@ static void drop_arena(void *base, int file)
         raw_close(file);
 }
 
-/* As net.ipv4.tcp_ecn says, where TCPSHIM_ECN does not: 0 off, 1 ask, 2 accept (Linux's default).
+/* A sysctl of net.ipv4 that is a small number. */
+static int small_sysctl(const char *path, int otherwise)
+{
+    char text[8] = "";
+    int value;
+    const int fd = raw_open(path, O_RDONLY | O_CLOEXEC, 0);
+    if (fd < 0)
+        return otherwise;
+    (void)!raw_read(fd, text, sizeof(text) - 1);
+    raw_close(fd);
+    return sscanf(text, "%d", &value) == 1 ? value : otherwise;
+}
+
+/* As the kernel's tcp_ecn says, where TCPSHIM_ECN does not: 0 off, 1 ask, 2 accept (the default).
  */
 static uint8_t ecn_mode(void)
 {
-    char text[4] = "2";
     if (config.ecn != ECN_AS_KERNEL)
         return config.ecn;
-    const int fd = raw_open("/proc/sys/net/ipv4/tcp_ecn", O_RDONLY | O_CLOEXEC, 0);
-    if (fd >= 0) {
-        (void)!raw_read(fd, text, sizeof(text) - 1);
-        raw_close(fd);
-    }
+    const int mode = small_sysctl("/proc/sys/net/ipv4/tcp_ecn", 2);
     /* 3: asks for accurate ECN (RFC 9768), which falls back to what we speak */
-    return text[0] == '0'                     ? STACK_ECN_OFF
-           : text[0] == '1' || text[0] == '3' ? STACK_ECN_ASK
-                                              : STACK_ECN_ACCEPT;
+    return mode == 0 ? STACK_ECN_OFF : mode == 1 || mode == 3 ? STACK_ECN_ASK : STACK_ECN_ACCEPT;
 }
 
 /* An arena with a stack in it. */
 static int make_stack(void **base, int *file, struct stack **st)
 {
-    struct stack_config sc = {.own_address = config.own_address,
-                              .loopback = config.loopback_user || config.own_address,
-                              .cc = config.cc,
-                              .ecn = ecn_mode()};
+    struct stack_config sc = {
+        .own_address = config.own_address,
+        .loopback = config.loopback_user || config.own_address,
+        .cc = config.cc,
+        .ecn = ecn_mode(),
+        .fastopen = (uint8_t)(small_sysctl("/proc/sys/net/ipv4/tcp_fastopen", 1) & 3)};
     int err = arena_map(config.mem, base, file);
     if (err < 0) {
         snprintf(start_text, sizeof(start_text),

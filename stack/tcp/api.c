@@ -85,7 +85,7 @@ static int64_t may_send(struct tcp_conn *c)
         return c->snd_shut ? -EPIPE : 0;
     case TCP_SYN_SENT:
     case TCP_SYN_RECEIVED:
-        return -EAGAIN;
+        return c->fast_open ? c->snd_shut ? -EPIPE : 0 : -EAGAIN;
     default: /* Linux: EPIPE also for a socket that was never connected */
         return -EPIPE;
     }
@@ -129,6 +129,29 @@ int64_t tcp_send(struct stack_cx *cx, struct tcp_conn *c, const struct slice *fr
     const int64_t r = do_send(cx, c, from, n, flags);
     work_end(cx->st, outer);
     return r;
+}
+
+int64_t tcp_send_ahead(struct stack_cx *cx, struct tcp_conn *c, const struct slice *from,
+                       unsigned n)
+{
+    uint64_t want = 0;
+    for (unsigned i = 0; i < n; i++)
+        want += from[i].len;
+    const uint32_t room = tcp_send_room(c);
+    const uint32_t took =
+        sendbuf_append(&cx->st->tcp.chunks, &c->sendbuf, from, n, 0, (uint32_t)min_u64(want, room));
+    TRACE(cx, BUFFER, &c->flow, BUFFER_IN, took, c->sendbuf.len, c->opts.sndbuf, c->sendbuf.len);
+    return took || want == 0 ? (int64_t)took : -ENOBUFS;
+}
+
+void tcp_defer(struct tcp_conn *c, bool deferred)
+{
+    c->deferred = deferred;
+}
+
+bool tcp_deferred(const struct tcp_conn *c)
+{
+    return c->deferred;
 }
 
 /* ---- recv ---- */
@@ -199,7 +222,7 @@ static int64_t do_recv(struct stack_cx *cx, struct tcp_conn *c, const struct sli
 {
     if (unlikely(flags & TCP_RECV_OOB))
         return recv_urgent(c, to, n, flags);
-    if (c->state == TCP_SYN_SENT || c->state == TCP_SYN_RECEIVED)
+    if (tcp_handshaking(c))
         return nothing_ready(c);
     uint64_t want = 0;
     for (unsigned i = 0; i < n; i++)

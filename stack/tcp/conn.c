@@ -6,8 +6,8 @@
 void tcp_stack_init(struct stack *st, nsec_t now)
 {
     struct tcp_stack *t = &st->tcp;
-    struct siphash_key *keys[] = {&t->isn_secret, &t->ts_secret, &t->port_secret,
-                                  &t->cookie_secret};
+    struct siphash_key *keys[] = {&t->isn_secret, &t->ts_secret, &t->port_secret, &t->cookie_secret,
+                                  &t->fastopen_secret};
     for (unsigned i = 0; i < ARRAY_LEN(keys); i++)
         *keys[i] = (struct siphash_key){rng_u64(&st->rng), rng_u64(&st->rng)};
     const struct siphash_key table_key = {rng_u64(&st->rng), rng_u64(&st->rng)};
@@ -177,6 +177,8 @@ static void report_trouble(struct stack_cx *cx, struct tcp_conn *c, int err, enu
 
 void tcp_done(struct stack_cx *cx, struct tcp_conn *c, int err, enum tcp_reason why)
 {
+    if (unlikely(c->fast_open))
+        tcp_fastopen_done(cx, c);
     if (c->in_table) {
         flow_remove(&cx->st->tcp.flows, &c->flow);
         c->in_table = false;
@@ -253,7 +255,7 @@ void tcp_update_mss(struct stack_cx *cx, struct tcp_conn *c)
         cc_set_mss(&c->cc, mss);
 }
 
-void tcp_established(struct stack_cx *cx, struct tcp_conn *c, enum tcp_reason why)
+void tcp_ready_for_data(struct stack_cx *cx, struct tcp_conn *c)
 {
     c->connected = true;
     c->copied_seq = seq_add(c->irs, 1);
@@ -271,8 +273,13 @@ void tcp_established(struct stack_cx *cx, struct tcp_conn *c, enum tcp_reason wh
     c->push_seq = c->snd_nxt;
     c->last_recv = cx->now;
     c->last_ack = cx->now;
-    tcp_set_state(cx, c, TCP_ESTABLISHED, why);
     tcp_sndbuf_grow(cx, c);
+}
+
+void tcp_established(struct stack_cx *cx, struct tcp_conn *c, enum tcp_reason why)
+{
+    tcp_ready_for_data(cx, c);
+    tcp_set_state(cx, c, TCP_ESTABLISHED, why);
     tcp_keepalive_arm(cx, c);
 }
 

@@ -93,12 +93,14 @@ struct tcp_conn {
     bool frto : 1;         /* a time-out began this loss episode: RFC 5682 */
     bool undo_stamped : 1; /* undo_stamp is valid */
     /* explicit congestion notification (RFC 3168): ecn.c */
-    bool ecn_ok : 1;   /* negotiated; in SYN_SENT: asked for */
-    bool ece_due : 1;  /* a mark arrived: our ACKs echo it */
-    bool cwr_due : 1;  /* our window was reduced: the next new segment says so */
-    bool ecn_seen : 1; /* for TCP_INFO: the peer's segments are ECN-capable */
-    bool doomed : 1;   /* repair.c: something of it was lost */
-    bool halfway : 1;  /* repair.c: it was being changed, and is whole */
+    bool ecn_ok : 1;    /* negotiated; in SYN_SENT: asked for */
+    bool ece_due : 1;   /* a mark arrived: our ACKs echo it */
+    bool cwr_due : 1;   /* our window was reduced: the next new segment says so */
+    bool ecn_seen : 1;  /* for TCP_INFO: the peer's segments are ECN-capable */
+    bool fast_open : 1; /* passive, by a cookie: carries data before the third ACK (RFC 7413) */
+    bool deferred : 1;  /* tcp_defer() */
+    bool doomed : 1;    /* repair.c: something of it was lost */
+    bool halfway : 1;   /* repair.c: it was being changed, and is whole */
 
     /* acknowledging */
     uint8_t ack_why;   /* enum tcp_reason of the ACK that is due */
@@ -206,7 +208,8 @@ struct tcp_half_open {
     uint16_t window; /* of the SYN, unscaled */
     uint8_t snd_wscale, rcv_wscale;
     bool wscale_ok, ts_ok, sack_ok, ecn_ok;
-    bool acked; /* third ACK seen, but the accept queue was full or data is awaited */
+    bool wants_cookie; /* RFC 7413 */
+    bool acked;        /* third ACK seen, but the accept queue was full or data is awaited */
     uint8_t retransmits;
     uint8_t tos;
     uint32_t ts_recent;
@@ -233,6 +236,7 @@ struct tcp_time_wait {
 struct tcp_listener {
     struct flow flow; /* first; the remote side is zero */
     void *owner;
+    uint32_t fastopen_pending; /* connections made by a cookie, before their third ACK */
     struct tcp_opts opts;
     uint32_t backlog;
     bool reuseport;
@@ -287,6 +291,13 @@ uint16_t tcp_local_mss(const struct stack *st, const struct ip_path *path, const
 void tcp_update_mss(struct stack_cx *cx, struct tcp_conn *c);
 /* The connection starts to carry data: windows, congestion control and timers as at ESTABLISHED. */
 void tcp_established(struct stack_cx *cx, struct tcp_conn *c, enum tcp_reason why);
+/* The part of it that makes it ready for data; the state stays. */
+void tcp_ready_for_data(struct stack_cx *cx, struct tcp_conn *c);
+/* No data passes yet: the handshake is not over, and no cookie stands in for it. */
+static inline bool tcp_handshaking(const struct tcp_conn *c)
+{
+    return c->state == TCP_SYN_SENT || (c->state == TCP_SYN_RECEIVED && !c->fast_open);
+}
 /* The timestamp clock of RFC 7323, in milliseconds. */
 static inline uint32_t tcp_ts_at(nsec_t t, uint32_t offset)
 {
@@ -387,6 +398,22 @@ void tcp_probe_again(struct stack_cx *cx, struct tcp_conn *c);
 /* ---- ack.c ---- */
 /* An acceptable ACK in a synchronized state: RFC 9293 3.10.7.4 fifth. False: drop the segment. */
 bool tcp_process_ack(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s);
+
+/* ---- fastopen.c ---- */
+/* Our cookie for a client. */
+bool tcp_fastopen_cookie(const struct stack *st, const struct ip_addr *client,
+                         const struct ip_addr *server, uint8_t cookie[TCP_COOKIE_LEN]);
+bool tcp_fastopen_valid(const struct stack *st, const struct flow_tuple *t,
+                        const struct tcp_options *o);
+/* A SYN-ACK's cookie is kept; a path that proved hostile to such SYNs is forgotten. */
+void tcp_fastopen_learn(struct stack *st, const struct tcp_conn *c, const struct tcp_options *o);
+void tcp_fastopen_forget(struct stack *st, const struct ip_addr *server);
+/* The option of our SYN. */
+void tcp_fastopen_offer(const struct stack *st, const struct tcp_conn *c, struct tcp_options *o);
+/* The handshake of a connection made by a cookie is over, one way or the other. */
+void tcp_fastopen_done(struct stack_cx *cx, struct tcp_conn *c);
+/* Bytes of text that our SYN may carry; 0: no cookie. */
+uint32_t tcp_fastopen_room(const struct stack *st, const struct tcp_conn *c);
 
 /* ---- ecn.c ---- */
 /* Whether a SYN of ours asks for ECN. */

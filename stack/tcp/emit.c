@@ -25,6 +25,8 @@ static void syn_options(struct stack_cx *cx, struct tcp_conn *c, bool ack, struc
     o->has_ts = ack ? c->ts_ok : !t->no_timestamps;
     o->ts_val = tcp_ts_now(cx, c->ts_offset);
     o->ts_ecr = ack ? c->ts_recent : 0;
+    if (!ack)
+        tcp_fastopen_offer(cx->st, c, o);
 }
 
 static void data_options(struct stack_cx *cx, struct tcp_conn *c, struct tcp_options *o)
@@ -115,7 +117,8 @@ int64_t tcp_emit(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_emit 
 
     uint32_t len = 0;
     if (e->len) {
-        const uint32_t off = (uint32_t)seq_diff(e->seq, tcp_data_start(c));
+        const tcp_seq first = syn ? seq_add(e->seq, 1) : e->seq; /* RFC 7413: text behind a SYN */
+        const uint32_t off = (uint32_t)seq_diff(first, tcp_data_start(c));
         f.nslices = sendbuf_gather(&c->sendbuf, off, e->len, f.slices, FRAME_SLICES_MAX, &len);
         if (len < e->len) /* FIN and PSH belong to the last byte, which does not go now */
             s.flags &= (uint8_t) ~(TCP_FIN | TCP_PSH);

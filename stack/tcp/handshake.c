@@ -84,8 +84,15 @@ static int do_connect(struct stack_cx *cx, struct tcp_conn *c, const struct endp
         return -ENOBUFS;
     }
     c->snd_nxt = seq_add(c->iss, 1);
-    const struct tcp_emit e = {.seq = c->iss, .flags = TCP_SYN, .why = TCP_WHY_SEND_SYN};
-    tcp_emit(cx, c, &e);
+    const uint32_t text = min_u32(c->sendbuf.len, tcp_fastopen_room(cx->st, c));
+    const struct tcp_emit e = {
+        .seq = c->iss, .len = text, .flags = TCP_SYN, .why = TCP_WHY_SEND_SYN};
+    const int64_t sent = tcp_emit(cx, c, &e);
+    if (text && sent > 0) {
+        stack_count(cx->st, COUNT_FASTOPEN_ACTIVE);
+        sentmap_sent(&cx->st->tcp.records, &c->sent, c->snd_nxt, (uint32_t)sent, 0, cx->now);
+        c->snd_nxt = seq_add(c->snd_nxt, (uint32_t)sent);
+    }
     tcp_arm_retransmit(cx, c);
     return 0;
 }
@@ -115,25 +122,45 @@ static void take_syn(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_s
     tcp_update_mss(cx, c);
 }
 
+/* The SYN is acknowledged, and what went with it or not (RFC 7413 4.2.1): then it goes again at
+ * once. */
+static void take_ack_of_text(struct stack_cx *cx, struct tcp_conn *c, tcp_seq ack)
+{
+    const uint32_t text = (uint32_t)seq_diff(ack, seq_add(c->iss, 1));
+    if (text) {
+        sendbuf_release(&cx->st->tcp.chunks, &c->sendbuf, text);
+        c->bytes_acked += text;
+    }
+    c->snd_una = ack;
+    c->syn_acked = true;
+    if (c->sent.total == 0)
+        return;
+    if (c->retries)
+        tcp_fastopen_forget(cx->st, &c->flow.tuple.remote);
+    sentmap_mark_all_lost(&c->sent, false);
+    tcp_want_output(cx, c);
+}
+
 static void connected(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s)
 {
     struct sent_ack a;
     const struct tcp_options none = {0};
     take_syn(cx, c, s);
+    tcp_fastopen_learn(cx->st, c, &s->opt);
     /* RFC 3168 6.1.1: CWR beside ECE is a host that only reflects our flags */
     c->ecn_ok = c->ecn_ok && (s->flags & (TCP_ECE | TCP_CWR)) == TCP_ECE;
     sentmap_ack(&cx->st->tcp.records, &c->sent, c->snd_una, s->ack, c->snd_nxt, &none, cx->now, &a);
-    c->snd_una = s->ack;
-    c->syn_acked = true;
+    take_ack_of_text(cx, c, s->ack);
     const bool retried = c->retries > 0;
     if (a.rtt_valid)
         rtt_sample(&c->rtt, a.rtt);
     tcp_timer_stop(cx, c, TCP_TIMER_RETRANSMIT);
     tcp_established(cx, c, TCP_WHY_RX_SYN_ACK);
+    c->push_seq = tcp_data_end(c); /* of what tcp_send_ahead() took */
     if (retried) /* RFC 6298 5.7: the initial RTO proved too small */
         c->rtt.rto = c->rtt.srtt ? c->rtt.rto : 3 * NSEC_PER_SEC;
     /* Linux differs: data that waits carries the ACK of the handshake; else it goes at once. */
-    if (tcp_unsent(c)) {
+    if (tcp_unsent(c) || c->sent.lost) {
         tcp_want_output(cx, c);
         c->ack_now = true;
         c->ack_why = TCP_WHY_SEND_ACK_HANDSHAKE;

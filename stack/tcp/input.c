@@ -171,7 +171,14 @@ static bool established_by(struct stack_cx *cx, struct tcp_conn *c, const struct
     c->snd_wnd_max = max_u32(c->snd_wnd, c->snd_wnd_max);
     c->snd_wl1 = s->seq;
     c->snd_wl2 = s->ack;
-    tcp_established(cx, c, TCP_WHY_RX_ACK_OF_SYN);
+    if (c->fast_open) {
+        tcp_fastopen_done(cx, c);
+        c->retries = c->backoffs = 0;
+        tcp_set_state(cx, c, TCP_ESTABLISHED, TCP_WHY_RX_ACK_OF_SYN);
+        tcp_keepalive_arm(cx, c);
+    } else {
+        tcp_established(cx, c, TCP_WHY_RX_ACK_OF_SYN);
+    }
     if (c->fin_queued) /* shutdown() came before: RFC 9293 3.10.4 */
         tcp_set_state(cx, c, TCP_FIN_WAIT_1, TCP_WHY_CALL_SHUTDOWN);
     tcp_notify(cx, c, TCP_WAKE_ALL);
@@ -255,6 +262,13 @@ void tcp_segment_arrives(struct stack_cx *cx, struct tcp_conn *c, const struct t
         stack_count(cx->st, COUNT_PAWS);
         trace_ignored(cx, c, s, TCP_WHY_DROP_PAWS);
         tcp_schedule_ack(cx, c, TCP_WHY_SEND_ACK_DUPLICATE);
+        return;
+    }
+    if (unlikely(c->fast_open) && (s->flags & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_SYN &&
+        seq_eq(s->seq, c->irs)) { /* the SYN again: our answer was lost */
+        const struct tcp_emit e = {
+            .seq = c->iss, .flags = TCP_SYN | TCP_ACK, .why = TCP_WHY_SEND_SYN_ACK};
+        tcp_emit(cx, c, &e);
         return;
     }
     const bool crossing = unlikely(c->state == TCP_SYN_RECEIVED) && crossing_syn_ack(c, s);

@@ -179,14 +179,15 @@ struct syn_ack {
     const struct tcp_opts *opts;
     tcp_seq iss, irs;
     uint32_t wnd, ts_val, ts_recent;
-    bool wscale_ok, ts_ok, sack_ok, ecn_ok;
+    bool wscale_ok, ts_ok, sack_ok, ecn_ok, gives_cookie;
     uint8_t rcv_wscale;
     enum tcp_reason why;
 };
 
 static void send_syn_ack(struct stack_cx *cx, const struct syn_ack *a)
 {
-    const struct tcp_segment s = {
+    uint8_t cookie[TCP_COOKIE_LEN];
+    struct tcp_segment s = {
         .src_port = a->tuple->lport,
         .dst_port = a->tuple->rport,
         .seq = a->iss,
@@ -202,6 +203,12 @@ static void send_syn_ack(struct stack_cx *cx, const struct syn_ack *a)
                 .ts_val = a->ts_val,
                 .ts_ecr = a->ts_recent},
     };
+    if (a->gives_cookie) {
+        tcp_fastopen_cookie(cx->st, &a->tuple->remote, &a->tuple->local, cookie);
+        s.opt.fast_open = true;
+        s.opt.cookie_len = sizeof(cookie);
+        s.opt.cookie = cookie;
+    }
     tcp_emit_bare(cx, a->trace_as, a->tuple, a->path, a->opts->tos, a->opts->ttl, &s, a->why);
 }
 
@@ -222,6 +229,7 @@ static void half_open_syn_ack(struct stack_cx *cx, const struct tcp_half_open *h
         .ts_ok = h->ts_ok,
         .sack_ok = h->sack_ok,
         .ecn_ok = h->ecn_ok,
+        .gives_cookie = h->wants_cookie,
         .rcv_wscale = h->rcv_wscale,
         .why = why,
     };
@@ -260,6 +268,10 @@ static void send_cookie(struct stack_cx *cx, struct tcp_listener *l, const struc
     send_syn_ack(cx, &a);
 }
 
+static bool open_by_cookie(struct stack_cx *cx, struct tcp_listener *l, const struct tcp_segment *s,
+                           const struct ip_packet *p, const struct flow_tuple *t,
+                           const tcp_seq *time_wait_iss);
+
 static void syn_arrives(struct stack_cx *cx, struct tcp_listener *l, const struct tcp_segment *s,
                         const struct ip_packet *p, const struct flow_tuple *t,
                         const tcp_seq *time_wait_iss)
@@ -270,6 +282,18 @@ static void syn_arrives(struct stack_cx *cx, struct tcp_listener *l, const struc
         TRACE(cx, QUEUE, &l->flow, REFUSED, TCP_WHY_QUEUE_FULL, l->syn_queue_len,
               l->accept_queue_len, l->backlog);
         return;
+    }
+    bool wants_cookie = false;
+    if (unlikely(s->opt.fast_open) && l->opts.fastopen &&
+        (st->config.fastopen & STACK_FASTOPEN_SERVER)) {
+        if (tcp_fastopen_valid(st, t, &s->opt)) {
+            if (open_by_cookie(cx, l, s, p, t, time_wait_iss))
+                return;
+        } else {
+            wants_cookie = true;
+            if (s->opt.cookie_len)
+                stack_count(st, COUNT_FASTOPEN_BAD);
+        }
     }
     struct tcp_half_open *h = NULL;
     if (!syn_queue_full(l) || time_wait_iss)
@@ -293,6 +317,7 @@ static void syn_arrives(struct stack_cx *cx, struct tcp_listener *l, const struc
     h->ts_ok = s->opt.has_ts;
     h->ts_recent = s->opt.ts_val;
     h->sack_ok = s->opt.sack_permitted;
+    h->wants_cookie = wants_cookie;
     h->ecn_ok = tcp_ecn_accepts(st, &l->opts, s, p->tos);
     h->sent = h->created = cx->now;
     tcp_window_init(cx, &l->opts, &h->rcv_wnd, &h->rcv_wscale);
@@ -353,6 +378,7 @@ struct child {
     tcp_seq iss, irs;
     uint16_t peer_mss;
     bool wscale_ok, ts_ok, sack_ok, ecn_ok;
+    bool by_cookie; /* RFC 7413: the SYN itself is what made it */
     uint8_t snd_wscale, rcv_wscale;
     uint32_t rcv_wnd, ts_recent;
     nsec_t rtt; /* 0: not known */
@@ -400,7 +426,16 @@ static struct tcp_conn *make_child(struct stack_cx *cx, struct tcp_listener *l,
     c->state = TCP_SYN_RECEIVED;
     c->listener = l;
     c->half_accepted = true;
-    tcp_established(cx, c, k->why);
+    if (k->by_cookie) {
+        c->fast_open = true;
+        c->syn_acked = false;
+        c->snd_una = k->iss;
+        c->snd_wnd = c->snd_wnd_max = s->wnd; /* never scaled in a SYN */
+        tcp_ready_for_data(cx, c);
+        c->snd_sml = c->snd_una; /* Nagle does not wait for the handshake */
+    } else {
+        tcp_established(cx, c, k->why);
+    }
     list_push_back(&l->accept_queue, &c->holder_link);
     l->accept_queue_len++;
     work_end(cx->st, outer);
@@ -417,6 +452,58 @@ static void child_ready(struct stack_cx *cx, struct tcp_listener *l, struct tcp_
     work_end(cx->st, outer);
     if (l->owner && cx->ops->notify)
         cx->ops->notify(cx, l->owner, TCP_EV_IN);
+}
+
+/*
+ * RFC 7413 4.2.2: the cookie proves that the client is where it says, so its data is taken at once
+ * and may be answered before the third ACK. False: an ordinary handshake it is.
+ */
+static bool open_by_cookie(struct stack_cx *cx, struct tcp_listener *l, const struct tcp_segment *s,
+                           const struct ip_packet *p, const struct flow_tuple *t,
+                           const tcp_seq *time_wait_iss)
+{
+    struct stack *st = cx->st;
+    if (l->fastopen_pending >= l->opts.fastopen)
+        return false;
+    struct ip_path path;
+    ip_path_reply(p, &path);
+    struct child k = {
+        .tuple = t,
+        .path = &path,
+        .iss = time_wait_iss ? *time_wait_iss : isn_generate(&st->tcp.isn_secret, t, cx->now),
+        .irs = s->seq,
+        .peer_mss = s->opt.has_mss ? s->opt.mss : TCP_MSS_DEFAULT,
+        .wscale_ok = s->opt.has_wscale,
+        .snd_wscale = s->opt.wscale,
+        .ts_ok = s->opt.has_ts,
+        .ts_recent = s->opt.ts_val,
+        .sack_ok = s->opt.sack_permitted,
+        .ecn_ok = tcp_ecn_accepts(st, &l->opts, s, p->tos),
+        .by_cookie = true,
+        .why = TCP_WHY_RX_SYN,
+    };
+    tcp_window_init(cx, &l->opts, &k.rcv_wnd, &k.rcv_wscale);
+    struct tcp_conn *c = make_child(cx, l, &k, s);
+    if (!c)
+        return false;
+    l->fastopen_pending++;
+    stack_count(st, COUNT_FASTOPEN_PASSIVE);
+    TRACE(cx, STATE, &c->flow, STATE, TCP_LISTEN, TCP_SYN_RECEIVED, TCP_WHY_RX_SYN);
+    TRACE(cx, QUEUE, &c->flow, ACCEPT_QUEUED, l->syn_queue_len, l->accept_queue_len, l->backlog);
+    c->segs_in++;
+    sentmap_sent(&st->tcp.records, &c->sent, c->iss, 1, TCP_SYN, cx->now);
+    struct tcp_segment text = *s;
+    text.seq = seq_add(s->seq, 1);
+    text.flags &= (uint8_t)~TCP_SYN;
+    if (text.len || text.flags & TCP_FIN)
+        tcp_process_text(cx, c, &text, p->gso_size);
+    const struct tcp_emit e = {
+        .seq = c->iss, .flags = TCP_SYN | TCP_ACK, .why = TCP_WHY_SEND_SYN_ACK};
+    tcp_emit(cx, c, &e);
+    tcp_arm_retransmit(cx, c);
+    if (l->owner && cx->ops->notify)
+        cx->ops->notify(cx, l->owner, TCP_EV_IN);
+    return true;
 }
 
 static void cookie_arrives(struct stack_cx *cx, struct tcp_listener *l, const struct tcp_segment *s,

@@ -61,7 +61,7 @@ static enum tcp_reason small_segment_waits(const struct tcp_conn *c)
 static struct plan plan_new(struct stack_cx *cx, struct tcp_conn *c)
 {
     const uint32_t unsent = tcp_unsent(c);
-    const bool fin = c->fin_queued && !tcp_fin_sent(c);
+    const bool fin = c->fin_queued && c->syn_acked && !tcp_fin_sent(c);
     if (unsent == 0 && !fin)
         return hold(TCP_WHY_NONE);
     const int32_t room = seq_diff(seq_add(c->snd_una, c->snd_wnd), c->snd_nxt);
@@ -233,7 +233,8 @@ static void send_lost(struct stack_cx *cx, struct tcp_conn *c)
         const uint32_t room = max_u32(c->cc.cwnd > pipe ? c->cc.cwnd - pipe : 0, c->mss);
         const uint32_t most = min_u32(room - room % c->mss, frame_payload_max(c));
         struct sent_record *r = sentmap_next_lost(&cx->st->tcp.records, &c->sent, most);
-        if (!r)
+        /* RFC 7413 4.2.1: until the SYN is acknowledged it goes alone when it goes again */
+        if (!r || (!c->syn_acked && !(r->flags & TCP_SYN)))
             return;
         send_again(cx, c, r, most, false);
     }
@@ -298,7 +299,7 @@ void tcp_output(struct stack_cx *cx, struct tcp_conn *c)
         return;
     if (c->sent.lost)
         send_lost(cx, c);
-    if (c->syn_acked && c->sent.lost == 0) {
+    if ((c->syn_acked || c->fast_open) && c->sent.lost == 0) {
         struct plan p = plan_new(cx, c);
         if (p.len && restart_after_idle(cx, c))
             p = plan_new(cx, c);

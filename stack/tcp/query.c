@@ -7,11 +7,13 @@
 uint32_t tcp_poll(const struct tcp_conn *c)
 {
     uint32_t mask = 0;
+    if (c->deferred) /* Linux: the first data is awaited, nothing has been sent */
+        return TCP_EV_OUT;
     if ((c->rcv_shut && c->snd_shut) || c->state == TCP_CLOSED)
         mask |= TCP_EV_HUP;
     if (c->rcv_shut)
         mask |= TCP_EV_IN | TCP_EV_RDHUP;
-    if (c->state != TCP_SYN_SENT && c->state != TCP_SYN_RECEIVED) {
+    if (!tcp_handshaking(c)) {
         const uint32_t ready = recvbuf_ready(&c->recvbuf);
         /* Linux: a non-inline urgent byte does not make the stream readable by itself */
         const uint32_t need = c->opts.rcvlowat + (c->urg_state != URG_NONE && !c->opts.oobinline &&

@@ -30,6 +30,9 @@ struct tcp_opts {
     uint8_t cc;      /* enum tcp_cc_id */
     uint8_t keepcnt; /* 0: default (9) */
     uint8_t syncnt;  /* 0: default (6) */
+    /* RFC 7413. Of a listener: so many connections that have not finished their handshake may wait;
+     * else: whether to ask for a cookie and to use one. 0: no Fast Open. */
+    uint8_t fastopen;
     uint16_t linger_secs;
     uint16_t user_mss;            /* TCP_MAXSEG; 0: by path */
     uint32_t keepidle, keepintvl; /* seconds; 0: defaults (7200, 75) */
@@ -75,6 +78,17 @@ int tcp_set_cc(struct stack_cx *cx, struct tcp_conn *c, uint8_t id);
  */
 int tcp_connect(struct stack_cx *cx, struct tcp_conn *c, const struct endpoint *local,
                 const struct endpoint *remote, const struct ip_path *path);
+/*
+ * Fast Open (RFC 7413), with opts.fastopen set: whether a cookie of this server is known, so that
+ * data may go with the SYN; and the bytes that are to go with it, put into the send buffer before
+ * tcp_connect(). Returns the bytes taken, or -ENOBUFS.
+ */
+bool tcp_fastopen_known(const struct stack *st, const struct ip_addr *server);
+int64_t tcp_send_ahead(struct stack_cx *cx, struct tcp_conn *c, const struct slice *from,
+                       unsigned n);
+/* TCP_FASTOPEN_CONNECT: connect() said yes and waits for the first data. Poll shows it writable. */
+void tcp_defer(struct tcp_conn *c, bool deferred);
+bool tcp_deferred(const struct tcp_conn *c);
 /*
  * An ephemeral port for local->remote that no connection uses, chosen as RFC 6056 asks; `attempt`
  * counts from 0 when the caller could not use (guard) the one before. In shared address mode the

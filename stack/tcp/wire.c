@@ -12,6 +12,7 @@ enum option_kind {
     OPT_SACK_PERMITTED = 4, /* RFC 2018 2 */
     OPT_SACK = 5,           /* RFC 2018 3 */
     OPT_TS = 8,             /* RFC 7323 3.2 */
+    OPT_FAST_OPEN = 34,     /* RFC 7413 4.1.1 */
 };
 
 enum option_len {
@@ -77,6 +78,13 @@ static void parse_option(const uint8_t *p, unsigned len, bool syn, struct tcp_op
             opt->ts_ecr = get_be32(p + 6);
         }
         break;
+    case OPT_FAST_OPEN:
+        if (!syn || len & 1 || len > 2 + TCP_COOKIE_MAX)
+            break;
+        opt->fast_open = true;
+        opt->cookie_len = (uint8_t)(len - 2);
+        opt->cookie = p + 2;
+        break;
     default:
         break;
     }
@@ -128,7 +136,7 @@ bool tcp_parse(const uint8_t *p, uint32_t len, struct tcp_segment *seg)
     return true;
 }
 
-/* Bytes of all options but SACK, padding included. Never more than 20. */
+/* Bytes of all options but SACK, padding included. Never more than 40. */
 static uint32_t fixed_options_size(const struct tcp_options *opt)
 {
     uint32_t n = 0;
@@ -141,6 +149,8 @@ static uint32_t fixed_options_size(const struct tcp_options *opt)
         n += 4;
     if (opt->has_wscale)
         n += 4;
+    if (opt->fast_open)
+        n += (2u + opt->cookie_len + 3u) & ~3u;
     return n;
 }
 
@@ -182,6 +192,15 @@ static uint8_t *build_options(uint8_t *p, const struct tcp_options *opt)
     }
     if (opt->has_wscale)
         p = put4(p, OPT_NOP, OPT_WSCALE, LEN_WSCALE, min_u32(opt->wscale, TCP_WSCALE_MAX));
+    if (unlikely(opt->fast_open)) {
+        uint8_t *end = p + ((2u + opt->cookie_len + 3u) & ~3u);
+        *p++ = OPT_FAST_OPEN;
+        *p++ = (uint8_t)(2 + opt->cookie_len);
+        if (opt->cookie_len)
+            memcpy(p, opt->cookie, opt->cookie_len);
+        for (p += opt->cookie_len; p < end; p++)
+            *p = OPT_NOP;
+    }
     const unsigned blocks = sack_blocks(opt);
     if (blocks > 0) {
         p = put4(p, OPT_NOP, OPT_NOP, OPT_SACK, LEN_SACK_BASE + blocks * LEN_SACK_BLOCK);

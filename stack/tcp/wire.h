@@ -15,6 +15,10 @@
 
 #define TCP_SACK_BLOCKS_MAX 4
 #define TCP_WSCALE_MAX      14
+/* RFC 7413 4.1.1 */
+#define TCP_COOKIE_MIN 4
+#define TCP_COOKIE_MAX 16
+#define TCP_COOKIE_LEN 8 /* of ours */
 
 struct tcp_sack_block {
     tcp_seq start, end; /* [start, end) */
@@ -28,6 +32,10 @@ struct tcp_options {
     uint32_t ts_val, ts_ecr;
     uint8_t sack_count;
     struct tcp_sack_block sack[TCP_SACK_BLOCKS_MAX];
+    /* RFC 7413, in a SYN: a cookie, or the wish for one (length 0); points into the segment */
+    bool fast_open;
+    uint8_t cookie_len;
+    const uint8_t *cookie;
 };
 
 /* A segment in host terms. */

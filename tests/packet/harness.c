@@ -137,6 +137,7 @@ void world(struct world_opts o)
         .port_max = 60999,
         .cc = o.cc,
         .ecn = o.ecn,
+        .fastopen = o.fastopen,
     };
     memset(config.seed, 0x5a + o.seed, sizeof(config.seed));
     size_t size = o.arena ? o.arena : (size_t)16 << 20;

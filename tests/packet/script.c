@@ -38,10 +38,11 @@ static void note_segment(const struct wire_seg *s)
     wire_parse_opts(s, &o);
     if (o.has_ts)
         f->host_ts = o.ts_val;
+    const uint32_t text = rel - 1 + !!(s->flags & TCP_SYN);
     if (!f->other_text)
         for (uint32_t i = 0; i < s->len; i++)
-            if (s->text[i] != pattern(rel - 1 + i)) {
-                bad_frame("text differs from what was sent, at offset", rel - 1 + i);
+            if (s->text[i] != pattern(text + i)) {
+                bad_frame("text differs from what was sent, at offset", text + i);
                 return;
             }
 }
@@ -359,7 +360,7 @@ size_t build_frame(const char *text, uint8_t *out)
     };
     put_options(&s, &sp, f);
     for (uint32_t i = 0; i < s.len; i++)
-        body[i] = pattern(rel - 1 + i);
+        body[i] = pattern(rel - 1 + !!(s.flags & TCP_SYN) + i);
     uint32_t end = rel + s.len + !!(s.flags & TCP_SYN) + !!(s.flags & TCP_FIN);
     if ((int32_t)(end - f->p_nxt) > 0)
         f->p_nxt = end;
