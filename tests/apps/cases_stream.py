@@ -183,3 +183,21 @@ def rsync_ssh(run):
                engine=False)  # its ssh is what connects
     run.client(["cmp", run.file(), run.path("there")], user=False)
     server.stop(codes=(0, 255, -15))
+
+
+@case("fastopen", sizes=("-",))
+def fastopen(run):
+    """RFC 7413: after the first connection each SYN carries the request, whichever stack is where."""
+    for host in run.lab.hosts:
+        run.lab.popen(host, ["sysctl", "-qw", "net.ipv4.tcp_fastopen=3"]).wait(5)
+    run.server([PYTHON, f"{PROGRAMS}/fastopen.py", "server", run.server_addr, PORT, 5], PORT)
+    before = run.client_host.snmp("TcpExt")["TCPFastOpenActive"]
+    client = run.client([PYTHON, f"{PROGRAMS}/fastopen.py", "client", run.server_addr, PORT, 5],
+                        shim={"TCPSHIM_TRACE": "state,segment"})
+    if run.client_user:
+        with_text = [line for line in client.trace().splitlines()
+                     if " tx SYN " in line and " len 503" in line]
+        run.check(len(with_text) == 4, f"{len(with_text)} of 4 SYNs carried the request")
+    else:
+        active = run.client_host.snmp("TcpExt")["TCPFastOpenActive"] - before
+        run.check(active == 4, f"{active} of 4 connections of the kernel were opened fast")

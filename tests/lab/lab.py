@@ -100,11 +100,12 @@ class Host:
         return prefix + list(argv)
 
     def snmp(self, group="Tcp"):
-        """The kernel's counters of this host (/proc/net/snmp), as a dict."""
+        """The kernel's counters of this host (/proc/net/snmp, netstat for TcpExt), as a dict."""
+        file_name = "netstat" if group.endswith("Ext") else "snmp"
 
         # /proc/thread-self/net follows the namespace of the reading thread.
         def read():
-            with open("/proc/thread-self/net/snmp", encoding="ascii") as file:
+            with open("/proc/thread-self/net/" + file_name, encoding="ascii") as file:
                 return file.read()
 
         lines = [l.split() for l in in_namespace(self.path, read).splitlines()]
