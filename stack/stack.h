@@ -155,7 +155,6 @@ struct stack_config {
     uint16_t port_min, port_max; /* ephemeral range, inclusive */
     uint8_t cc;                  /* default congestion control, enum tcp_cc_id */
     struct stack_tuning tuning;
-    uint8_t ecn; /* enum stack_ecn */
     uint8_t ecn;                 /* enum stack_ecn */
     uint8_t fastopen;            /* bits of enum stack_fastopen */
 };
