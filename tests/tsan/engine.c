@@ -115,7 +115,7 @@ static bool one_round(const struct host *h, unsigned id, unsigned round)
     const struct tcp_listen_args args = {.local = at, .backlog = 5, .opts = &opts};
     struct tcp_conn *c = tcp_open(&cx), *a = NULL;
     struct ip_path path;
-    struct ip_addr src;
+    struct ip_addr src = {.q = {0, 0}};
     bool ok =
         c != NULL && tcp_listen(&cx, &args, &l) == 0 && ip_route(h->st, &at.addr, &path, &src) == 0;
     struct endpoint local = {.addr = src};
