@@ -190,9 +190,9 @@ static const char *get_string(const json_t *object, const char *key)
 static int64_t get_int(const json_t *object, const char *key, int64_t absent)
 {
     const json_t *v = json_object_get(object, key);
-    if (v && json_is_integer(v))
+    if (json_is_integer(v))
         return json_integer_value(v);
-    return v && json_is_real(v) ? (int64_t)json_real_value(v) : absent;
+    return json_is_real(v) ? (int64_t)json_real_value(v) : absent;
 }
 
 /* Seconds with decimals, in ns. */

@@ -150,15 +150,12 @@ static void draw_head(struct page *p, double *y)
     *y += 2 * g->line + 8;
 }
 
-static void draw_state(struct page *p, int side, const char *state, double from, double to,
-                       bool named)
+static void draw_state(struct page *p, int side, const char *state, double from, double to)
 {
     const struct geometry *g = p->g;
     char class[40];
     snprintf(class, sizeof(class), "%s", state_class(state));
     svg_rect(&p->svg, g->band[side], from, g->band_width, to - from, class);
-    if (!named)
-        return;
     if (g->narrow)
         svg_text(&p->svg, g->note[side], from + g->line * 0.8, g->size,
                  side == CLIENT ? ANCHOR_END : ANCHOR_START, "x b", false, state);
@@ -172,19 +169,17 @@ static void draw_states(struct page *p)
     for (int side = 0; side < 2; side++) {
         const char *state = p->state[side];
         double from = p->top;
-        bool initial = true;
         for (size_t i = p->first; i < p->last; i++) {
             const struct row *r = &p->rows->items[i];
             if (r->side != side || !r->state)
                 continue;
             if (state)
-                draw_state(p, side, state, from, r->y - 1, initial ? true : true);
+                draw_state(p, side, state, from, r->y - 1);
             state = r->state;
             from = r->y - 1;
-            initial = false;
         }
         if (state)
-            draw_state(p, side, state, from, p->bottom, true);
+            draw_state(p, side, state, from, p->bottom);
         p->state[side] = state;
     }
 }
@@ -245,7 +240,7 @@ static void draw_labels(struct page *p, const struct row *r)
     int sender = label_sender(p, r);
     const struct flow_event *x = sender >= 0 ? &p->f->items[r->segment] : NULL;
     for (unsigned i = 0; i < r->nlabels; i++, y += g->line) {
-        if (r->elided) {
+        if (!x) {
             svg_text(&p->svg, (g->life[0] + g->life[1]) / 2, y + 3, g->size, ANCHOR_MIDDLE, "d",
                      true, r->labels[i]);
             continue;

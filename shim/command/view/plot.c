@@ -95,7 +95,8 @@ static void draw_axes(const struct axes *a, bool x_labels)
 {
     char text[40];
     double step = nice_step(a->x_max, a->width / 110);
-    for (double v = 0; v <= a->x_max * 1.0001; v += step) {
+    for (int i = 0; i * step <= a->x_max * 1.0001; i++) {
+        double v = i * step;
         double x = to_x(a, v);
         svg_line(a->svg, x, a->top, x, a->top + a->height, "n");
         time_label(text, sizeof(text), v, a->x_max);
@@ -104,7 +105,8 @@ static void draw_axes(const struct axes *a, bool x_labels)
                      false, text);
     }
     step = nice_step(a->y_max, a->height / 44);
-    for (double v = 0; v <= a->y_max * 1.0001; v += step) {
+    for (int i = 0; i * step <= a->y_max * 1.0001; i++) {
+        double v = i * step;
         double y = to_y(a, v);
         svg_line(a->svg, a->left, y, a->left + a->width, y, "n");
         (a->unit == UNIT_TIME ? time_label : byte_label)(text, sizeof(text), v, a->y_max);

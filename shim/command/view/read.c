@@ -68,7 +68,7 @@ static char *next_line(struct reader *r, bool whole, size_t *n)
     for (;;) {
         size_t have = r->end - r->begin;
         char *line = r->buffer ? r->buffer + r->begin : NULL;
-        char *nl = have > seen ? memchr(line + seen, '\n', have - seen) : NULL;
+        char *nl = line && have > seen ? memchr(line + seen, '\n', have - seen) : NULL;
         if (nl || (whole && r->ended && have > 0)) {
             *n = nl ? (size_t)(nl - line) : have;
             r->begin += nl ? *n + 1 : have;

@@ -10,7 +10,7 @@
 
 static void make_room(struct text *t, size_t more)
 {
-    if (t->n + more + 1 <= t->room)
+    if (t->s && t->n + more + 1 <= t->room)
         return;
     t->room = (t->n + more + 1) * 2;
     t->s = must_alloc(t->s, t->room);
