@@ -136,7 +136,7 @@ $(BUILD)/libshim.a: $(SHIM_OBJ)
 
 $(BUILD)/tests/packetdrill_tcpshim.so: $(PACKETDRILL_OBJ) $(BUILD)/libshim.a $(BUILD)/libstack.a tests/packetdrill/exports.map
 	$(CC) -shared $(CFLAGS) -Wl,--version-script=tests/packetdrill/exports.map -Wl,-z,now,-z,nodelete \
-		-Wl,--no-undefined,--allow-multiple-definition -o $@ $(PACKETDRILL_OBJ) $(BUILD)/libshim.a $(BUILD)/libstack.a
+		-Wl,--no-undefined,--allow-multiple-definition,-u,sendfile -o $@ $(PACKETDRILL_OBJ) $(BUILD)/libshim.a $(BUILD)/libstack.a
 
 $(BUILD)/tests/packetdrill_smoke: $(BUILD)/tests/packetdrill/smoke.o
 	$(CC) $(CFLAGS) -o $@ $<
