@@ -27,6 +27,7 @@
 #include "shim/wait/sleep.h"
 #include "shim/wait/waiter.h"
 #include "shim/watch/trace.h"
+#include "shim/watch/usdt.h"
 
 struct engine engine;
 __thread struct thread_state thread_state __attribute__((tls_model("initial-exec")));
@@ -166,6 +167,8 @@ void engine_enter(struct stack_cx *cx)
     cx->ops = &engine_ops;
     cx->user = NULL;
     cx->trace = config.trace;
+    if (usdt_wanted())
+        cx->trace |= TRACE_ALL;
     engine_clock(cx);
     if (unlikely(engine.sh->broken || engine.sh->filter_broken || family_deaths(engine.sh)) &&
         t->inside == 1)

@@ -9,6 +9,7 @@
 #include "shim/watch/filter.h"
 #include "shim/watch/format.h"
 #include "shim/watch/sink.h"
+#include "shim/watch/usdt.h"
 #include "stack/ring.h"
 #include "stack/tcp/flow.h"
 #include "stack/tcp/wire.h"
@@ -129,6 +130,8 @@ static void tell(const struct trace_record *record, bool past)
 void trace_record(struct stack_cx *cx, const struct trace_record *record)
 {
     (void)cx;
+    if (usdt_wanted())
+        usdt_fire(record);
     if ((config.trace & trace_events[record->id].class) && filter_passes(record->flow))
         tell(record, false);
 }
