@@ -67,6 +67,7 @@ struct caller {
     pid_t tid;
     long result;
     int err;
+    bool done; /* (atomic) */
 };
 
 static void do_call(struct caller *c)
@@ -98,6 +99,7 @@ static void do_call(struct caller *c)
         break;
     }
     c->err = c->result < 0 ? errno : 0;
+    __atomic_store_n(&c->done, true, __ATOMIC_RELEASE);
 }
 
 static void *caller_main(void *arg)
@@ -155,8 +157,9 @@ static void report(const char *what, struct caller *c)
 
 static bool still(const struct caller *c)
 {
-    usleep(20000);
-    return pthread_tryjoin_np(c->thread, NULL) == EBUSY;
+    for (int i = 0; i < 100 && !__atomic_load_n(&c->done, __ATOMIC_ACQUIRE); i++)
+        usleep(1000);
+    return !__atomic_load_n(&c->done, __ATOMIC_ACQUIRE);
 }
 
 /* Whether both ends still carry bytes. */
@@ -323,6 +326,8 @@ static void interrupted(void)
             on(SIGUSR1, count, restart ? SA_RESTART : 0);
             handled = 0;
             pthread_kill(c.thread, SIGUSR1);
+            for (int k = 0; k < 2000 && handled == 0; k++)
+                usleep(1000);
             const bool waits = still(&c);
             snprintf(what, sizeof(what), "call %u, handler%s, waits %d, ran %d", i,
                      restart ? " with restart" : "", waits, (int)handled);
