@@ -58,8 +58,8 @@ struct order {
     const posix_spawn_file_actions_t *actions;
     const posix_spawnattr_t *attr;
     char *const *argv, *const *envp;
-    const sigset_t *mask; /* of the caller */
-    int report;           /* the pipe that tells of failure; internal */
+    sigset_t mask; /* of the caller */
+    int report;    /* the pipe that tells of failure; internal */
 };
 
 /* ---- in the child ---- */
@@ -75,7 +75,7 @@ static int set_signals(const struct order *o, short flags)
             if (sigismember(&set, sig) == 1)
                 real.sigaction(sig, &none, NULL);
     }
-    set = *o->mask;
+    set = o->mask;
     if ((flags & POSIX_SPAWN_SETSIGMASK) != 0)
         posix_spawnattr_getsigmask(o->attr, &set);
     return real.sigprocmask(SIG_SETMASK, &set, NULL);
@@ -191,14 +191,13 @@ static bool concerned(void)
 static int start(pid_t *pid, struct order *o)
 {
     int pipe_fds[2], err = 0;
-    sigset_t all, before;
+    sigset_t all;
     if (pipe2(pipe_fds, O_CLOEXEC) < 0)
         return errno;
     const int moved = fd_make_internal(pipe_fds[1]);
     o->report = moved >= 0 ? moved : pipe_fds[1];
-    o->mask = &before;
     sigfillset(&all);
-    real.sigprocmask(SIG_BLOCK, &all, &before); /* no handler of the program's runs in the child */
+    real.sigprocmask(SIG_BLOCK, &all, &o->mask); /* no handler of the program's runs in the child */
     service_put_off(true); /* the child may find libc's locks taken: no thread is to start there */
     const pid_t forked = _Fork();
     if (forked == 0)
@@ -212,7 +211,7 @@ static int start(pid_t *pid, struct order *o)
     raw_close(pipe_fds[0]);
     if (forked > 0 && err != 0)
         raw_syscall(SYS_wait4, forked, 0, 0, 0, 0, 0);
-    real.sigprocmask(SIG_SETMASK, &before, NULL);
+    real.sigprocmask(SIG_SETMASK, &o->mask, NULL);
     if (err == 0 && pid != NULL)
         *pid = forked;
     return err;
