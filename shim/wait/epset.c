@@ -1,6 +1,7 @@
 #include "shim/wait/epset.h"
 
 #include <errno.h>
+#include <fcntl.h>
 
 #include "shim/core/fdtable.h"
 #include "shim/core/hold.h"
@@ -208,6 +209,15 @@ unsigned epset_collect(struct epset *ep, struct epoll_event *events, unsigned ha
     return n;
 }
 
+/*
+ * A one-shot member that was reported: epoll_ctl() cannot make one that does not tell HUP once
+ * more. So that it is not told, the item stays as the twin of nothing until the kernel has told it.
+ */
+static bool spent(const struct epitem *item)
+{
+    return item->us == NULL && item->inner == NULL;
+}
+
 unsigned epset_translate(struct epset *ep, struct epoll_event *events, unsigned n)
 {
     const uintptr_t base = (uintptr_t)engine.st;
@@ -218,9 +228,15 @@ unsigned epset_translate(struct epset *ep, struct epoll_event *events, unsigned 
         struct epoll_event event = events[i];
         if (event.data.u64 >= base && event.data.u64 < end) {
             struct epitem *item = (struct epitem *)(uintptr_t)event.data.u64;
-            if (!pool_owns(&engine.sh->epitems, item) || item->set != ep || !item->twin ||
-                item->disabled)
-                continue; /* removed or disabled meanwhile */
+            if (!pool_owns(&engine.sh->epitems, item) || item->set != ep || !item->twin)
+                continue; /* removed meanwhile */
+            if (item->disabled) {
+                if (spent(item)) {
+                    ep->twins--;
+                    item_free(item);
+                }
+                continue;
+            }
             event.data.u64 = item->data;
             item->told_round = ep->round;
             item->told_at = kept;
@@ -362,17 +378,47 @@ void epitem_remove(struct stack_cx *cx, struct watch *watch)
     item_free(item);
 }
 
+/*
+ * Adds the member's socket to the kernel's set as epoll_ctl() would have long ago: under the number
+ * that the program registered, also when that was closed meanwhile and a duplicate lives on.
+ */
+static int to_kernel(const struct epitem *item, uint32_t events, uint64_t data)
+{
+    const int op = item->twin ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
+    if (item->twin || fd_usock(item->fd) == item->us)
+        return kernel_ctl(set_fd(item), op, item->fd, events, data);
+    for (unsigned fd = 0; fd < fd_high(); fd++) {
+        if (fd_usock((int)fd) != item->us)
+            continue;
+        const int again = raw_fcntl((int)fd, F_DUPFD_CLOEXEC, item->fd);
+        if (again < 0)
+            return again;
+        const int err = kernel_ctl(set_fd(item), op, again, events, data);
+        raw_close(again);
+        return err;
+    }
+    return -EBADF;
+}
+
 void epitem_to_kernel(struct stack_cx *cx, struct watch *watch)
 {
     (void)cx;
     struct epitem *item = item_of(watch);
-    const uint32_t events = item->disabled ? EPOLLONESHOT : item->events;
-    kernel_ctl(set_fd(item), item->twin ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, item->fd, events,
-               item->data);
+    const bool keep = item->disabled;
+    const int err =
+        to_kernel(item, keep ? EPOLLONESHOT : item->events, keep ? cookie_of(item) : item->data);
     if (item->twin)
         item->set->twins--;
     epset_has_kernel_members(item->set);
-    item_free(item);
+    if (!keep || err < 0) {
+        item_free(item);
+        return;
+    }
+    list_remove(&item->watch.on_sock);
+    list_remove(&item->on_ready);
+    item->us = NULL;
+    item->twin = true;
+    item->set->twins++;
 }
 
 void epitem_listens(struct stack_cx *cx, struct watch *watch)

@@ -82,3 +82,13 @@ def unshimmed_child(run):
     if sums[0].split()[0] != wanted:
         raise Failed("the digest differs")
     stop_nginx(run, server)
+
+
+@case("epoll-many", pairings=("U-",), sizes=("10000",), kernel=False)
+def epoll_many(run):
+    """Ten thousand sockets in one set: an event costs what it costs with fifty."""
+    run.deadline += 60
+    client = run.client([PYTHON, f"{PROGRAMS}/epoll_many.py", run.size],
+                        shim={"TCPSHIM_LOOPBACK": "user"})
+    few, many = map(float, client.stdout().split())
+    run.check(many < 3 * few, f"an event costs {few} us with 50 members, {many} us with {run.size}")

@@ -32,7 +32,6 @@ struct slot {
     int stale;     /* the last number it had */
     unsigned file; /* number of the open file: duplicates share it */
     bool v6;       /* an AF_INET6 socket: its addresses are mapped ones */
-    bool stays;    /* its members of sets could not move to the kernel as they are: see ready.c */
     bool mixed;    /* a set with members other than user-stack sockets: order is not compared */
     bool used;     /* was connected, or tried */
     bool apart;    /* a socket that the shim leaves to the kernel (nobody listened) */
@@ -126,8 +125,6 @@ struct operation {
 };
 extern const struct operation life_operations[], data_operations[], option_operations[],
     ready_operations[], wait_operations[]; /* each ends with a NULL */
-/* Every slot of the same file stays (see struct slot). */
-void mark_stays(struct world *w, unsigned slot);
 /* A listener, a connection to it and its accepted end. */
 void life_pair(struct world *w);
 void life_listener(struct world *w);

@@ -233,7 +233,7 @@ static void op_connect_wrong(struct world *w)
         sa.sin_family = AF_UNSPEC;
         break;
     default:
-        if (sa.sin_port == 0 || w->slot[slot].stays)
+        if (sa.sin_port == 0)
             return;
         valid = true;
         break;
@@ -328,7 +328,6 @@ static void copy_marks(struct world *w, unsigned to, unsigned from)
 {
     w->slot[to].v6 = w->slot[from].v6;
     w->slot[to].used = w->slot[from].used;
-    w->slot[to].stays = w->slot[from].stays;
     w->slot[to].file = w->slot[from].file;
     w->slot[to].mixed = w->slot[from].mixed;
     w->slot[to].apart = w->slot[from].apart;
@@ -379,7 +378,6 @@ static void op_dup2(struct world *w)
         : flags == 0 ? "3"
                      : "3 flags",
         slot_name(from), slot_name(to));
-    mark_stays(w, to);
     const int r = flags < 0 ? dup2(fd_of(w, from), target) : dup3(fd_of(w, from), target, flags);
     const int err = errno;
     if (r >= 0 && from != to) {

@@ -145,17 +145,6 @@ static uint32_t some_epoll_events(struct world *w, bool exclusive_too)
     return events;
 }
 
-/*
- * When a socket turns out to be the kernel's, its members of sets move to the kernel's sets. That
- * of a number that was closed while a duplicate lives on is lost then, and a one-shot member that
- * was reported tells of HUP once more: epoll_ctl(2) makes neither as it was.
- */
-void mark_stays(struct world *w, unsigned slot)
-{
-    for (unsigned i = 0; i < SLOTS; i++)
-        w->slot[i].stays |= w->slot[i].file == w->slot[slot].file;
-}
-
 /* The set has members of both kinds from now on. */
 static void mix(struct world *w, unsigned file)
 {
@@ -184,8 +173,6 @@ static void say_ctl(struct world *w, unsigned set, int op, unsigned slot)
     const int err = errno;
     if (r == 0 && op != EPOLL_CTL_DEL && !tcp)
         mix(w, w->slot[set].file);
-    if ((event.events & EPOLLONESHOT) != 0)
-        mark_stays(w, slot);
     say_result(r, err);
 }
 

@@ -130,6 +130,9 @@ static bool choose(struct world *w, struct waiting *c)
     if (c->how >= EPOLL_WAIT) {
         const unsigned set = pick_slot(w, SLOT_SET, true);
         c->fd = w->slot[set].fd;
+        /* Waiting, the shim asks the kernel's side of a busy set only now and then. */
+        if (w->slot[set].mixed)
+            c->timeout_ms = 0;
         say("%s(%s", names[c->how], slot_name(set));
         return c->fd >= 0;
     }
@@ -235,6 +238,7 @@ static void op_sleep(struct world *w)
 {
     static struct waiting c[SLEEPERS];
     memset(c, 0, sizeof(c));
+    c[0].timeout_ms = SPAN_MS;
     if (!choose(w, &c[0])) {
         say("): nothing to wait for\n");
         return;
@@ -244,7 +248,6 @@ static void op_sleep(struct world *w)
     for (unsigned i = 0; i < n; i++) {
         c[i] = c[0];
         c[i].tid = 0;
-        c[i].timeout_ms = SPAN_MS;
         if (pthread_create(&c[i].thread, NULL, sleeper_main, &c[i]) != 0)
             exit(3);
         until_asleep(&c[i]);

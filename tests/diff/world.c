@@ -194,7 +194,6 @@ void slot_close(struct world *w, unsigned slot)
     if (s->fd < 0)
         return;
     say("close(%s)", slot_name(slot));
-    mark_stays(w, slot);
     const int r = close(s->fd);
     const int err = errno;
     s->fd = -1;
