@@ -66,7 +66,7 @@ static void fly(struct host *from, struct host *to, const uint8_t *frame, uint32
     e->csum_trusted = trusted;
     e->gso_size = gso_size;
     const struct impairment *im = &from->out;
-    if (is_ip(frame) && prng_permille(&s->rng, im->mark))
+    if (is_ip(frame) && (from->congested || prng_permille(&s->rng, im->mark)))
         mark(e->data);
     /* once for a datagram: two flips in two fragments may cancel out in TCP's checksum */
     const bool first = is_ip(frame) && (get_be16(frame + L2_LEN + 6) & 0x1fff) == 0;
@@ -90,6 +90,7 @@ static nsec_t travel(struct host *h, uint32_t len)
             at = h->line_free;
         if (at - s->now > im->queue_max)
             return NSEC_NEVER;
+        h->congested = im->mark_above && at - s->now > im->mark_above;
         at += im->ns_per_byte * len;
         h->line_free = at;
     }

@@ -1,52 +1,180 @@
 /*
- * sim --rates: one transfer over each of some paths that do harm, and the rate it must reach. Two
- * hosts, 100 Mbit/s, 20 ms of round trip; virtual time.
+ * sim --rates: transfers over paths that are narrow, far, shared or do harm, and what they must
+ * reach. Two hosts, a bottleneck with a queue from the first to the second; virtual time.
  */
 #include "tests/sim/sim.h"
 
 #include <stdio.h>
 
+#define FLOWS_MAX 4
+
 struct path {
     const char *name;
+    uint8_t cc;
+    unsigned flows;
     unsigned loss, reorder; /* permille */
     nsec_t late;            /* how late a reordered frame may be; 0: up to five one-way delays */
-    double least;           /* Mbit/s */
+    unsigned mbits;         /* of the bottleneck */
+    unsigned rtt_ms, queue_ms;
+    unsigned mark_us;   /* ECN: packets that wait longer are marked; 0: no marks */
+    unsigned megabytes; /* of each flow */
+    double least;       /* Mbit/s, all flows together */
+    bool lossless;      /* nothing may have to be sent again */
 };
 
+/* Fair: Jain's index of the flows' rates. */
+#define FAIR 0.95
+
 static const struct path paths[] = {
-    {"clean", 0, 0, 0, 60},
-    {"5 % reordered, up to 5 ms late", 0, 50, 5 * NSEC_PER_MSEC, 30},
-    {"5 % reordered, up to 50 ms late", 0, 50, 0, 4},
-    {"0.1 % lost", 1, 0, 0, 10},
+    {.name = "clean",
+     TCP_CC_CUBIC,
+     1,
+     .mbits = 100,
+     .rtt_ms = 20,
+     .queue_ms = 40,
+     .megabytes = 12,
+     .least = 60},
+    {.name = "clean, BBR",
+     TCP_CC_BBR,
+     1,
+     .mbits = 100,
+     .rtt_ms = 20,
+     .queue_ms = 40,
+     .megabytes = 12,
+     .least = 75},
+    {.name = "5 % reordered, up to 5 ms late",
+     TCP_CC_CUBIC,
+     1,
+     .reorder = 50,
+     .late = 5 * NSEC_PER_MSEC,
+     .mbits = 100,
+     .rtt_ms = 20,
+     .queue_ms = 40,
+     .megabytes = 12,
+     .least = 30},
+    {.name = "5 % reordered, up to 50 ms late",
+     TCP_CC_CUBIC,
+     1,
+     .reorder = 50,
+     .mbits = 100,
+     .rtt_ms = 20,
+     .queue_ms = 40,
+     .megabytes = 12,
+     .least = 4},
+    {.name = "0.1 % lost",
+     TCP_CC_CUBIC,
+     1,
+     .loss = 1,
+     .mbits = 100,
+     .rtt_ms = 20,
+     .queue_ms = 40,
+     .megabytes = 12,
+     .least = 20},
+    /* what Mathis et al. 1997 give Reno: MSS / RTT * sqrt(3/2) / sqrt(p), here 7.1 and 4.1 Mbit/s
+     */
+    {.name = "1 % lost, Reno",
+     TCP_CC_RENO,
+     1,
+     .loss = 10,
+     .mbits = 100,
+     .rtt_ms = 20,
+     .queue_ms = 40,
+     .megabytes = 6,
+     .least = 5},
+    {.name = "1 % lost",
+     TCP_CC_CUBIC,
+     1,
+     .loss = 10,
+     .mbits = 100,
+     .rtt_ms = 20,
+     .queue_ms = 40,
+     .megabytes = 6,
+     .least = 6},
+    {.name = "3 % lost",
+     TCP_CC_CUBIC,
+     1,
+     .loss = 30,
+     .mbits = 100,
+     .rtt_ms = 20,
+     .queue_ms = 40,
+     .megabytes = 3,
+     .least = 3},
+    {.name = "3 % lost, BBR",
+     TCP_CC_BBR,
+     1,
+     .loss = 30,
+     .mbits = 100,
+     .rtt_ms = 20,
+     .queue_ms = 40,
+     .megabytes = 12,
+     .least = 50},
+    {.name = "four flows",
+     TCP_CC_CUBIC,
+     4,
+     .mbits = 20,
+     .rtt_ms = 20,
+     .queue_ms = 40,
+     .megabytes = 10,
+     .least = 17},
+    {.name = "four flows, Reno",
+     TCP_CC_RENO,
+     4,
+     .mbits = 20,
+     .rtt_ms = 20,
+     .queue_ms = 40,
+     .megabytes = 10,
+     .least = 17},
+    {.name = "two flows, marked above 5 ms",
+     TCP_CC_CUBIC,
+     2,
+     .mbits = 50,
+     .rtt_ms = 20,
+     .queue_ms = 200,
+     .mark_us = 5000,
+     .megabytes = 12,
+     .least = 35,
+     .lossless = true},
+    {.name = "two flows, DCTCP, marked above 1 ms",
+     TCP_CC_DCTCP,
+     2,
+     .mbits = 50,
+     .rtt_ms = 10,
+     .queue_ms = 100,
+     .mark_us = 1000,
+     .megabytes = 12,
+     .least = 35,
+     .lossless = true},
 };
-#define TRANSFER (12u << 20)
 
 static const struct path *chosen;
 
-static void make(struct sim *s)
+static void make_host(struct sim *s, unsigned i)
 {
-    s->mild = true;
-    s->nhosts = 2;
-    s->npairs = 1;
-    s->bytes_total = TRANSFER;
-    s->frames_max = 1000000;
-    s->faults_end = s->now + 1000 * NSEC_PER_SEC;
-    for (unsigned i = 0; i < 2; i++) {
-        struct host *h = &s->hosts[i];
-        h->sim = s;
-        h->index = i;
-        h->ip = ip4(10, 0, 0, i + 1);
-        memcpy(h->mac, (uint8_t[6]){2, 0, 0, 0, 1, (uint8_t)(i + 1)}, 6);
-        h->mtu = 1500;
-        h->out = (struct impairment){
-            .delay = 10 * NSEC_PER_MSEC, .ns_per_byte = 80, .queue_max = 40 * NSEC_PER_MSEC};
-        host_start(h, (size_t)12 << 20, false, false);
-        host_listen(h, 0, 16);
+    struct host *h = &s->hosts[i];
+    h->sim = s;
+    h->index = i;
+    h->ip = ip4(10, 0, 0, i + 1);
+    memcpy(h->mac, (uint8_t[6]){2, 0, 0, 0, 1, (uint8_t)(i + 1)}, 6);
+    h->mtu = 1500;
+    h->out.delay = chosen->rtt_ms * NSEC_PER_MSEC / 2;
+    if (i == 0) {
+        h->out.ns_per_byte = 8000 / chosen->mbits;
+        h->out.queue_max = chosen->queue_ms * NSEC_PER_MSEC;
+        h->out.mark_above = chosen->mark_us * NSEC_PER_USEC;
+        h->out.loss = chosen->loss;
+        h->out.reorder = chosen->reorder;
+        h->out.reorder_max = chosen->late;
     }
-    s->hosts[0].out.loss = chosen->loss;
-    s->hosts[0].out.reorder = chosen->reorder;
-    s->hosts[0].out.reorder_max = chosen->late;
-    struct pair *p = &s->pairs[0];
+    host_start(h, (size_t)24 << 20, false, false);
+    h->cx.st->config.cc = chosen->cc;
+    h->cx.st->config.ecn = chosen->mark_us ? STACK_ECN_ASK : STACK_ECN_OFF;
+    host_listen(h, 0, 16);
+}
+
+static void make_pair(struct sim *s, unsigned i)
+{
+    struct pair *p = &s->pairs[i];
+    p->number = i;
     for (unsigned side = 0; side < 2; side++) {
         struct app *a = &p->app[side];
         a->sim = s;
@@ -55,37 +183,82 @@ static void make(struct sim *s)
         a->side = (uint8_t)side;
         a->send_chunk = a->recv_chunk = 65536;
         p->at[side].addr = ip_addr_from_v4(__builtin_bswap32(s->hosts[side].ip));
-        p->at[side].port = side ? LISTEN_BASE : 10000;
+        p->at[side].port = (uint16_t)(side ? LISTEN_BASE : 10000 + i);
     }
-    p->app[0].total = TRANSFER;
+    p->app[0].total = (uint64_t)chosen->megabytes << 20;
     p->app[0].end = END_SHUTDOWN;
     p->app[1].end = END_AFTER_EOF;
     p->clean = true;
-    p->start = s->now;
+    p->start = s->now + i * 50 * NSEC_PER_MSEC;
     struct event *e = event_new(s, EV_START, p->start, p->app[0].host, 0);
     e->arg = &p->app[0];
     event_push(s, e);
+}
+
+static void make(struct sim *s)
+{
+    s->mild = true;
+    s->nhosts = 2;
+    s->npairs = chosen->flows;
+    s->bytes_total = (uint64_t)chosen->flows * chosen->megabytes << 20;
+    s->frames_max = 2000000;
+    s->faults_end = s->now + 1000 * NSEC_PER_SEC;
+    for (unsigned i = 0; i < 2; i++)
+        make_host(s, i);
+    for (unsigned i = 0; i < chosen->flows; i++)
+        make_pair(s, i);
     event_push(s, event_new(s, EV_FAULTS_END, s->faults_end, NULL, 0));
     event_push(s, event_new(s, EV_WATCH, s->now + 100 * NSEC_PER_SEC, NULL, 0));
+}
+
+/* Jain, Chiu, Hawe 1984; of one flow: 1. */
+static double fairness(const struct sim *s)
+{
+    double sum = 0, squares = 0;
+    for (unsigned i = 0; i < s->npairs; i++) {
+        const double rate = 1e9 / (double)(s->pairs[i].app[1].progress - s->pairs[i].start);
+        sum += rate;
+        squares += rate * rate;
+    }
+    return sum * sum / (s->npairs * squares);
+}
+
+static double total_rate(const struct sim *s)
+{
+    nsec_t last = 0;
+    for (unsigned i = 0; i < s->npairs; i++)
+        last = max_u64(last, s->pairs[i].app[1].progress);
+    return (double)s->bytes_total * 8e3 / (double)max_u64(last - s->pairs[0].start, 1);
+}
+
+/* NULL, or what was not reached. */
+static const char *falls_short(const struct path *p, const struct sim *s)
+{
+    if (total_rate(s) < p->least)
+        return "too slow";
+    if (fairness(s) < FAIR)
+        return "not fair";
+    if (p->lossless && stack_counter(s->hosts[0].cx.st, COUNT_RETRANS) > 0)
+        return "marks did not prevent losses";
+    if (p->mark_us && stack_counter(s->hosts[0].cx.st, COUNT_ECN_REDUCED) == 0)
+        return "marks were not heeded";
+    return NULL;
 }
 
 unsigned sim_rates(bool verbose)
 {
     unsigned failed = 0;
     for (size_t i = 0; i < ARRAY_LEN(paths); i++) {
-        chosen = &paths[i];
+        const struct path *p = chosen = &paths[i];
         const struct sim *s;
         const char *why = sim_play(1, verbose, make, &s);
-        const struct pair *p = &s->pairs[0];
-        const nsec_t took = max_u64(p->app[1].progress - p->start, 1);
-        const double rate = TRANSFER * 8e3 / (double)took;
-        const bool slow = !why && rate < paths[i].least;
-        printf("rate, %s: %.1f Mbit/s (at least %.0f)%s%s\n", paths[i].name, rate, paths[i].least,
-               why    ? ": "
-               : slow ? ": too slow"
-                      : "",
-               why ? why : "");
-        failed += why || slow;
+        if (!why)
+            why = falls_short(p, s);
+        printf("rate, %s: %.1f Mbit/s (at least %.0f)", p->name, total_rate(s), p->least);
+        if (p->flows > 1)
+            printf(", fairness %.3f", fairness(s));
+        printf("%s%s\n", why ? ": " : "", why ? why : "");
+        failed += why != NULL;
     }
     printf("sim: %zu passed, %u failed, 0 skipped\n", ARRAY_LEN(paths) - failed, failed);
     return failed;

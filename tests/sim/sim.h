@@ -130,6 +130,7 @@ struct impairment {
     nsec_t delay, jitter;
     uint64_t ns_per_byte; /* bandwidth; 0: no limit */
     nsec_t queue_max;     /* a frame that would wait longer is dropped */
+    nsec_t mark_above;    /* one that waits longer is marked; 0: none */
     uint32_t pmtu;        /* the path carries packets up to this size; 0: any */
 };
 
@@ -146,6 +147,7 @@ struct host {
     bool coalesces;    /* joins neighbouring segments on input */
     nsec_t rx_wait;    /* how long frames wait to be taken in one batch */
     struct impairment out;
+    bool congested;   /* what was given to the link last waited longer than mark_above */
     nsec_t line_free; /* when the link has sent what it was given */
     nsec_t down_from, down_to;
     nsec_t deadline;
