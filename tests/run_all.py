@@ -44,6 +44,7 @@ def suites(build):
          [PYTHON, f"{tests}/hooks/check_hooks.py", f"{build}/libtcpshim.so"], 60),
         ("docs", f"{tests}/docs/*.sh", [PYTHON, f"{tests}/docs/check.py", "--build", build], 120),
         ("diff", f"{tests}/diff/run.py", [root, PYTHON, f"{tests}/diff/run.py", "--build", build], 240),
+        ("kill", f"{tests}/kill/*.py", [root, PYTHON, f"{tests}/kill/run.py", "--build", build], 180),
         ("python", f"{tests}/python/*.py",
          [root, PYTHON, f"{tests}/python/run.py", "--build", build, "--short", "-j", "6"], 240),
         ("command", f"{tests}/command/*.py",

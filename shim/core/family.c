@@ -17,6 +17,7 @@
 static uint32_t own;                   /* index + 1 */
 static uint32_t heir, heir_generation; /* of the fork in progress; 0: none */
 static int lifeline = -1;              /* the heir's */
+static int own_lifeline = -1;          /* where there was no room for the pidfd */
 
 struct process *process_self(void)
 {
@@ -228,6 +229,9 @@ void family_after_fork_child(void)
 {
     struct shared *sh = engine.sh;
     struct stack_cx cx;
+    if (own_lifeline >= 0) /* the parent's */
+        fd_release_internal(own_lifeline);
+    own_lifeline = -1;
     own = heir;
     heir = 0;
     engine_enter(&cx);
@@ -241,8 +245,11 @@ void family_after_fork_child(void)
     if (p != NULL)
         settle_in(p);
     engine_leave(&cx);
-    if (p != NULL)
-        births_announce(own, p->generation, p->pid);
+    if (p != NULL && !births_announce(own, p->generation, p->pid) && lifeline >= 0 && !lost) {
+        const int moved = fd_make_internal(lifeline);
+        own_lifeline = moved >= 0 ? moved : lifeline;
+        lifeline = -1;
+    }
     let_go();
 }
 

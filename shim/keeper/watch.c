@@ -134,10 +134,11 @@ void watch_family(struct stack *st)
         if (r <= 0)
             continue;
         const unsigned known = n;
-        if ((fds[1].revents & POLLIN) != 0)
-            while (take_birth()) /* before deaths: a lifeline breaks when the pidfd is in */
-                ;
-        else if (fds[1].revents != 0)
+        /* Before deaths, and whatever revents says: a lifeline that was seen to break may have been
+         * let go of after the births were looked at, when the pidfd was in. */
+        while (take_birth())
+            ;
+        if (fds[1].revents != 0 && (fds[1].revents & POLLIN) == 0)
             fds[1].fd = -1;
         for (unsigned i = known; i < n; i++)
             fds[FIXED_FDS + i].revents = 0;

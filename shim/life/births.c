@@ -8,6 +8,8 @@
 #include "shim/core/fdtable.h"
 #include "shim/core/raw.h"
 
+#define QUEUE_BYTES (4 << 20)
+
 static int in = -1, out = -1, bell = -1;
 
 static int internal(int fd)
@@ -25,6 +27,9 @@ void births_prepare(void)
     if (raw_syscall(SYS_socketpair, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, (long)pair, 0, 0) <
         0)
         return;
+    const int bytes = QUEUE_BYTES;
+    if (raw_setsockopt(pair[0], SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof(bytes)) < 0)
+        raw_setsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
     out = internal(pair[0]);
     in = internal(pair[1]);
 }
@@ -78,13 +83,14 @@ static bool send_notice(uint32_t number, uint32_t generation, int fd)
     return raw_sendmsg(out, &m, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0;
 }
 
-void births_announce(uint32_t number, uint32_t generation, int32_t pid)
+bool births_announce(uint32_t number, uint32_t generation, int32_t pid)
 {
     const int fd = out >= 0 ? (int)raw_syscall(SYS_pidfd_open, pid, 0, 0, 0, 0, 0) : -1;
     if (fd < 0)
-        return;
-    send_notice(number, generation, fd);
+        return false;
+    const bool sent = send_notice(number, generation, fd);
     raw_close(fd);
+    return sent;
 }
 
 int births_lifeline(uint32_t number, uint32_t generation)

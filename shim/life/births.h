@@ -6,7 +6,8 @@
  *
  * A child may be killed before it comes to that, and its parent with it. So the parent first puts in
  * one end of a pipe, the lifeline, whose other end the child lets go of when its pidfd is in: the
- * keeper sees it break without a pidfd and knows.
+ * keeper sees it break without a pidfd and knows. A child that finds the queue full keeps its
+ * lifeline for good.
  */
 #pragma once
 
@@ -25,8 +26,8 @@ void births_prepare(void);
 /* Before a fork; the descriptor is closed by the child after births_announce(), and by the parent
  * after the fork. -1: there is none. */
 int births_lifeline(uint32_t number, uint32_t generation);
-/* Process `number` has this pid. Not entered. */
-void births_announce(uint32_t number, uint32_t generation, int32_t pid);
+/* Process `number` has this pid. Not entered. False: the queue is full, or there is none. */
+bool births_announce(uint32_t number, uint32_t generation, int32_t pid);
 /* What a new image of the process needs of it (shim/life/handover.c); -1: there is none. */
 enum { BIRTHS_HAVE = 3 };
 void births_fds(int fds[BIRTHS_HAVE]);

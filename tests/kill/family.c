@@ -4,15 +4,18 @@
  *
  *     family peer PORT                          echoes, one process, many connections (poll)
  *     family kill ADDRESS PORT KILLS SEED       stayers and victims against that peer
+ *     family bomb ADDRESS PORT CHILDREN         that many children at once, each with a connection
+ *     family pingpong ROUNDS                    a byte to and fro between two processes, on
+ * 127.0.0.1
  *
  * Stayers echo blocks and check every byte. Victims do the same, by all kinds of calls, and are
  * killed at random moments. The last line says how it went:
  *
- *     kills N resets N slowest N us bytes N
+ *     kills N resets N late N slowest N us bytes N
  *
- * resets: connections of stayers that broke. slowest: the longest that a stayer had to wait for
- * progress around a kill. The program sleeps after it until its stdin ends, so that what is left of
- * it can be looked at.
+ * resets: connections of stayers that broke. late: how often a stayer saw no progress for more than
+ * 100 ms; slowest: for how long at most. The program sleeps after it until its stdin ends, so that
+ * what is left of it can be looked at.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -39,10 +42,11 @@
 #define PEER_CONNS 4096
 #define LIFE_MIN   300 /* us from the birth of a victim to its end */
 #define LIFE_SPAN  6000
-#define STUCK      20 /* seconds */
+#define STUCK      20     /* seconds */
+#define LATE       100000 /* us */
 
 struct tally {
-    uint64_t bytes, resets, slowest; /* us */
+    uint64_t bytes, resets, late, slowest; /* us */
     bool over;
 };
 
@@ -69,6 +73,15 @@ static uint32_t rnd(uint32_t *state)
     *state ^= *state >> 17;
     *state ^= *state << 5;
     return *state;
+}
+
+/* What is left of the family can be looked at until stdin ends. */
+static void rest(void)
+{
+    char byte;
+    fflush(stdout);
+    while (read(0, &byte, 1) > 0)
+        ;
 }
 
 /* ---- the peer ---- */
@@ -125,7 +138,7 @@ static int dial(void)
 }
 
 /* Sends a block and takes it back. False: the connection broke. */
-static bool exchange(int fd, uint32_t seed, uint64_t *longest)
+static bool exchange(int fd, uint32_t seed, struct tally *t)
 {
     static uint8_t out[BLOCK], back[BLOCK];
     size_t sent = 0, got = 0;
@@ -151,8 +164,9 @@ static bool exchange(int fd, uint32_t seed, uint64_t *longest)
             got += n > 0 ? (size_t)n : 0;
         }
         const uint64_t at = now_us();
-        if (at - last > *longest)
-            *longest = at - last;
+        t->late += at - last > LATE;
+        if (at - last > t->slowest)
+            t->slowest = at - last;
         last = at;
     }
     return true;
@@ -167,7 +181,7 @@ static _Noreturn void stayer(struct tally *t, uint32_t seed)
     if (fd < 0)
         fail("the first connect");
     while (!*enough) {
-        if (exchange(fd, seed++, (uint64_t *)&t->slowest)) {
+        if (exchange(fd, seed++, t)) {
             t->bytes += BLOCK;
             continue;
         }
@@ -188,8 +202,8 @@ static void churn(uint32_t seed)
 {
     for (;;) {
         const int fd = dial();
-        uint64_t longest = 0;
-        if (fd >= 0 && exchange(fd, seed++, &longest))
+        struct tally t = {0};
+        if (fd >= 0 && exchange(fd, seed++, &t))
             close(fd);
     }
 }
@@ -245,8 +259,8 @@ static void breeds(uint32_t seed)
         const pid_t pid = fork();
         if (pid == 0) {
             prctl(PR_SET_PDEATHSIG, SIGKILL);
-            uint64_t longest = 0;
-            exchange(fd, seed, &longest);
+            struct tally t = {0};
+            exchange(fd, seed, &t);
             _exit(0);
         }
         waitpid(pid, NULL, 0);
@@ -331,20 +345,98 @@ static void family(unsigned kills, uint32_t seed)
     for (unsigned i = 0; i < STAYERS; i++) {
         sum.bytes += tallies[i].bytes;
         sum.resets += tallies[i].resets;
+        sum.late += tallies[i].late;
         sum.slowest = tallies[i].slowest > sum.slowest ? tallies[i].slowest : sum.slowest;
     }
-    uint64_t longest = 0;
-    const bool whole = exchange(own, seed, &longest);
+    struct tally last = {0};
+    const bool whole = exchange(own, seed, &last);
     close(own);
     if (over != STAYERS)
         printf("a stayer failed\n");
-    printf("kills %u resets %lu slowest %lu us bytes %lu%s\n", kills,
-           (unsigned long)sum.resets + !whole, (unsigned long)sum.slowest, (unsigned long)sum.bytes,
-           over == STAYERS ? "" : " BAD");
-    fflush(stdout);
+    printf("kills %u resets %lu late %lu slowest %lu us bytes %lu%s\n", kills,
+           (unsigned long)sum.resets + !whole, (unsigned long)sum.late, (unsigned long)sum.slowest,
+           (unsigned long)sum.bytes, over == STAYERS ? "" : " BAD");
+    rest();
+}
+
+/* ---- a fork bomb ---- */
+
+static _Noreturn void fragment(uint32_t seed, int own, int gate)
+{
     char byte;
-    while (read(0, &byte, 1) > 0)
-        ;
+    struct tally t = {0};
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    const int fd = dial();
+    const bool ok = fd >= 0 && exchange(fd, seed, &t);
+    (void)!read(gate, &byte, 1); /* all live at once */
+    close(own);
+    _exit(ok && exchange(fd, seed + 1, &t) ? 0 : 1);
+}
+
+static void bomb(unsigned children)
+{
+    int gate[2];
+    unsigned born = 0, good = 0;
+    struct tally t = {0};
+    const int own = dial();
+    if (own < 0 || pipe(gate) < 0)
+        fail("connect");
+    for (; born < children; born++) {
+        const pid_t pid = fork();
+        if (pid < 0)
+            break;
+        if (pid == 0) {
+            close(gate[1]);
+            fragment(born, own, gate[0]);
+        }
+    }
+    close(gate[1]);
+    for (int status; wait(&status) > 0;)
+        good += status == 0;
+    const bool whole = exchange(own, 1, &t);
+    close(own);
+    printf("born %u good %u own %d\n", born, good, whole);
+    rest();
+}
+
+/* ---- from process to process ---- */
+
+static int by_size(const void *a, const void *b)
+{
+    const uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+static void pingpong(unsigned rounds)
+{
+    uint32_t *took = calloc(rounds, sizeof(*took));
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof(at);
+    const int listener = socket(AF_INET, SOCK_STREAM, 0);
+    char byte = 1;
+    if (bind(listener, (struct sockaddr *)&at, len) < 0 || listen(listener, 1) < 0 ||
+        getsockname(listener, (struct sockaddr *)&at, &len) < 0)
+        fail("listen");
+    if (fork() == 0) {
+        const int fd = accept(listener, NULL, NULL);
+        while (read(fd, &byte, 1) == 1)
+            (void)!write(fd, &byte, 1);
+        _exit(0);
+    }
+    peer_addr = at;
+    const int fd = dial();
+    for (unsigned i = 0; i < rounds; i++) {
+        usleep(i % 16 == 0 ? 12000 : 100); /* so that service threads drive now and then */
+        const uint64_t begin = now_us();
+        if (write(fd, &byte, 1) != 1 || read(fd, &byte, 1) != 1)
+            fail("round");
+        took[i] = (uint32_t)(now_us() - begin);
+    }
+    qsort(took, rounds, sizeof(*took), by_size);
+    printf("rounds %u p50 %u us p99 %u us most %u us\n", rounds, took[rounds / 2],
+           took[rounds * 99 / 100], took[rounds - 1]);
+    close(fd);
+    wait(NULL);
 }
 
 int main(int argc, char **argv)
@@ -357,6 +449,13 @@ int main(int argc, char **argv)
         peer_addr.sin_port = htons((uint16_t)atoi(argv[3]));
         inet_pton(AF_INET, argv[2], &peer_addr.sin_addr);
         family((unsigned)atoi(argv[4]), (uint32_t)atoi(argv[5]));
+    } else if (argc == 5 && strcmp(argv[1], "bomb") == 0) {
+        peer_addr.sin_family = AF_INET;
+        peer_addr.sin_port = htons((uint16_t)atoi(argv[3]));
+        inet_pton(AF_INET, argv[2], &peer_addr.sin_addr);
+        bomb((unsigned)atoi(argv[4]));
+    } else if (argc == 3 && strcmp(argv[1], "pingpong") == 0) {
+        pingpong((unsigned)atoi(argv[2]));
     } else {
         return 2;
     }

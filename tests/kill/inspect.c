@@ -58,8 +58,8 @@ int main(int argc, char **argv)
            "listeners %u half_opens %u time_waits %u chunks %u ranges %u records %u packets %u "
            "flows %u orphans %u deaths %u buried %u repairs %u invariants %lu bad_frees %lu\n",
            sh->processes_live, waiters(sh), sh->usocks.live, sh->holds.live, sh->epsets.live,
-           sh->epitems.live, sh->watches.live, t->conns.live, t->listeners.live,
-           t->half_opens.live, t->time_waits.live, t->chunks.live, t->ranges.live, t->records.live,
+           sh->epitems.live, sh->watches.live, t->conns.live, t->listeners.live, t->half_opens.live,
+           t->time_waits.live, t->chunks.live, t->ranges.live, t->records.live,
            st->ip.small.live + st->ip.large.live, t->flows.count, t->norphans, sh->deaths,
            sh->buried, sh->repairs, (unsigned long)st->counters[COUNT_INVARIANT],
            (unsigned long)arena_bad_frees(st->arena));

@@ -1,0 +1,199 @@
+#!/usr/bin/python3
+"""Processes of a family are killed at random moments while others transfer checksummed data.
+
+    kill      1,000 kills (--kills): others go on, at most one connection breaks for each that died
+              inside the engine, and nothing is left behind (tests/kill/inspect.c looks)
+    bomb      500 children at once, each with a connection of its own
+    no-keeper the same as kill, without the keeper that notices deaths
+    pingpong  how long a byte takes from one process of a family to another and back
+
+The last line is `kill: N passed, N failed, N skipped`.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+sys.path.insert(0, os.path.join(HERE, "..", "lab"))
+from lab import Lab, NotAllowed, _ip, wait_for  # noqa: E402  (the path above comes first)
+
+PORT = 5000
+# Progress is asked for within 100 ms; a machine that does ten other things at once may be late.
+LATE_SHARE = 0.05
+PINGPONG_P99 = 5000 * 2 * (4 if os.getloadavg()[0] > 2 * os.cpu_count() else 1)
+
+
+def build_programs(build):
+    made = []
+    for name, libraries in (("family", []), ("inspect", [os.path.join(build, "libstack.a")])):
+        program = os.path.join(build, "kill_" + name)
+        made.append(program)
+        subprocess.run([os.environ.get("CC", "cc"), "-std=gnu17", "-I.", "-O1", "-g", "-Wall", "-Wextra",
+                        "-Werror", "-o", program, f"tests/kill/{name}.c", *libraries], cwd=ROOT, check=True)
+    return made
+
+
+def pairs(line):
+    """"kills 3 resets 0" as a dictionary."""
+    words = line.split()
+    return {words[i]: int(words[i + 1]) for i in range(len(words) - 1) if words[i + 1].isdigit()}
+
+
+def keepers(host):
+    found = []
+    for pid in _ip("netns", "pids", host.namespace).stdout.split():
+        try:
+            with open(f"/proc/{pid}/comm", encoding="ascii") as file:
+                if file.read().strip() == "tcpshim-keeper":
+                    found.append(int(pid))
+        except OSError:
+            pass
+    return found
+
+
+class Failed(Exception):
+    pass
+
+
+class Runner:
+    def __init__(self, lab, build, family, inspect):
+        self.lab, self.build, self.family, self.inspect = lab, build, family, inspect
+        self.peer = lab.popen(lab.a, [family, "peer", str(PORT)])
+        if not wait_for(lambda: lab.a.kernel_listens(PORT), 5):
+            raise Failed("the peer does not listen")
+
+    def run(self, words, library, seconds, look=True, env=None):
+        """Runs the family to its last line; returns that and what the arena holds then."""
+        library = os.path.join(library, "libtcpshim.so")
+        process = self.lab.popen(self.lab.b, [self.family, *map(str, words)],
+                                 {"LD_PRELOAD": library, **(env or {})}, stdin=subprocess.PIPE,
+                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        os.set_blocking(process.stdout.fileno(), False)
+        text, end = b"", time.monotonic() + seconds
+        while not text.endswith(b"\n") and time.monotonic() < end and process.poll() is None:
+            text += process.stdout.read() or b""
+            time.sleep(0.02)
+        text += process.stdout.read() or b""
+        left = self.rest() if look and text else {}
+        process.stdin.close()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise Failed("it does not end") from None
+        errors = process.stderr.read().decode()
+        if process.returncode != 0 or errors or not text.endswith(b"\n") or b"BAD" in text:
+            raise Failed(f"ended with {process.returncode}: {text.decode().strip()} {errors.strip()[-300:]}")
+        return pairs(text.decode()), left
+
+    def rest(self):
+        """What the arena holds when all is quiet."""
+        found = {}
+        for pid in keepers(self.lab.b):
+            def quiet(pid=pid):
+                line = subprocess.run([self.inspect, str(pid)], stdout=subprocess.PIPE, text=True).stdout
+                found.update(pairs(line))
+                return found.get("processes") == 1 and not any(found.get(name) for name in GONE)
+            wait_for(quiet, 5, 0.05)
+        return found
+
+
+GONE = ("usocks", "holds", "epsets", "epitems", "conns", "half_opens", "chunks", "ranges", "records",
+        "packets", "orphans")
+ZERO = GONE + ("invariants", "bad_frees")
+
+
+def check_rest(left):
+    wrong = [f"{name} {left[name]}" for name in ZERO if left[name] != 0]
+    if left["processes"] != 1 or wrong:
+        raise Failed(f"left behind: processes {left['processes']} {' '.join(wrong)}")
+    if left["flows"] != left["time_waits"]:
+        raise Failed(f"the table has {left['flows']} flows for {left['time_waits']} TIME_WAIT entries")
+
+
+def case_kill(runner, options):
+    result, left = runner.run(["kill", runner.lab.a.addr, PORT, options.kills, options.seed], runner.build,
+                              60 + options.kills / 10)
+    check_rest(left)
+    if result["resets"] > left["repairs"]:
+        raise Failed(f"{result['resets']} resets for {left['repairs']} deaths inside the engine")
+    if result["late"] > max(3, options.kills * LATE_SHARE):
+        raise Failed(f"{result['late']} times no progress for 100 ms, at most {result['slowest']} us")
+    return (f"{options.kills} kills, {left['repairs']} inside the engine, {result['resets']} resets, "
+            f"late {result['late']}, slowest {result['slowest']} us, {result['bytes'] >> 20} MB")
+
+
+def case_no_keeper(runner, options):
+    alone = tempfile.mkdtemp(prefix=f"tcpshim-kill-{os.getpid()}-")
+    try:
+        shutil.copy(os.path.join(runner.build, "libtcpshim.so"), alone)
+        kills = max(20, options.kills // 10)
+        result, _ = runner.run(["kill", runner.lab.a.addr, PORT, kills, options.seed], alone,
+                               60 + kills / 5, look=False)
+    finally:
+        shutil.rmtree(alone, ignore_errors=True)
+    if result["resets"] > kills:
+        raise Failed(f"{result['resets']} resets")
+    return f"{kills} kills, {result['resets']} resets, slowest {result['slowest']} us"
+
+
+def case_bomb(runner, options):
+    result, left = runner.run(["bomb", runner.lab.a.addr, PORT, options.children], runner.build, 120)
+    check_rest(left)
+    if result != {"born": options.children, "good": options.children, "own": 1}:
+        raise Failed(f"{result}")
+    return f"{options.children} children"
+
+
+def case_pingpong(runner, options):
+    result, _ = runner.run(["pingpong", 600], runner.build, 60, look=False,
+                           env={"TCPSHIM_LOOPBACK": "user"})
+    if result["p99"] > PINGPONG_P99:
+        raise Failed(f"p99 of a round {result['p99']} us")
+    return f"p50 {result['p50']} us, p99 {result['p99']} us a round"
+
+
+CASES = {"kill": case_kill, "bomb": case_bomb, "no-keeper": case_no_keeper, "pingpong": case_pingpong}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--build", default="build")
+    parser.add_argument("--kills", type=int, default=1000)
+    parser.add_argument("--children", type=int, default=500)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=1, help="each with a seed of its own")
+    parser.add_argument("-k", dest="only", choices=sorted(CASES), action="append")
+    options = parser.parse_args()
+    build = os.path.join(ROOT, options.build)
+    passed = failed = 0
+    try:
+        family, inspect = build_programs(build)
+        for round_ in range(options.rounds):
+            for name in options.only or CASES:
+                begin = time.monotonic()
+                try:
+                    with Lab() as lab:
+                        text = CASES[name](Runner(lab, build, family, inspect), options)
+                    passed += 1
+                    verdict = "ok  "
+                except Failed as error:
+                    failed += 1
+                    verdict, text = "FAIL", f"seed {options.seed}: {error}"
+                print(f"{verdict} {name:10} {time.monotonic() - begin:6.1f} s  {text}", flush=True)
+            options.seed += 1
+    except NotAllowed as error:
+        print(f"kill: {error}\nkill: 0 passed, 0 failed, {len(CASES)} skipped")
+        return 0
+    print(f"kill: {passed} passed, {failed} failed, 0 skipped")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
