@@ -59,6 +59,8 @@ void settings_apply(const char *dir, struct stack *st)
     /* what is above 2 asks for accurate ECN: classic ECN is what is accepted then */
     const long ecn = read_number(dir, "tcp_ecn", STACK_ECN_ACCEPT);
     c->ecn = ecn > STACK_ECN_ACCEPT ? STACK_ECN_ACCEPT : (uint8_t)ecn;
+    c->fastopen = (uint8_t)(read_number(dir, "tcp_fastopen", STACK_FASTOPEN_CLIENT) &
+                            (STACK_FASTOPEN_CLIENT | STACK_FASTOPEN_SERVER));
     t->no_sack = is_zero(dir, "tcp_sack");
     t->no_timestamps = is_zero(dir, "tcp_timestamps");
     t->no_wscale = is_zero(dir, "tcp_window_scaling");
