@@ -1,6 +1,7 @@
 /*
  * RLIMIT_AS counts the arena, which a kernel's TCP would not have in the process: a program that
  * limits its address space (vsftpd) gets the arena's size on top, and does not see that.
+ * RLIMIT_FSIZE bounds files of traces, too, whose writer must not be killed for it.
  */
 #define _GNU_SOURCE
 #include <sys/resource.h>
@@ -9,6 +10,7 @@
 #include "shim/core/raw.h"
 #include "shim/libc/call.h"
 #include "shim/libc/real.h"
+#include "shim/watch/sink.h"
 
 static bool raised; /* in this process or before a fork of it */
 
@@ -35,6 +37,8 @@ static long call(pid_t pid, int resource, const struct rlimit *new, struct rlimi
 
 static int change(pid_t pid, int resource, const struct rlimit *new, struct rlimit *old)
 {
+    if (resource == RLIMIT_FSIZE && new != NULL && (pid == 0 || pid == getpid()))
+        sink_limit(new->rlim_cur);
     if (likely(resource != RLIMIT_AS || !engine_running() || (pid != 0 && pid != getpid())))
         return (int)call_result(call(pid, resource, new, old));
     const bool before = raised;

@@ -27,6 +27,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 
@@ -86,10 +87,17 @@ static int open_again(int fd)
     return raw_open(name.text, O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0);
 }
 
+/* RLIMIT_FSIZE (atomic). A write beyond it raises SIGXFSZ, which would kill the program: sshd sets
+ * it to 0 in its sandbox. */
+static uint64_t file_limit = RLIM_INFINITY;
+
 /* Finds out how to write to fd without waiting; returns the descriptor to use. */
 static int settle_how(int fd)
 {
     struct stat st;
+    struct rlimit limit;
+    if (raw_syscall(SYS_prlimit64, 0, RLIMIT_FSIZE, 0, (long)&limit, 0, 0) == 0)
+        __atomic_store_n(&file_limit, limit.rlim_cur, __ATOMIC_RELAXED);
     const mode_t type =
         raw_syscall(SYS_fstat, fd, (long)&st, 0, 0, 0, 0) == 0 ? st.st_mode & S_IFMT : 0;
     sink.pipe = type == S_IFIFO;
@@ -248,8 +256,20 @@ static uint32_t portion(uint32_t tail, uint32_t pending)
     return n > 0 ? n : min_u32(pending, PIPE_BUF);
 }
 
+/* Whether n more bytes may go to the file. */
+static bool within_limit(uint32_t n)
+{
+    const uint64_t limit = __atomic_load_n(&file_limit, __ATOMIC_RELAXED);
+    struct stat st;
+    return limit == RLIM_INFINITY ||
+           (n < limit && raw_syscall(SYS_fstat, sink.fd, (long)&st, 0, 0, 0, 0) == 0 &&
+            (uint64_t)st.st_size + n <= limit);
+}
+
 static long write_parts(uint32_t tail, uint32_t n)
 {
+    if (sink.how == HOW_WRITE && !within_limit(n))
+        return -EFBIG;
     const uint32_t at = tail % SINK_BYTES;
     const uint32_t first = min_u32(n, SINK_BYTES - at);
     struct iovec parts[] = {{ring + at, first}, {ring, n - first}};
@@ -317,6 +337,12 @@ void sink_flush(void)
         if (!all)
             return;
     }
+}
+
+void sink_limit(uint64_t bytes)
+{
+    sink_flush();
+    __atomic_store_n(&file_limit, bytes, __ATOMIC_RELAXED);
 }
 
 void sink_flush_patiently(void)

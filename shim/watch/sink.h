@@ -33,5 +33,7 @@ static inline bool sink_pending(void)
 }
 /* Writes what the reader takes now. */
 void sink_flush(void);
+/* RLIMIT_FSIZE is about to become this: a file takes no more beyond it. */
+void sink_limit(uint64_t bytes);
 /* Before the process ends or becomes another image: waits for a slow reader, a second at most. */
 void sink_flush_patiently(void);

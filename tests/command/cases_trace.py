@@ -164,3 +164,38 @@ def follow(bench):
     process.send_signal(signal.SIGINT)
     until(lambda: process.poll() is not None, "its end")
     equal(process.returncode, 0, "status after SIGINT")
+
+
+LIMITED = r"""
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+int main(int argc, char **argv)
+{
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(9), .sin_addr = {inet_addr("10.77.0.2")}};
+    struct rlimit none = {0, 0};
+    for (int i = 0; i < 2; i++) { /* the first opens the file */
+        connect(socket(AF_INET, SOCK_STREAM, 0), (struct sockaddr *)&to, sizeof(to));
+        if (argc > 1 && setrlimit(RLIMIT_FSIZE, &none) != 0)
+            return 1;
+    }
+    fprintf(stderr, "%s lives\n", argv[0] + (argc > 100));
+    return 0;
+}
+"""
+
+
+@case("trace: a program that may write no files is not killed for its trace", needs=("gcc",))
+def limited(bench):
+    program = bench.compile("limited", LIMITED)
+    lab = bench.lab()
+    path = os.path.join(bench.directory, "limited.json")
+    for words in ((), ("limit",)):
+        result = bench.tcpshim("run", "--lab", f"{lab}/a", "--trace", "all", "--trace-file", path, "--", program,
+                               *words)
+        check("lives" in result.err, f"status {result.status}, {result.err}")
+    # a limit that the program is born with
+    result = bench.tcpshim("lab", "exec", f"{lab}/a", "--", "prlimit", "--fsize=0", bench.command, "run", "--trace",
+                           "all", "--trace-file", path, "--", program)
+    check("lives" in result.err, f"status {result.status}, {result.err}")

@@ -134,6 +134,7 @@ static bool counted(const struct flow_event *x)
 
 static void add_flow(struct sums *s, const struct flow *f)
 {
+    uint32_t text[2] = {0, 0}; /* bytes, each once */
     s->connections++;
     for (size_t i = 0; i < f->n; i++) {
         const struct flow_event *x = &f->items[i];
@@ -149,11 +150,14 @@ static void add_flow(struct sums *s, const struct flow *f)
         s->resets[side] += (e->flags & FLAG_RST) != 0;
         s->sacks[side] += e->opt.nsack > 0;
         s->zero_windows[side] += e->wnd == 0 && !(e->flags & FLAG_RST);
-        if (!x->again)
-            s->bytes[side] += e->len;
         if (e->len > s->largest[side])
             s->largest[side] = e->len;
+        uint32_t end = flow_seq(f, x) + e->len - 1; /* the first byte has number 1 */
+        if (e->len > 0 && end > text[side] && end - text[side] < 1U << 31)
+            text[side] = end;
     }
+    s->bytes[CLIENT] += text[CLIENT];
+    s->bytes[SERVER] += text[SERVER];
 }
 
 /* A row for each side out of an array of the sums. */

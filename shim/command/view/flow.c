@@ -8,6 +8,9 @@
 #define SLOTS 4096
 /* Clocks of two captures may differ by so much. */
 #define CLOCK_SLACK 2000000
+/* A capture may show segments in another order; what comes so late was sent again. */
+#define OVERTAKEN_WITHIN 3000000
+#define GAPS_MAX         32
 
 /* Newest flow of each 4-tuple, and listeners. */
 struct builder {
@@ -354,9 +357,30 @@ static void match_segments(struct flow *f)
     }
 }
 
+/* Numbers that were passed over, and when. */
+struct gaps {
+    struct gap {
+        uint32_t begin, end;
+        int64_t t;
+    } items[GAPS_MAX];
+    unsigned n;
+};
+
+/* Whether a segment below others is one that they overtook just now, and so none that is sent
+ * again. */
+static bool was_overtaken(const struct gaps *g, uint32_t begin, uint32_t end, int64_t t)
+{
+    for (unsigned i = 0; i < g->n && i < GAPS_MAX; i++)
+        if (begin >= g->items[i].begin && end <= g->items[i].end &&
+            t - g->items[i].t < OVERTAKEN_WITHIN)
+            return true;
+    return false;
+}
+
 static void count_segments(struct flow *f)
 {
     uint32_t top[2] = {0, 0};
+    struct gaps gaps[2] = {{.n = 0}, {.n = 0}};
     for (size_t i = 0; i < f->n; i++) {
         struct flow_event *x = &f->items[i];
         /* what a side sent is counted where it was sent, or where it arrived if only that was
@@ -364,10 +388,13 @@ static void count_segments(struct flow *f)
         if (!event_is_segment(x->e) || (x->e->kind == EV_RX && f->side[!x->side].traced))
             continue;
         int s = flow_sender(x);
-        uint32_t space = segment_space(x->e), end = flow_seq(f, x) + space;
-        x->again = space > 0 && end <= top[s];
-        if (end > top[s] && end - top[s] < 1U << 31)
+        uint32_t space = segment_space(x->e), begin = flow_seq(f, x), end = begin + space;
+        x->again = space > 0 && end <= top[s] && !was_overtaken(&gaps[s], begin, end, x->e->t);
+        if (end > top[s] && end - top[s] < 1U << 31) {
+            if (begin > top[s])
+                gaps[s].items[gaps[s].n++ % GAPS_MAX] = (struct gap){top[s], begin, x->e->t};
             top[s] = end;
+        }
         f->bytes[s] += x->e->len;
         f->segments[s]++;
         f->again[s] += x->again;
