@@ -218,7 +218,7 @@ bench-quick: all $(BENCH_BIN)
 soak: all $(BUILD)/asan/sim
 	$(BUILD)/asan/sim --seeds 1000000 --first $(FIRST)
 	tests/as-root.sh $(PYTHON) tests/apps/run.py --build $(BUILD) --soak
-	tests/as-root.sh $(PYTHON) tests/kill/run.py --build $(BUILD) --kills 5000 --rounds 10 --seed $(FIRST)
+	tests/as-root.sh $(PYTHON) tests/kill/run.py --build $(BUILD) --kills 5000 --instructions 2000 --rounds 10 --seed $(FIRST)
 
 # Seeds come from tests/fuzz/corpus/NAME where there is one; what a run learns stays in build/.
 fuzz: fuzzers

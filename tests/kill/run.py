@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """Processes of a family are killed at random moments while others transfer checksummed data.
 
+    engine    single operations of the engine, killed after a random number of instructions
     kill      1,000 kills (--kills): others go on, at most one connection breaks for each that died
               inside the engine, and nothing is left behind (tests/kill/inspect.c looks)
     bomb      500 children at once, each with a connection of its own
@@ -31,7 +32,8 @@ PINGPONG_P99 = 5000 * 2 * (4 if os.getloadavg()[0] > 2 * os.cpu_count() else 1)
 
 def build_programs(build):
     made = []
-    for name, libraries in (("family", []), ("inspect", [os.path.join(build, "libstack.a")])):
+    stack = [os.path.join(build, "libstack.a")]
+    for name, libraries in (("family", []), ("inspect", stack), ("engine", stack)):
         program = os.path.join(build, "kill_" + name)
         made.append(program)
         subprocess.run([os.environ.get("CC", "cc"), "-std=gnu17", "-I.", "-O1", "-g", "-Wall", "-Wextra",
@@ -62,8 +64,9 @@ class Failed(Exception):
 
 
 class Runner:
-    def __init__(self, lab, build, family, inspect):
-        self.lab, self.build, self.family, self.inspect = lab, build, family, inspect
+    def __init__(self, lab, build, family, inspect, engine):
+        self.lab, self.build, self.family = lab, build, family
+        self.inspect, self.engine = inspect, engine
         self.peer = lab.popen(lab.a, [family, "peer", str(PORT)])
         if not wait_for(lambda: lab.a.kernel_listens(PORT), 5):
             raise Failed("the peer does not listen")
@@ -159,13 +162,22 @@ def case_pingpong(runner, options):
     return f"p50 {result['p50']} us, p99 {result['p99']} us a round"
 
 
-CASES = {"kill": case_kill, "bomb": case_bomb, "no-keeper": case_no_keeper, "pingpong": case_pingpong}
+def case_engine(runner, options):
+    done = subprocess.run([runner.engine, str(options.instructions), str(options.seed)],
+                          stdout=subprocess.PIPE, text=True)
+    if done.returncode != 0:
+        raise Failed(f"ended with {done.returncode}: {done.stdout.strip()}")
+    return done.stdout.strip()
+
+
+CASES = {"engine": case_engine, "kill": case_kill, "bomb": case_bomb, "no-keeper": case_no_keeper, "pingpong": case_pingpong}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--build", default="build")
     parser.add_argument("--kills", type=int, default=1000)
+    parser.add_argument("--instructions", type=int, default=100, help="kills of the case engine")
     parser.add_argument("--children", type=int, default=500)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=1, help="each with a seed of its own")
@@ -174,13 +186,13 @@ def main():
     build = os.path.join(ROOT, options.build)
     passed = failed = 0
     try:
-        family, inspect = build_programs(build)
+        programs = build_programs(build)
         for round_ in range(options.rounds):
             for name in options.only or CASES:
                 begin = time.monotonic()
                 try:
                     with Lab() as lab:
-                        text = CASES[name](Runner(lab, build, family, inspect), options)
+                        text = CASES[name](Runner(lab, build, *programs), options)
                     passed += 1
                     verdict = "ok  "
                 except Failed as error:
