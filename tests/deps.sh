@@ -63,9 +63,22 @@ chmod 755 "$policy"
 echo "installing: $missing" >&2
 export DEBIAN_FRONTEND=noninteractive
 log=$(mktemp)
+apt-get update -qq >"$log" 2>&1
+# A mail server or inetd that is there already stays: the tests of ours are left out then.
+chosen=
+for package in $missing; do
+    case $package in
+    exim4-daemon-light | openbsd-inetd)
+        if apt-get install -s --no-install-recommends "$package" 2>/dev/null | grep -q '^Remv'; then
+            echo "left out, as it would replace another package: $package" >&2
+            continue
+        fi ;;
+    esac
+    chosen="$chosen $package"
+done
+missing=$chosen
 # shellcheck disable=SC2086 # a list of words on purpose
-if apt-get update -qq >"$log" 2>&1 &&
-    apt-get install -y -qq --no-install-recommends $missing >>"$log" 2>&1 </dev/null; then
+if apt-get install -y -qq --no-remove --no-install-recommends $missing >>"$log" 2>&1 </dev/null; then
     rm -f "$log"
     exit 0
 fi

@@ -50,7 +50,7 @@ def suites(build):
         ("command", f"{tests}/command/*.py",
          [root, PYTHON, f"{tests}/command/run.py", "--build", build], 300),
         ("states", f"{tests}/docs/states.py", [root, PYTHON, f"{tests}/docs/states.py", "--build", build], 180),
-        ("apps", f"{tests}/apps/*.py", [root, PYTHON, f"{tests}/apps/run.py", "--build", build], 600),
+        ("apps", f"{tests}/apps/*.py", [root, PYTHON, f"{tests}/apps/run.py", "--build", build], 900),
     ]
 
 

@@ -100,7 +100,7 @@ def master(run, but=None):
     return pid if pid != but else None
 
 
-@case("nginx-upgrade", quick=("KU", "UU"), sizes=("-",), needs=("nginx",), table=("nginx, binary upgrade under load", "python3"))
+@case("nginx-upgrade", quick=("KU",), sizes=("-",), needs=("nginx",), table=("nginx, binary upgrade under load", "python3"))
 def nginx_upgrade(run):
     """USR2: the new binary inherits the listening socket by exec; WINCH and QUIT end the old one."""
     run.data.path("1B")
@@ -146,7 +146,7 @@ def curl_http2(run):
     server.stop()
 
 
-@case("aria2", sizes=("1M", "100M"), needs=("nginx", "aria2c"), table=("nginx, 4 workers", "aria2"))
+@case("aria2", sizes=("1M",), soak=("100M",), needs=("nginx", "aria2c"), table=("nginx, 4 workers", "aria2"))
 def aria2(run):
     """Several connections at once for the parts of one file."""
     server = start_nginx_workers(run)
@@ -287,7 +287,7 @@ def backend(run, port=8000):
                       role="backend", host=run.client_host, user=run.pairing == "UU")
 
 
-@case("haproxy-reload", quick=("KU", "UU"), sizes=("-",), needs=("haproxy",),
+@case("haproxy-reload", quick=("KU",), sizes=("-",), needs=("haproxy",),
       table=("haproxy, reload with socket passing, under load", "python3"))
 def haproxy_reload(run):
     """The master executes itself anew; the new worker gets the listening sockets from the old one."""
@@ -376,7 +376,7 @@ pm.max_children = 3
     server.stop(number=signal.SIGQUIT, codes=(0, 3))
 
 
-@case("node-cluster", quick=("KU", "UU"), sizes=("round-robin", "shared"), needs=("node",), table=("node cluster, 3 workers", "python3"))
+@case("node-cluster", quick=("KU",), sizes=("round-robin", "shared"), needs=("node",), table=("node cluster, 3 workers", "python3"))
 def node_cluster(run):
     """The primary accepts and hands connections over by SCM_RIGHTS, or the listening socket itself."""
     run.data.path("1B")
@@ -411,7 +411,7 @@ def python_forking(run):
     server.stop()
 
 
-@case("python-multiprocessing", quick=("KU", "UU"), sizes=("fork", "spawn", "forkserver"), table=("python3 multiprocessing", "python3"))
+@case("python-multiprocessing", quick=("UU",), sizes=("fork", "spawn", "forkserver"), table=("python3 multiprocessing", "python3"))
 def python_multiprocessing(run):
     """A manager over TCP, and a pool whose workers call it; in the client, in its three ways to start."""
     server = run.server([PYTHON, f"{PROGRAMS}/manager.py", "serve", run.server_addr, "9000"], 9000)

@@ -18,7 +18,7 @@ HEAD = """# Applications
 Made by `make docs-applications`; do not edit. Unmodified programs of Debian {debian} (Linux {kernel}), each of them
 as server, as client and at both ends of connections between two hosts in network namespaces. The result is
 that of the test: bytes compared, no reset by the kernel, no request lost. The times are those that the clients
-took, from start to exit, in one run of this table, one case after another: they say what to expect,
+took, from start to exit, in one run of this table: they say what to expect,
 not which stack is faster (`make bench` does).
 
 | program | version | role | with | what | result | kernel | user |
@@ -73,7 +73,7 @@ def write(path, chosen, measured):
         debian = re.search(r'^VERSION_ID="?(\w+)', file.read(), re.M)
     found = sorted(rows(chosen, measured), key=lambda row: (row[0].lower(), row[4], row[2]))
     with open(path, "w", encoding="utf-8") as out:
-        out.write(HEAD.format(debian=debian.group(1) if debian else "?", kernel=platform.release()))
+        out.write(HEAD.format(debian=debian.group(1) if debian else "?", kernel=".".join(platform.release().split(".")[:2])))
         for row in found:
             out.write("| " + " | ".join(row) + " |\n")
         out.write("\nmosh speaks UDP and is left alone: its traffic is the kernel's.\n")
