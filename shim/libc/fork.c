@@ -10,6 +10,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/futex.h>
 #include <paths.h>
 #include <pthread.h>
 #include <sched.h>
@@ -18,6 +19,7 @@
 #include <unistd.h>
 
 #include "shim/core/family.h"
+#include "shim/core/raw.h"
 #include "shim/core/usock.h"
 #include "shim/libc/process.h"
 #include "shim/libc/real.h"
@@ -45,8 +47,31 @@ SHIM_EXPORT pid_t vfork(void)
 }
 extern __typeof(fork) __vfork __attribute__((nothrow, leaf, alias("vfork"), visibility("default")));
 
+/*
+ * The kernel forgets where a raw fork's child has its list of robust locks (libc's fork() tells it
+ * again): were that child killed inside the engine, the lock would stay taken.
+ */
+static __thread struct robust_list_head *robust_list __attribute__((tls_model("initial-exec")));
+
+static void robust_remember(void)
+{
+    size_t len = 0;
+    if (raw_syscall(SYS_get_robust_list, 0, (long)&robust_list, (long)&len, 0, 0, 0) < 0)
+        robust_list = NULL;
+}
+
+static void robust_tell(void)
+{
+    if (robust_list == NULL)
+        return;
+    robust_list->list.next = &robust_list->list;
+    robust_list->list_op_pending = NULL;
+    raw_syscall(SYS_set_robust_list, (long)robust_list, sizeof(*robust_list), 0, 0, 0, 0);
+}
+
 static void process_forked_child(void)
 {
+    robust_tell();
     fds_after_fork_child();
     wait_after_fork_child();
     guard_after_fork_child();
@@ -55,6 +80,7 @@ static void process_forked_child(void)
 pid_t process_fork(long (*how)(void *), void *arg)
 {
     service_await_start();
+    robust_remember();
     fds_watch_fork();
     fds_before_fork();
     const long pid = how(arg);
