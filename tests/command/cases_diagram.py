@@ -95,3 +95,20 @@ def choosing(bench):
     equal(bench.tcpshim("diagram", *files).status, 2, "no output")
     equal(bench.tcpshim("diagram", "-k", "circle", *files, "-o", "-").status, 2, "--kind circle")
     equal(bench.tcpshim("diagram", files[0], "-o", "/nowhere/x.svg").status, 3, "not to be written")
+
+
+@case("diagram: a segment that the device cut, and a repeat of its end")
+def pieces(bench):
+    wire = Wire(13).open()
+    client, server, t = wire.client, wire.server, wire.t
+    first, second = {"opt": {"ts": [100, 1]}}, {"opt": {"ts": [112, 1]}}
+    client.segment(t, "tx", "PSH,ACK", 1, 1, 1560, why="data", **first)
+    client.segment(t + 0.012, "tx", "PSH,ACK", 1449, 1, 112, why="tail loss probe", **second)
+    server.segment(t + 0.013, "rx", "ACK", 1, 1, 1448, **first)
+    server.segment(t + 0.013, "rx", "PSH,ACK", 1449, 1, 112, **first)
+    server.segment(t + 0.0131, "rx", "PSH,ACK", 1449, 1, 112, **second)
+    files = wire.write(bench.directory, "pieces")
+    texts = readable(draw(bench, *files), "pieces")
+    equal([t for t in texts if " len " in t],
+          ["PSH,ACK seq 1 ack 1 len 1560", "PSH,ACK seq 1449 ack 1 len 112"], "each sending once")
+    check(not any("LOST" in t for t in texts), "nothing was lost")

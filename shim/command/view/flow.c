@@ -253,10 +253,16 @@ static void add_listener(struct builder *b, struct flow *f)
     }
 }
 
+/* What is sent again later has another timestamp. */
+static bool same_clock(const struct event *x, const struct event *y)
+{
+    return !x->opt.has_ts || !y->opt.has_ts || x->opt.tsval == y->opt.tsval;
+}
+
 static bool same_segment(const struct event *x, const struct event *y)
 {
     return x->seq == y->seq && x->len == y->len && x->flags == y->flags && x->ack == y->ack &&
-           x->wnd == y->wnd && (!x->opt.has_ts || !y->opt.has_ts || x->opt.tsval == y->opt.tsval);
+           x->wnd == y->wnd && same_clock(x, y);
 }
 
 /* Bytes that two segments have in common. */
@@ -305,14 +311,17 @@ static void arrive(struct flow *f, struct pending *p, size_t rx)
         pending_remove(p, i);
         return;
     }
-    /* cut or joined on the way (offloads): by the bytes */
-    for (size_t i = 0; e->len > 0 && i < p->n;) {
+    /* cut or joined on the way (offloads): by the bytes, each from one sending */
+    uint32_t rest = e->len;
+    for (size_t i = 0; rest > 0 && i < p->n;) {
         struct flow_event *tx = &f->items[p->at[i]];
-        uint32_t common = tx->match == NO_MATCH || p->covered[i] ? overlap(tx->e, e) : 0;
+        bool other = tx->match != NO_MATCH && !p->covered[i];
+        uint32_t common = other || !same_clock(tx->e, e) ? 0 : overlap(tx->e, e);
         if (common == 0) {
             i++;
             continue;
         }
+        rest -= common < rest ? common : rest;
         p->covered[i] += common;
         if (tx->match == NO_MATCH)
             tx->match = rx;

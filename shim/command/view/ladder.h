@@ -46,6 +46,7 @@ struct row {
     int64_t t;         /* TIME_NONE: no time is written */
     const char *state; /* begins here */
     size_t segment;    /* index of the flow's item that leaves or arrives here; NO_MATCH */
+    unsigned repeats;  /* the note happened so often again */
     bool elided;       /* stands for what was left out */
     unsigned nnotes, nlabels;
     char *notes[ROW_LINES];  /* at the side, wrapped */

@@ -17,6 +17,9 @@ struct geometry {
     bool narrow;
 };
 
+/* Bytes of a note, in UTF-8. */
+#define ROW_NOTE_MAX 160
+
 static const struct geometry wide = {
     .width = 1240,
     .size = 11,
@@ -213,10 +216,14 @@ static void draw_notes(struct page *p, const struct row *r)
                  false, text);
         y += g->narrow ? g->line : 0;
     }
-    for (unsigned i = 0; i < r->nnotes; i++, y += g->line)
+    for (unsigned i = 0; i < r->nnotes; i++, y += g->line) {
+        char note[ROW_NOTE_MAX];
+        snprintf(note, sizeof(note), r->repeats > 0 ? "%s  ×%u" : "%s", r->notes[i],
+                 r->repeats + 1);
         svg_text(&p->svg, g->note[r->side], y, g->size,
                  r->side == CLIENT ? ANCHOR_END : ANCHOR_START, r->bad_note[i] ? "r" : "x", false,
-                 r->notes[i]);
+                 note);
+    }
 }
 
 /* The width of a row's labels. */

@@ -413,6 +413,15 @@ static void add_elided(struct rows *rows, const struct flow *f, const struct ite
             rows->row_of[i] = rows->n - 1;
 }
 
+/* Whether a call is the same again as the row before it tells: a program that reads byte by byte.
+ */
+static bool is_repeat(const struct row *r, const struct row *last, size_t width)
+{
+    return last->side == r->side && last->segment == NO_MATCH && !last->state && !last->elided &&
+           last->nnotes == 1 && r->nnotes == 1 && strcmp(last->notes[0], r->notes[0]) == 0 &&
+           text_columns(r->notes[0]) + 7 <= width;
+}
+
 /* Whether an event goes into the row before it: same side, same moment, nothing of its kind there.
  */
 static bool joins(const struct row *r, const struct flow_event *x, int64_t t, bool is_segment)
@@ -452,6 +461,13 @@ static void add_item(struct rows *rows, const struct flow *f, const struct item 
             return;
     } else if (e->kind == EV_CALL) {
         add_call_note(r, item, e, blocked(f, item->at), o, c);
+        if (rows->n > 1 && r->segment == NO_MATCH && !r->state && is_repeat(r, r - 1, c->note)) {
+            (r - 1)->repeats++;
+            free(r->notes[0]);
+            rows->n--;
+            if (item->part != PART_END)
+                rows->row_of[item->at] = rows->n - 1;
+        }
     } else {
         add_note(r, f, x, c);
     }
