@@ -137,10 +137,12 @@ struct stack_tuning {
     bool no_sack, no_timestamps, no_wscale; /* net.ipv4.tcp_sack, ... = 0 */
     bool no_idle_restart;                   /* tcp_slow_start_after_idle = 0 */
     bool no_probes;                         /* tcp_early_retrans = 0 */
+    bool mtu_probing;                       /* tcp_mtu_probing = 1: black holes are detected */
     uint8_t min_frame_segs;                 /* tcp_min_tso_segs */
     uint32_t sndbuf, sndbuf_max;            /* tcp_wmem */
     uint32_t rcvbuf, rcvbuf_max;            /* tcp_rmem */
 };
+
 /* As Linux's tcp_ecn. */
 enum stack_ecn { STACK_ECN_OFF = 0, STACK_ECN_ASK = 1, STACK_ECN_ACCEPT = 2 };
 
@@ -190,6 +192,7 @@ struct stack_config {
     X(FASTOPEN_ACTIVE, "fastopen-active", "connections opened with data in the SYN (RFC 7413)")    \
     X(FASTOPEN_PASSIVE, "fastopen-passive", "connections accepted with a valid cookie")            \
     X(FASTOPEN_BAD, "fastopen-bad-cookie", "SYNs whose cookie was not ours")                       \
+    X(BLACK_HOLES, "black-holes", "paths found to swallow large segments (RFC 4821)")              \
     X(ECN_REDUCED, "ecn-reduced", "windows reduced for an echoed congestion mark (RFC 3168)")      \
     X(LOSS_PROBES, "loss-probes", "segments sent again to probe a tail (RFC 8985 7)")              \
     X(RTOS, "rto", "retransmission time-outs")                                                     \

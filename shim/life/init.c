@@ -128,6 +128,7 @@ static int make_stack(void **base, int *file, struct stack **st)
         .loopback = config.loopback_user || config.own_address,
         .cc = config.cc,
         .ecn = ecn_mode(),
+        .tuning = {.mtu_probing = true}, /* costs nothing until a path misbehaves */
         .fastopen = (uint8_t)(small_sysctl("/proc/sys/net/ipv4/tcp_fastopen", 1) & 3)};
     int err = arena_map(config.mem, base, file);
     if (err < 0) {

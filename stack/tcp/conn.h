@@ -22,6 +22,7 @@
 #define TCP_SYN_RETRIES      6
 #define TCP_SYNACK_RETRIES   5
 #define TCP_RETRIES2         15
+#define TCP_BLACK_HOLE_RETRIES 3 /* tcp_retries1 */
 #define TCP_ORPHAN_RETRIES   8
 #define TCP_KEEPALIVE_TIME   7200
 #define TCP_KEEPALIVE_INTVL  75
@@ -398,6 +399,10 @@ void tcp_probe_again(struct stack_cx *cx, struct tcp_conn *c);
 /* ---- ack.c ---- */
 /* An acceptable ACK in a synchronized state: RFC 9293 3.10.7.4 fifth. False: drop the segment. */
 bool tcp_process_ack(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s);
+
+/* ---- icmp_error.c ---- */
+/* Time-outs in a row: if what is lost is large, the path may swallow large segments in silence. */
+void tcp_suspect_black_hole(struct stack_cx *cx, struct tcp_conn *c);
 
 /* ---- fastopen.c ---- */
 /* Our cookie for a client. */

@@ -125,7 +125,7 @@ int64_t tcp_emit(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_emit 
         /* c->mss leaves room for timestamps; SACK blocks come out of the segment (RFC 6691) */
         const uint32_t sack = tcp_options_size(&s.opt) - (c->ts_ok ? 12 : 0);
         const uint32_t segment = c->mss > sack ? c->mss - sack : 1;
-        if (len > segment) {
+        if (len > segment && !syn) { /* a SYN is one segment: tcp_fastopen_room() saw to it */
             f.gso_size = (uint16_t)segment;
             s.flags |=
                 TCP_PSH; /* on the last of them, as Linux: the receiver's GRO waits no more */

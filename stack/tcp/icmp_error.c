@@ -34,6 +34,28 @@ static void fragmentation_needed(struct stack_cx *cx, struct tcp_conn *c, uint32
     tcp_want_output(cx, c);
 }
 
+/*
+ * RFC 4821 7.7, RFC 8899 4.3 in a small form: a router that drops what is too big and whose ICMP never
+ * arrives. Smaller segments are tried, first of 1,024 bytes (Linux: tcp_base_mss), then of the least
+ * that every path carries. The connection stays with what works.
+ */
+void tcp_suspect_black_hole(struct stack_cx *cx, struct tcp_conn *c)
+{
+    static const uint16_t mtus[] = {1064, PMTU_MIN};
+    const uint32_t current = ip_path_mtu(cx->st, &c->path);
+    const struct sent_record *head = sentmap_first(&c->sent);
+    if (!tcp_synchronized(c) || c->opts.pmtu_dont || !head)
+        return;
+    for (unsigned i = 0; i < ARRAY_LEN(mtus); i++) {
+        if (mtus[i] >= current || head->len + 40 <= mtus[i])
+            continue;
+        c->path.mtu = mtus[i];
+        tcp_update_mss(cx, c);
+        stack_count(cx->st, COUNT_BLACK_HOLES);
+        return;
+    }
+}
+
 static void half_open_error(struct stack_cx *cx, struct tcp_half_open *h, tcp_seq at)
 {
     /* Linux: an error about the SYN-ACK ends the entry */

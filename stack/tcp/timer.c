@@ -80,6 +80,8 @@ static void retransmit_timeout(struct stack_cx *cx, struct tcp_conn *c)
         c->retries++;
     if (c->backoffs < 32)
         c->backoffs++;
+    if (c->retries % TCP_BLACK_HOLE_RETRIES == 0 && cx->st->config.tuning.mtu_probing)
+        tcp_suspect_black_hole(cx, c);
     tcp_recovery_on_timeout(cx, c);
     tcp_output(cx, c);
     tcp_arm_retransmit(cx, c);

@@ -138,6 +138,7 @@ void world(struct world_opts o)
         .cc = o.cc,
         .ecn = o.ecn,
         .fastopen = o.fastopen,
+        .tuning = {.mtu_probing = o.mtu_probing},
     };
     memset(config.seed, 0x5a + o.seed, sizeof(config.seed));
     size_t size = o.arena ? o.arena : (size_t)16 << 20;

@@ -98,6 +98,7 @@ struct world_opts {
     uint8_t cc;
     uint8_t ecn;      /* enum stack_ecn */
     uint8_t fastopen; /* enum stack_fastopen */
+    bool mtu_probing;
     uint8_t seed;
 };
 /* A new world in place of the default one; everything before is forgotten. */

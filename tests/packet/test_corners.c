@@ -497,3 +497,34 @@ TEST(fragments_bounded, "fragments that never become whole: bounded memory, give
     check(arena_used(stack_arena(the_stack())) <= used + (1 << 17));
     drain_tx();
 }
+
+TEST(corner_black_hole,
+     "RFC 4821 7.7: a path that swallows large segments in silence: smaller ones after three time-outs")
+{
+    world((struct world_opts){.mtu_probing = true});
+    struct tcp_conn *c = established("<mss 1460>");
+    check_eq(call_send(c, 4000), 4000);
+    drain_tx();
+    for (unsigned i = 0; i < 2; i++)
+        expect_tx_in(ms(100), sec(4), "A seq 1 len 1460");
+    /* the third one, cut */
+    expect_tx_in(ms(100), sec(8), "A seq 1 len 1024");
+    check_eq(counter(COUNT_BLACK_HOLES), 1);
+    inject("A ack 1025");
+    check(drain_text() >= 1024); /* slow start goes on with small segments */
+    inject("A ack 4001");
+    check_eq(tcp_outq(c), 0);
+    check_eq(tcp_mss(c), 1024);
+}
+
+TEST(corner_no_black_hole, "RFC 4821 7.7: small segments that are lost say nothing about the path's MTU")
+{
+    world((struct world_opts){.mtu_probing = true});
+    struct tcp_conn *c = established("<mss 1460>");
+    check_eq(call_send(c, 400), 400);
+    drain_tx();
+    t_run(sec(20));
+    drain_tx();
+    check_eq(counter(COUNT_BLACK_HOLES), 0);
+    check_eq(tcp_mss(c), 1460);
+}
