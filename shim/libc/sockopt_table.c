@@ -201,6 +201,24 @@ static int set_rcvbuf(struct call *c, const void *val, socklen_t len)
     return set_buffer(c, SO_RCVBUF, true);
 }
 
+/* IP_TOS: ECN's bits stay as they are, and SO_PRIORITY follows (Linux's ip_sock_set_tos()). */
+static int set_tos(struct call *c, const void *val, socklen_t len)
+{
+    (void)val, (void)len;
+    struct tcp_opts *opts = option_opts(c);
+    if (opts == NULL)
+        return -ENOBUFS;
+    int value = opts->tos;
+    socklen_t size = sizeof(value);
+    raw_getsockopt(c->fd, IPPROTO_IP, IP_TOS, &value, &size);
+    opts->tos = (uint8_t)value;
+    value = opts->priority;
+    raw_getsockopt(c->fd, SOL_SOCKET, SO_PRIORITY, &value, &size);
+    opts->priority = (uint8_t)value;
+    option_changed(c);
+    return 0;
+}
+
 /* Linux's tcp_set_rcvlowat(): what is there may be enough now, and who waits must hear of it. */
 static int set_rcvlowat(struct call *c, const void *val, socklen_t len)
 {
@@ -434,7 +452,7 @@ const struct option options[] = {
     {SOL_SOCKET, SO_DETACH_FILTER,   FIELD_NONE, OPTION_REFUSED, 0, NULL, NULL},
     {SOL_SOCKET, SO_LOCK_FILTER,     FIELD_NONE, OPTION_REFUSED, 0, NULL, NULL},
 
-    {IPPROTO_IP, IP_TOS,             FIELD_U8,   OPTION_READBACK, AT(tos), NULL, NULL},
+    {IPPROTO_IP, IP_TOS,             FIELD_U8,   0, AT(tos), set_tos, NULL},
     {IPPROTO_IP, IP_TTL,             FIELD_U8,   OPTION_READBACK | OPTION_ZERO_DEFAULT, AT(ttl), NULL, NULL},
     {IPPROTO_IP, IP_MTU_DISCOVER,    FIELD_NONE, 0, 0, set_mtu_discover, NULL},
     {IPPROTO_IP, IP_MTU,             FIELD_NONE, 0, 0, NULL, get_mtu},
