@@ -17,14 +17,19 @@ def lines_of(path):
 
 @case("trace: one line an event, within 80 columns")
 def text(bench):
-    client, server = Wire(1).open().data(4).close().write(bench.directory, "text")
+    wire = Wire(1).open().data(4)
+    wire.server.add(wire.t, "timer", "timer-armed", timer="loss-probe", **{"in": 0.2})
+    wire.server.add(wire.t, "buffer", "recv-from", bytes=700, segments=2, **{"from": [
+        {"seq": 77, "seq_rel": 1, "len": 500, "of": 500}, {"seq": 577, "seq_rel": 501, "len": 200, "of": 300}]})
+    client, server = wire.close().write(bench.directory, "text")
     out = bench.must("trace", client).out
     for wanted in ("== curl, process 100, 2026-11-22T08:00:00", "-- 100#1 is 10.0.0.2:40000 → 10.0.0.1:80",
                    "CLOSED → SYN_SENT  connect()", "tx     SYN seq 0 win 65536 <mss 1460, wscale 7, SACK",
                    "connect(5, 10.0.0.1:80) = 0", "FIN_WAIT_2 → TIME_WAIT"):
         check(wanted in out, f"{wanted!r} is missing in:\n{out}")
     out = bench.must("trace", server).out
-    for wanted in ("queue  into SYN queue (1)", "queue  SYN queue → accept queue (1/128)",
+    for wanted in ("timer  loss-probe: set, in 200 ms", "buffer 700 bytes out of 2 segments: 1 (500), 501 (200 of 300)",
+                   "queue  into SYN queue (1)", "queue  SYN queue → accept queue (1/128)",
                    "queue  accept queue → program (0/128)", "cwnd cwnd="):
         check(wanted in out, f"{wanted!r} is missing in:\n{out}")
     for width in (80, 60, 40, 0):

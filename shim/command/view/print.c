@@ -133,6 +133,44 @@ static void add_segment(struct text *to, const struct event *e, const json_t *o)
     text_free(&options);
 }
 
+static json_int_t member(const json_t *o, const char *key)
+{
+    return json_integer_value(json_object_get(o, key));
+}
+
+/* "2000 bytes out of 2 segments: 203 (1448), 1651 (552 of 700)": where a recv()'s bytes came from.
+ */
+static void add_origins(struct text *to, const struct event *e, const json_t *o)
+{
+    const json_t *from = json_object_get(o, "from"), *run;
+    size_t i;
+    text_add(to, "%" PRIu64 " bytes out of %" JSON_INTEGER_FORMAT " segment%s:", e->bytes,
+             member(o, "segments"), member(o, "segments") == 1 ? "" : "s");
+    json_array_foreach((json_t *)from, i, run)
+    {
+        json_int_t len = member(run, "len"), of = member(run, "of");
+        const char *key = json_object_get(run, "seq_rel") ? "seq_rel" : "seq";
+        text_add(to, "%s %" JSON_INTEGER_FORMAT " (%" JSON_INTEGER_FORMAT, i > 0 ? "," : "",
+                 member(run, key), len);
+        if (of > len)
+            text_add(to, " of %" JSON_INTEGER_FORMAT, of);
+        text_add(to, ")");
+    }
+}
+
+/* "loss-probe: set, in 203 ms" */
+static void add_timer(struct text *to, const struct event *e, const json_t *o)
+{
+    char d[32];
+    const json_t *in = json_object_get(o, "in");
+    text_add(to, "%s: ", e->timer);
+    if (in)
+        text_add(to, "set, in %s",
+                 duration_format(d, sizeof(d), (int64_t)(json_number_value(in) * 1e9)));
+    else
+        text_add(to, "%s", e->kind == EV_TIMER ? "fires" : "cancelled");
+}
+
 /* What happened; *why is set to what stands behind it, NULL where there is nothing. */
 static void add_text(struct text *to, const struct event *e, const json_t *o, const char **why)
 {
@@ -149,6 +187,10 @@ static void add_text(struct text *to, const struct event *e, const json_t *o, co
     } else if (words_queue(to, e)) {
         if (e->kind == EV_REFUSED || e->kind == EV_SYN_DROPPED)
             *why = NULL; /* is in the words */
+    } else if (strcmp(e->name, "recv-from") == 0) {
+        add_origins(to, e, o);
+    } else if (e->timer && strncmp(e->name, "timer", 5) == 0) {
+        add_timer(to, e, o);
     } else if (!words_buffer(to, e)) {
         if (e->class && strcmp(e->name, e->class) != 0)
             text_add(to, "%s ", e->name);
