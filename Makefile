@@ -7,6 +7,7 @@
 #   make docs-applications  docs/applications.md, from a run of all programs
 #   make sim         SEEDS simulated runs from seed FIRST     make fuzz    each fuzzer for FUZZ_TIME seconds
 #   make bench       kernel and user stack side by side, paired runs       make bench-quick  under 3 minutes
+#   make bench-instructions  instructions of the hot paths, counted by callgrind
 #   make soak        long simulation and 1 GB transfers       make lint    clang-tidy and cppcheck
 #   make format      clang-format                             make clean
 #   make install     to PREFIX (/usr/local) below DESTDIR: library, keeper, command, manual page, completions
@@ -33,10 +34,10 @@ KEEPER_SRC := $(wildcard shim/keeper/*.c)
 RELAY_SRC  := $(wildcard shim/relay/*.c)
 COMMAND_SRC := $(wildcard shim/command/*.c shim/command/*/*.c)
 SHIM_SRC  := $(filter-out $(KEEPER_SRC) $(RELAY_SRC) $(COMMAND_SRC),$(wildcard shim/*.c shim/*/*.c))
-BENCH_SRC := $(wildcard bench/*.c)
+BENCH_SRC := $(wildcard bench/*.c bench/*/*.c)
 TEST_SRC  := $(wildcard tests/unit/*.c tests/packet/*.c tests/sim/*.c tests/explore/*.c)
 FUZZ_SRC  := $(wildcard tests/fuzz/fuzz_*.c)
-HEADERS   := $(wildcard stack/*.h stack/*/*.h shim/*.h shim/*/*.h shim/*/*/*.h tests/*/*.h bench/*.h)
+HEADERS   := $(wildcard stack/*.h stack/*/*.h shim/*.h shim/*/*.h shim/*/*/*.h tests/*/*.h bench/*.h bench/*/*.h)
 
 STACK_OBJ      := $(STACK_SRC:%.c=$(BUILD)/%.o)
 SHIM_OBJ       := $(SHIM_SRC:%.c=$(BUILD)/%.o)
@@ -60,8 +61,10 @@ PACKETDRILL_BIN := $(BUILD)/tests/packetdrill_tcpshim.so $(BUILD)/tests/packetdr
 TEST_BIN += $(PACKETDRILL_BIN)
 TSAN_OBJ := $(STACK_SRC:%.c=$(BUILD)/tsan/%.o) $(BUILD)/tsan/tests/tsan/engine.o
 TEST_BIN += $(BUILD)/tsan/engine
+INSTRUCTIONS_BIN := $(BUILD)/bench/instructions/engine $(BUILD)/bench/instructions/calls
+TEST_BIN += $(INSTRUCTIONS_BIN)
 
-.PHONY: docs-programs all tests fuzzers demo check sim bench bench-quick soak fuzz lint tidy cppcheck format clean install docs docs-man docs-conformance install-deps FORCE
+.PHONY: docs-programs all tests fuzzers demo check sim bench bench-instructions bench-quick soak fuzz lint tidy cppcheck format clean install docs docs-man docs-conformance install-deps FORCE
 all: $(BUILD)/libtcpshim.so $(BUILD)/tcpshim-keeper $(BUILD)/tcpshim-relay $(BUILD)/tcpshim
 tests: $(TEST_BIN)
 fuzzers: $(FUZZ_BIN)
@@ -205,6 +208,20 @@ $(BUILD)/bench/%.so: bench/%.c
 	@mkdir -p $(@D)
 	$(CC) $(BASE) $(WARN) $(CFLAGS) -fPIC -shared -o $@ $<
 
+# Instructions of the hot paths: the release build's engine with the sinks of traces.
+INSTRUCTIONS_SHIM := $(addprefix shim/,core/addr.o core/config.o core/rules.o core/fdtable.o \
+	link/impair_rules.o watch/trace.o watch/trace_text.o watch/trace_json.o watch/line.o \
+	watch/sink.o watch/filter.o watch/usdt.o)
+$(BUILD)/bench/instructions/engine: $(BUILD)/bench/instructions/engine.o \
+		$(addprefix $(BUILD)/,$(INSTRUCTIONS_SHIM)) $(BUILD)/libstack.a
+	$(CC) $(CFLAGS) -o $@ $^
+
+$(BUILD)/bench/instructions/calls: $(BUILD)/bench/instructions/calls.o
+	$(CC) $(CFLAGS) -o $@ $^
+
+bench-instructions: all $(INSTRUCTIONS_BIN)
+	@$(PYTHON) bench/instructions/run.py --build $(BUILD)
+
 # Measurements, not tests: nothing of them decides about `make check`.
 bench: all $(BENCH_BIN)
 	@tests/deps.sh build bench
@@ -277,4 +294,4 @@ install-deps:
 clean:
 	rm -rf $(BUILD)
 
--include $(ALL_OBJ:.o=.d) $(TSAN_OBJ:.o=.d) $(ASAN_COMMAND_OBJ:.o=.d) $(PACKETDRILL_SRC:%.c=$(BUILD)/%.d) $(UNIT_SHIM:.o=.d) $(UNIT_IP_OBJ:.o=.d) $(FUZZ_STACK_OBJ:.o=.d)
+-include $(ALL_OBJ:.o=.d) $(INSTRUCTIONS_BIN:%=%.d) $(TSAN_OBJ:.o=.d) $(ASAN_COMMAND_OBJ:.o=.d) $(PACKETDRILL_SRC:%.c=$(BUILD)/%.d) $(UNIT_SHIM:.o=.d) $(UNIT_IP_OBJ:.o=.d) $(FUZZ_STACK_OBJ:.o=.d)

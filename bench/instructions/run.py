@@ -1,0 +1,171 @@
+#!/usr/bin/python3
+"""Counts the instructions of the hot paths with callgrind and holds them against bounds.
+
+Unlike times, instructions do not wobble: this can run on a machine that is busy with other things.
+
+    run.py --build DIR            the table
+    run.py --build DIR --check    fails when a path costs more than its bound: `N passed, N failed`
+
+What is counted: instructions in user space between the entries of a path, per operation; not the
+kernel's, not the peer's, and not the copying of payload, whose bytes are shown instead.
+"""
+
+import argparse
+import glob
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+# Instructions per operation on the day when the line was last written (gcc 12, -O2, x86-64), and
+# what they may grow to: SLACK more. A path that became cheaper for good gets a new line.
+SLACK = 1.10
+TODAY = {
+    # The engine with a link in memory.
+    "send-64": 2000,                    # send() of 64 bytes, frame out
+    "receive-64": 2300,                 # frame of 64 bytes in, recv(), an ACK when one is due
+    "round-trip-64": 4980,              # request in, recv(), send(), answer out
+    "send-64k": 4110,                   # send() of a frame of 45 segments
+    "ack-64k": 3500,                    # its ACK in
+    "receive-64k": 6550,                # such a frame in, recv(), ACK out
+    "accept-close": 11900,              # SYN, ACK, accept(), close(), FIN: 3 frames in, 3 out
+    "connect-close": 11400,             # SYN out, SYN-ACK in, close(), FIN
+    # The preloaded library over the plain call, on descriptors that are not ours.
+    "read-zero": 25,
+    "write-zero": 25,
+    "poll-pipe": 39,
+    "dup-close": 56,
+    "start-up": 234000,                 # /bin/true: the dynamic linker's work for the library, too
+}
+# Differences of a few instructions are the compiler's.
+SMALL = 5
+# A round trip beside idle connections, each with a timer, may cost this much more than alone.
+IDLE_SLACK = 1.10
+IDLE = {"round-trip-64-idle-1000": "round-trip-64", "round-trip-64-idle-100000": "round-trip-64"}
+
+
+def callgrind(argv, env, part=True):
+    """Runs argv; returns ({name: (instructions, operations, rest)}, instructions in all)."""
+    with tempfile.TemporaryDirectory(prefix="tcpshim-callgrind-") as directory:
+        out = os.path.join(directory, "out")
+        command = ["valgrind", "-q", "--tool=callgrind", f"--callgrind-out-file={out}"]
+        if part:
+            command += ["--instr-atstart=no", "--collect-atstart=no"]
+        # an environment of our own: the dynamic linker reads all of it
+        run = subprocess.run(command + argv, env={"PATH": "/usr/bin:/bin", **env}, text=True,
+                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False)
+        if run.returncode != 0:
+            sys.exit(f"{' '.join(argv)} ended with {run.returncode} under valgrind\n"
+                     "0 passed, 1 failed")
+        sums, total = {}, 0
+        for file in glob.glob(out + "*"):
+            with open(file, encoding="utf-8", errors="replace") as f:
+                text = f.read()
+            name = re.search(r"^desc: Trigger: Client Request: (.*)$", text, re.M)
+            count = int(re.search(r"^summary: (\d+)", text, re.M).group(1))
+            if name:
+                sums[name.group(1)] = count
+            else:
+                total = count
+        paths = {}
+        for line in run.stdout.splitlines():
+            name, operations, *rest = line.split()
+            paths[name] = (sums[name], int(operations), [int(word) for word in rest])
+        return paths, total
+
+
+def measure(build):
+    """{path: (instructions, bytes copied, frames out)} per operation; None: not counted."""
+    found = {}
+    paths, _ = callgrind([f"{build}/bench/instructions/engine"], {})
+    for name, (count, operations, (copied, frames)) in paths.items():
+        found[name] = (count / operations, copied / operations, frames / operations)
+    preload = {"LD_PRELOAD": f"{build}/libtcpshim.so"}
+    calls = [f"{build}/bench/instructions/calls"]
+    plain, _ = callgrind(calls, {})
+    ours, _ = callgrind(calls, preload)
+    for name, (count, operations, _) in ours.items():
+        found[name] = ((count - plain[name][0]) / operations, None, None)
+    _, without = callgrind(["/bin/true"], {}, part=False)
+    _, with_it = callgrind(["/bin/true"], preload, part=False)
+    found["start-up"] = (with_it - without, None, None)
+    return found
+
+
+def bound_of(name, found):
+    if name in IDLE:
+        return found[IDLE[name]][0] * IDLE_SLACK
+    return max(TODAY[name] * SLACK, TODAY[name] + SMALL)
+
+
+def show(found):
+    print(f"{'path':28} {'instructions':>12} {'bound':>8} {'copied':>8} {'frames out':>10}")
+    for name, (count, copied, frames) in found.items():
+        line = f"{name:28} {count:12.0f} {bound_of(name, found):8.0f}"
+        if copied is not None:
+            line += f" {copied:8.0f} {frames:10.2f}"
+        print(line)
+
+
+def check(found):
+    """Returns (passed, failed) and says what grew."""
+    passed = failed = 0
+    for name in list(TODAY) + list(IDLE):
+        if name not in found:
+            print(f"{name}: not measured")
+            failed += 1
+            continue
+        count, bound = found[name][0], bound_of(name, found)
+        was = found[IDLE[name]][0] if name in IDLE else TODAY[name]
+        if count > bound:
+            beside = "without other connections" if name in IDLE else "when its bound was written"
+            print(f"{name}: {count:.0f} instructions an operation, {was:.0f} {beside}; "
+                  f"{bound:.0f} are allowed (bench/instructions/run.py)")
+            failed += 1
+            continue
+        passed += 1
+        if name in TODAY and count < was / SLACK - SMALL:
+            print(f"{name}: {count:.0f} instructions, down from {was:.0f}: its bound may follow")
+    return passed, failed
+
+
+def why_not(build):
+    """Why counts would say nothing here, or None."""
+    if shutil.which("valgrind") is None:
+        return "no valgrind"
+    if os.uname().machine != "x86_64":
+        return "the bounds are for x86-64"
+    with open(f"{build}/flags", encoding="utf-8") as f:
+        flags = f.read()
+    # what stands before the sanitizers' is the release build's
+    if not flags.startswith("gcc ") or " -O2 " not in flags:
+        return "the bounds are for gcc -O2"
+    return None
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--build", default="build")
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args()
+    build = os.path.join(ROOT, options.build)
+    why = why_not(build)
+    if options.check and why:
+        print(f"skipped: {why}\n0 passed, 0 failed, 1 skipped")
+        return 0
+    found = measure(build)
+    show(found)
+    if not options.check:
+        return 0
+    passed, failed = check(found)
+    print(f"{passed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
