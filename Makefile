@@ -99,7 +99,7 @@ $(BUILD)/tcpshim-relay: $(RELAY_OBJ)
 
 # The command, with the parts of the shim that it shares: the variables and their syntax.
 COMMAND_SHIM := $(addprefix $(BUILD)/shim/,core/addr.o core/config.o core/layout.o core/rules.o \
-	link/impair_rules.o watch/filter.o)
+	link/impair_rules.o watch/filter.o watch/line.o watch/trace_text.o watch/trace_json.o)
 $(BUILD)/tcpshim: $(COMMAND_OBJ) $(COMMAND_SHIM) $(BUILD)/libstack.a
 	$(CC) $(CFLAGS) -o $@ $^ -ljansson -lpcap -lm
 

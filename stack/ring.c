@@ -37,10 +37,21 @@ unsigned ring_expand(const struct ring_event *e, uint64_t argv[TRACE_ARGS_MAX])
     }
 }
 
+/* False: empty, being written, or written over since. */
+static bool copy_event(const struct ring *r, uint64_t i, struct ring_event *out)
+{
+    const struct ring_event *e = &r->events[i % RING_EVENTS];
+    const uint32_t number = __atomic_load_n(&e->number, __ATOMIC_ACQUIRE);
+    *out = *e;
+    ring_fence();
+    return number != 0 && __atomic_load_n(&e->number, __ATOMIC_RELAXED) == number &&
+           __atomic_load_n(&r->next, __ATOMIC_RELAXED) - i <= RING_EVENTS;
+}
+
 void ring_walk(const struct ring *r, uint32_t number, unsigned most,
                void (*visit)(const struct ring_event *e, void *arg), void *arg)
 {
-    const uint64_t end = r->next;
+    const uint64_t end = __atomic_load_n(&r->next, __ATOMIC_ACQUIRE);
     uint64_t begin = end;
     const uint64_t oldest = end > RING_EVENTS ? end - RING_EVENTS : 0;
     for (unsigned found = 0; begin > oldest && found < most; begin--) {
@@ -48,8 +59,8 @@ void ring_walk(const struct ring *r, uint32_t number, unsigned most,
         found += number ? whose == number : whose != 0;
     }
     for (uint64_t i = begin; i < end; i++) {
-        const struct ring_event e = r->events[i % RING_EVENTS];
-        if (number ? e.number == number : e.number != 0)
+        struct ring_event e;
+        if (copy_event(r, i, &e) && (number == 0 || e.number == number))
             visit(&e, arg);
     }
 }

@@ -4,8 +4,9 @@
  * busy connections a quiet one's events are overwritten by the others': RING_EVENTS is for all of
  * them.
  *
- * Readers in other processes may walk it without the lock: they may then see a record that is being
- * written; `number` is written last.
+ * It is read without the lock, too: by other processes, and by a handler of a crash amid
+ * ring_put(). A record whose number is 0 is being written; one that was overwritten while it was
+ * copied shows by `next`, which moves before the record does.
  */
 #pragma once
 
@@ -27,12 +28,24 @@ struct ring {
     struct ring_event events[RING_EVENTS];
 };
 
+/* What stands before it is done before what stands behind it, seen from another processor. */
+static inline void ring_fence(void)
+{
+#ifndef __SANITIZE_THREAD__ /* gcc refuses it there */
+    __atomic_thread_fence(__ATOMIC_ACQ_REL);
+#endif
+}
+
 /* Events that are kept: state, rx, tx, timer, recovery, held. The others of a call go to no ring.
  */
 static inline void ring_put(struct ring *r, nsec_t now, uint32_t number, enum trace_event_id id,
                             const uint8_t small[3], uint32_t a, uint32_t b, uint32_t c, uint32_t d)
 {
-    struct ring_event *e = &r->events[r->next++ % RING_EVENTS];
+    const uint64_t at = r->next;
+    struct ring_event *e = &r->events[at % RING_EVENTS];
+    __atomic_store_n(&e->number, 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&r->next, at + 1, __ATOMIC_RELEASE);
+    ring_fence();
     e->when = now;
     e->event = (uint8_t)id;
     e->small[0] = small[0];
@@ -42,7 +55,7 @@ static inline void ring_put(struct ring *r, nsec_t now, uint32_t number, enum tr
     e->values[1] = b;
     e->values[2] = c;
     e->values[3] = d;
-    e->number = number;
+    __atomic_store_n(&e->number, number, __ATOMIC_RELEASE);
 }
 
 struct stack;

@@ -7,6 +7,7 @@
 #include "shim/core/fdtable.h"
 #include "shim/core/layout.h"
 #include "shim/core/shared.h"
+#include "stack/tcp/wire.h"
 
 /* An object that its owner is writing is read again, so often. */
 #define LOOKS 4
@@ -106,6 +107,7 @@ static void visit_conn(uintptr_t address, const void *copy, void *arg)
     k->error = c.err;
     k->soft_error = c.soft_err;
     k->age = since(c.created, t->now);
+    tcp_flow_isns(&c.flow, &k->isn);
     for (unsigned i = 0; i < TCP_CONN_TIMERS; i++)
         add_timer(k, i, c.deadline[i], t->now);
 }
@@ -121,6 +123,7 @@ static void visit_half_open(uintptr_t address, const void *copy, void *arg)
     k->state = TCP_SYN_RECEIVED;
     k->retransmits = h.retransmits;
     k->age = since(h.created, t->now);
+    tcp_flow_isns(&h.flow, &k->isn);
     add_timer(k, TCP_TIMER_SYN_ACK, h.timer.deadline, t->now);
 }
 
@@ -242,6 +245,94 @@ static void take_owners(struct taking *t, const struct shared *sh)
     free(l.at);
 }
 
+/* ---- last events ---- */
+
+static void keep_event(const struct ring_event *e, void *arg)
+{
+    struct snapshot *s = arg;
+    if (e->event < TRACE_EVENT_COUNT)
+        s->events[s->nevents++] = *e;
+}
+
+/* For qsort_r(3), of places in the array, which it must not rearrange meanwhile. */
+static int by_connection(const void *a, const void *b, void *events)
+{
+    const struct ring_event *all = events;
+    const uint16_t x = *(const uint16_t *)a, y = *(const uint16_t *)b;
+    if (all[x].number != all[y].number)
+        return all[x].number < all[y].number ? -1 : 1;
+    return x - y;
+}
+
+static bool sort_events(struct snapshot *s)
+{
+    uint16_t order[RING_EVENTS];
+    struct ring_event *sorted = calloc(s->nevents + 1, sizeof(*sorted));
+    if (sorted == NULL)
+        return false;
+    for (unsigned i = 0; i < s->nevents; i++)
+        order[i] = (uint16_t)i;
+    qsort_r(order, s->nevents, sizeof(order[0]), by_connection, s->events);
+    for (unsigned i = 0; i < s->nevents; i++)
+        sorted[i] = s->events[order[i]];
+    free(s->events);
+    s->events = sorted;
+    return true;
+}
+
+/* Where nothing else remembers the first sequence numbers (TIME_WAIT), the SYNs may be there. */
+static void isns_of_events(struct snapshot_socket *k)
+{
+    for (unsigned i = 0; i < k->nevents; i++) {
+        const struct ring_event *e = &k->events[i];
+        if (e->event == TRACE_EV_SEGMENT_OUT && e->small[0] & TCP_SYN) {
+            k->isn.has_iss = true;
+            k->isn.iss = e->values[0];
+        } else if (e->event == TRACE_EV_SEGMENT_IN && e->small[0] & TCP_SYN) {
+            k->isn.has_irs = true;
+            k->isn.irs = e->values[0];
+        }
+    }
+}
+
+static void give_events(struct snapshot *s)
+{
+    for (unsigned i = 0; i < s->n; i++) {
+        struct snapshot_socket *k = &s->sockets[i];
+        unsigned low = 0, high = s->nevents;
+        while (low < high) {
+            const unsigned middle = (low + high) / 2;
+            if (s->events[middle].number < k->number)
+                low = middle + 1;
+            else
+                high = middle;
+        }
+        k->events = s->events + low;
+        while (low + k->nevents < s->nevents && k->events[k->nevents].number == k->number)
+            k->nevents++;
+        if (!k->isn.has_iss && !k->isn.has_irs)
+            isns_of_events(k);
+    }
+}
+
+/* What was written over while the copy was made is taken out of it. */
+static void take_events(struct taking *t, uintptr_t stack)
+{
+    struct snapshot *s = t->s;
+    struct ring *r = &t->st->ring;
+    uint64_t after = 0;
+    const uintptr_t at = stack + offsetof(struct stack, ring) + offsetof(struct ring, next);
+    s->events = calloc(RING_EVENTS, sizeof(*s->events));
+    if (s->events == NULL || !family_read(t->f, at, &after, sizeof(after)))
+        return;
+    const uint64_t written = after - r->next;
+    for (uint64_t i = 0; i < min_u64(written, RING_EVENTS); i++)
+        r->events[(r->next + i) % RING_EVENTS].number = 0;
+    ring_walk(r, 0, RING_EVENTS, keep_event, s);
+    if (sort_events(s))
+        give_events(s);
+}
+
 /* ---- */
 
 static const char *const not_readable = "its memory cannot be read any more";
@@ -306,6 +397,8 @@ static const char *take(struct taking *t, struct stack *st, struct shared *sh, v
     t->s->own_address = st->config.own_address;
     take_pools(t, at, room);
     take_owners(t, sh);
+    t->s->now = t->now;
+    take_events(t, at);
     return NULL;
 }
 
@@ -331,5 +424,7 @@ void snapshot_take(const struct family *f, struct snapshot *out)
 void snapshot_free(struct snapshot *s)
 {
     free(s->sockets);
+    free(s->events);
     s->sockets = NULL;
+    s->events = NULL;
 }

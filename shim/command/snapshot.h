@@ -2,6 +2,7 @@
 #pragma once
 
 #include "shim/command/family.h"
+#include "stack/ring.h"
 #include "stack/tcp/conn.h"
 
 #define SNAPSHOT_OWNERS_MAX 8
@@ -30,6 +31,12 @@ struct snapshot_socket {
     unsigned nowners;
     struct snapshot_owner owners[SNAPSHOT_OWNERS_MAX];
     uintptr_t owner; /* address of its struct usock; 0: none */
+    /* what happened to it last, the oldest first, as far as the ring still has it; in
+     * snapshot.events
+     */
+    const struct ring_event *events;
+    unsigned nevents;
+    struct tcp_isns isn; /* as far as they are known */
 
     /* connections */
     struct tcp_view view;
@@ -55,6 +62,9 @@ struct snapshot {
     bool other_build;    /* the problem: it runs another build of the library */
     unsigned n, room;
     struct snapshot_socket *sockets;
+    struct ring_event *events; /* of all connections, by number and then in their order */
+    unsigned nevents;
+    nsec_t now; /* the moment of the look: CLOCK_MONOTONIC */
     uint64_t counters[STACK_COUNTER_COUNT];
     uint32_t keeper; /* its pid as the family knows it; 0: none */
     uint32_t spans_used;

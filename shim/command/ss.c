@@ -8,11 +8,15 @@
 
 #include "shim/command/command.h"
 
+/* Last events of a connection in JSON unless told otherwise. */
+#define JSON_EVENTS 10
+
 enum own {
     OWN_ALL,
     OWN_LISTENING,
     OWN_BRIEF,
     OWN_COUNTERS,
+    OWN_EVENTS,
     OWN_STATE,
     OWN_PORT,
     OWN_PID,
@@ -26,6 +30,9 @@ static const struct option_spec options[] = {
     [OWN_LISTENING] = {'l', "listening", NULL, "listeners only"},
     [OWN_BRIEF] = {'b', "brief", NULL, "one line for each socket"},
     [OWN_COUNTERS] = {'c', "counters", NULL, "what each stack has counted since it started"},
+    [OWN_EVENTS] = {'e', "events", "NUMBER",
+                    "what happened last to each connection, at most so many events; with --json 10 "
+                    "if not given, 0 for none"},
     [OWN_STATE] = {'s', "state", "STATE,...",
                    "in these states only, as established, syn-sent, time-wait, listen"},
     [OWN_PORT] = {0, "port", "NUMBER", "with this port on either side"},
@@ -39,11 +46,13 @@ static const struct example examples[] = {
     {"tcpshim ss", "everything that runs under tcpshim now"},
     {"tcpshim ss -w --port 80", "what happens to the connections of port 80"},
     {"tcpshim ss -b --state close-wait", "connections that their program forgets to close"},
+    {"tcpshim ss -e 20 --pid 4711", "how the connections of a process came to be as they are"},
 };
 
 struct request {
     struct ss_wish wish;
     bool watch;
+    bool events_given;
     double interval;
 };
 
@@ -110,11 +119,11 @@ static bool parse_states(const char *value, uint32_t *out)
     return true;
 }
 
-static bool parse_number(const char *value, long max, const char *what, long *out)
+static bool parse_number(const char *value, long min, long max, const char *what, long *out)
 {
     char *end;
     *out = strtol(value, &end, 10);
-    if (*value >= '0' && *value <= '9' && *end == '\0' && *out >= 1 && *out <= max)
+    if (*value >= '0' && *value <= '9' && *end == '\0' && *out >= min && *out <= max)
         return true;
     complain(0, "%s is no %s", value, what);
     return false;
@@ -138,15 +147,21 @@ static bool take(int option, const char *value, struct request *q)
     case OWN_COUNTERS:
         q->wish.counters = true;
         return true;
+    case OWN_EVENTS:
+        if (!parse_number(value, 0, RING_EVENTS, "number of events (0 to 8192)", &number))
+            return false;
+        q->wish.events = (unsigned)number;
+        q->events_given = true;
+        return true;
     case OWN_STATE:
         return parse_states(value, &q->wish.states);
     case OWN_PORT:
-        if (!parse_number(value, 65535, "port", &number))
+        if (!parse_number(value, 1, 65535, "port", &number))
             return false;
         q->wish.port = (uint16_t)number;
         return true;
     case OWN_PID:
-        if (!parse_number(value, INT32_MAX, "process id", &number))
+        if (!parse_number(value, 1, INT32_MAX, "process id", &number))
             return false;
         q->wish.pid = (pid_t)number;
         return true;
@@ -221,6 +236,8 @@ static int run(int argc, char **argv)
             return STATUS_USAGE;
     if (option != OPTION_END)
         return option == OPTION_HELP ? STATUS_OK : STATUS_USAGE;
+    if (q.wish.json && !q.events_given)
+        q.wish.events = JSON_EVENTS;
     if (o.noperands > 0)
         return complain(STATUS_USAGE, "'%s' is no option; see --help", o.operands[0]);
     const struct timespec pause = {.tv_sec = (time_t)q.interval,
@@ -250,7 +267,11 @@ const struct subcommand command_ss = {
         "counters; timers with the milliseconds left; held (why data waits). Connections that "
         "rules "
         "sent to the kernel are the kernel's: ss(8) lists them. Ordinary users see their own "
-        "programs.",
+        "programs.\n\n"
+        "-e shows what each stack keeps of the past without being asked: changes of state, "
+        "segments, time-outs, recoveries and the reasons of silences, as `tcpshim trace` shows "
+        "them, with how many seconds ago each was. A stack keeps the last 8192 of all of its "
+        "connections together.",
     .options = options,
     .noptions = sizeof(options) / sizeof(options[0]),
     .examples = examples,

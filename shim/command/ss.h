@@ -9,6 +9,7 @@ struct ss_wish {
     bool brief;     /* a line each */
     bool counters;  /* the stacks' counters, too */
     bool json;
+    unsigned events; /* at most so many of the last events of each; 0: none */
     uint32_t states; /* bits 1 << enum tcp_state; 0: any */
     uint16_t port;   /* local or remote; 0: any */
     pid_t pid;       /* 0: any */

@@ -3,6 +3,7 @@
 #include <time.h>
 
 #include "shim/command/ss.h"
+#include "shim/watch/format.h"
 #include "stack/tcp/cc.h"
 
 #define JSON_VERSION 1
@@ -134,7 +135,29 @@ static void conn(const struct snapshot_socket *k)
         member("held", tcp_reason_text(k->held));
 }
 
-static void one(const struct snapshot_socket *k)
+/* As in a trace, without what the socket has said: whose it is. */
+static void events(const struct snapshot_socket *k, unsigned most)
+{
+    static struct line l;
+    bool first = true;
+    fputs(",\"events\":[", stdout);
+    for (unsigned i = k->nevents - min_u32(most, k->nevents); i < k->nevents; i++) {
+        uint64_t argv[TRACE_ARGS_MAX];
+        const struct ring_event *e = &k->events[i];
+        const struct trace_record record = {
+            .id = e->event, .now = e->when, .argc = ring_expand(e, argv), .argv = argv};
+        l.n = 0;
+        trace_json_event(&l, &(struct shown){.r = &record,
+                                             .info = &trace_events[record.id],
+                                             .isn = k->isn,
+                                             .now = record.now});
+        comma(&first);
+        fwrite(l.text, 1, l.n, stdout);
+    }
+    putchar(']');
+}
+
+static void one(const struct snapshot_socket *k, unsigned most_events)
 {
     char local[64], remote[64];
     ss_endpoint(&k->local, local, sizeof(local));
@@ -160,6 +183,8 @@ static void one(const struct snapshot_socket *k)
         number("accept_queue", k->accept_queue);
         number("backlog", k->backlog);
     }
+    if (most_events > 0)
+        events(k, most_events);
     putchar('}');
 }
 
@@ -194,7 +219,7 @@ static void family(const struct ss_wish *w, const struct snapshot *s, unsigned *
         if (!ss_wanted(w, &s->sockets[i]))
             continue;
         comma(&first);
-        one(&s->sockets[i]);
+        one(&s->sockets[i], w->events);
         ++*shown;
     }
     fputs("]}", stdout);

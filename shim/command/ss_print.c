@@ -6,6 +6,7 @@
 
 #include "shim/command/ss.h"
 #include "shim/command/term.h"
+#include "shim/watch/format.h"
 #include "stack/tcp/cc.h"
 
 #define INDENT 6
@@ -214,6 +215,43 @@ static void conn_details(struct words *w, const struct snapshot_socket *k)
     end_line(w);
 }
 
+/* Behind "-0.013188 " the event as the trace has it, wrapped between words. */
+static void one_event(const struct trace_record *r, const struct snapshot *s,
+                      const struct snapshot_socket *k, unsigned width)
+{
+    static struct line l;
+    char since[24];
+    const nsec_t ago = s->now > r->now ? s->now - r->now : 0;
+    struct words w = {.width = width};
+    l.n = 0;
+    l.cut = false;
+    trace_text_event(&l, &(struct shown){.r = r, .info = &trace_events[r->id], .isn = k->isn});
+    l.text[l.n] = '\0';
+    snprintf(since, sizeof(since), "-%.6f", (double)ago / 1e9);
+    word(&w, "%11s", since);
+    for (char *rest, *p = strtok_r(l.text, " ", &rest); p != NULL; p = strtok_r(NULL, " ", &rest)) {
+        if (w.column + 1 + strlen(p) > width) {
+            end_line(&w);
+            word(&w, "%14s%s", "", p);
+        } else {
+            word(&w, "%s", p);
+        }
+    }
+    end_line(&w);
+}
+
+static void events(const struct snapshot *s, const struct snapshot_socket *k, unsigned most,
+                   unsigned width)
+{
+    for (unsigned i = k->nevents - min_u32(most, k->nevents); i < k->nevents; i++) {
+        uint64_t argv[TRACE_ARGS_MAX];
+        const struct ring_event *e = &k->events[i];
+        const struct trace_record record = {
+            .id = e->event, .now = e->when, .argc = ring_expand(e, argv), .argv = argv};
+        one_event(&record, s, k, width);
+    }
+}
+
 static void details(const struct snapshot *s, const struct snapshot_socket *k, unsigned width)
 {
     struct words w = {.width = width};
@@ -331,6 +369,7 @@ unsigned ss_print(const struct ss_wish *w, const struct snapshot *s, unsigned n)
             line(&s[i], k, columns, w->brief);
             if (!w->brief)
                 details(&s[i], k, term_width(stdout));
+            events(&s[i], k, w->events, term_width(stdout));
         }
         if (w->counters && s[i].problem == NULL)
             print_counters(&s[i]);

@@ -52,6 +52,10 @@ static inline uint64_t shown_value(const struct shown *s, unsigned i)
 /* One event; the newline is not theirs. */
 void trace_text(struct line *l, const struct shown *s);
 void trace_json(struct line *l, const struct shown *s);
+/* The event and its arguments alone: "  tx SYN seq 0 ..."; {"t":T,"class":"segment","ev":"tx",...}
+ */
+void trace_text_event(struct line *l, const struct shown *s);
+void trace_json_event(struct line *l, const struct shown *s);
 /* What stands in front of the first event of a process, in JSON (text has no such line). */
 void trace_json_header(struct line *l, int pid, nsec_t now);
 /* Events could not be written: as many as count. */

@@ -248,23 +248,16 @@ static void put_end_point(struct line *l, const char *name, const struct ip_addr
     put_char(l, '"');
 }
 
-void trace_json(struct line *l, const struct shown *s)
+static void put_name(struct line *l, const struct shown *s)
 {
-    const struct flow *f = s->r->flow;
-    put_start(l, s->now, s->pid);
     key(l, "class");
     quoted(l, trace_class_words[__builtin_ctz(s->info->class)]);
     key(l, "ev");
     quoted(l, s->info->name);
-    if (f && f->number) {
-        key(l, "conn");
-        put_u64(l, f->number);
-    }
-    if (f) {
-        put_end_point(l, "local", &f->tuple.local, f->tuple.lport);
-        put_end_point(l, "peer", &f->tuple.remote, f->tuple.rport);
-    }
-    put(l, s->past ? ",\"past\":true" : "");
+}
+
+static void put_args(struct line *l, const struct shown *s)
+{
     const char *spec = s->info->args;
     unsigned i = 0;
     struct shown_arg a;
@@ -277,6 +270,31 @@ void trace_json(struct line *l, const struct shown *s)
         put_value(l, s, &a);
     }
     put_char(l, '}');
+}
+
+void trace_json_event(struct line *l, const struct shown *s)
+{
+    put(l, "{\"t\":");
+    put_seconds(l, s->now);
+    put_name(l, s);
+    put_args(l, s);
+}
+
+void trace_json(struct line *l, const struct shown *s)
+{
+    const struct flow *f = s->r->flow;
+    put_start(l, s->now, s->pid);
+    put_name(l, s);
+    if (f && f->number) {
+        key(l, "conn");
+        put_u64(l, f->number);
+    }
+    if (f) {
+        put_end_point(l, "local", &f->tuple.local, f->tuple.lport);
+        put_end_point(l, "peer", &f->tuple.remote, f->tuple.rport);
+    }
+    put(l, s->past ? ",\"past\":true" : "");
+    put_args(l, s);
 }
 
 void trace_json_header(struct line *l, int pid, nsec_t now)

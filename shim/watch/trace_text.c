@@ -241,7 +241,7 @@ static void put_rule(struct line *l, const struct shown *s)
 static void put_impaired(struct line *l, const struct shown *s)
 {
     const char *dir = (const char *)(uintptr_t)shown_value(s, 1);
-    const bool out = dir[0] == 'o';
+    const bool out = dir && dir[0] == 'o';
     put(l, "  ");
     put(l, (const char *)(uintptr_t)shown_value(s, 0));
     put_char(l, ' ');
@@ -257,7 +257,7 @@ static void put_impaired(struct line *l, const struct shown *s)
     put_plain(l, (const char *)(uintptr_t)shown_value(s, 5));
 }
 
-static void put_event(struct line *l, const struct shown *s)
+void trace_text_event(struct line *l, const struct shown *s)
 {
     put(l, s->past ? "  past" : "");
     const enum trace_event_id id = s->r->id;
@@ -320,7 +320,7 @@ void trace_text(struct line *l, const struct shown *s)
     put_head(l, s->now, s->pid);
     if (s->r->flow)
         put_flow(l, s->r->flow);
-    put_event(l, s);
+    trace_text_event(l, s);
 }
 
 void trace_text_lost(struct line *l, int pid, nsec_t now, uint64_t count)

@@ -202,6 +202,40 @@ def text(b):
     check(lines[0]["t"] < lines[1]["t"] < lines[2]["t"], "watching")
 
 
+@case("ss/events")
+def events(b):
+    """What the ring of last events has of a connection: how it came to be, and what passed since."""
+    lab = b.lab()
+    server, client = pair(b, lab)
+    client("c.sendall(b'x' * 5000)")
+    until(lambda: [k for k in of(b, server, "-s", "established") if k["recvq"] == 5000], "5000 bytes")
+    for puppet, walk in ((client, ["CLOSED SYN_SENT", "SYN_SENT ESTABLISHED"]),
+                         (server, ["SYN_RECEIVED ESTABLISHED"])):
+        shown = [k for k in of(b, puppet, "-e", "100") if k["state"] == "ESTABLISHED"][0]["events"]
+        states = [f"{e['from']} {e['to']}" for e in shown if e["ev"] == "state"]
+        equal(states, walk, "states")
+        direction = "tx" if puppet is client else "rx"
+        text = [e for e in shown if e["ev"] == direction and e["len"] > 0]
+        equal(sum(e["len"] for e in text), 5000, "bytes in the segments")
+        equal((text[0]["seq_rel"], text[0]["class"]), (1, "segment"), "the first segment")
+        times = [e["t"] for e in shown]
+        check(times == sorted(times), f"times run back: {times}")
+        equal(of(b, puppet, "-e", "2", "-s", "established")[0]["events"], shown[-2:], "the last two")
+        check("events" not in of(b, puppet, "-e", "0")[0], "none wanted")
+    out = b.must("ss", "--pid", str(client.pid), "-e", "100").out
+    check(max(map(len, out.splitlines())) <= 80, f"more than 80 columns:\n{out}")
+    for word in ("state CLOSED -> SYN_SENT connect()", "tx SYN seq 0 (", "rx SYN,ACK seq 0 ("):
+        check(word in " ".join(out.split()), f"no {word} in:\n{out}")
+    check("SYN_SENT" not in b.must("ss", "--pid", str(client.pid)).out, "shown without being asked for")
+    # what is left in TIME_WAIT keeps its number and with it its past
+    client("c.close()")
+    server("c.recv(9999); c.close()")
+    wait = until(lambda: sockets(b, "-s", "time-wait", "--port", "6000", "-e", "200"), "TIME_WAIT")[0]
+    equal([e["to"] for e in wait["events"] if e["ev"] == "state"][-1], "TIME_WAIT", "the last state")
+    check(all("seq_rel" in e for e in wait["events"] if e["ev"] == "tx"), "counted from the SYN")
+    equal(b.tcpshim("ss", "-e", "8193").status, 2, "too many")
+
+
 @case("ss/users")
 def users(b):
     """An ordinary user sees his own programs, and not those of others."""
