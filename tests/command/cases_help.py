@@ -90,7 +90,7 @@ def bash(b):
 
     check(set(subcommands(b)) <= complete("tcpshim", ""), "a subcommand is missing")
     equal(complete("tcpshim", "do"), {"doctor"}, "tcpshim do")
-    equal(complete("tcpshim", "run", "--trace-fi"), {"--trace-file"}, "--trace-fi")
+    equal(complete("tcpshim", "run", "--trace-fo"), {"--trace-format"}, "--trace-fo")
     equal(complete("tcpshim", "lab", "s"), {"shell", "set"}, "lab s")
     equal(complete("tcpshim", "lab", "up", "--del"), {"--delay"}, "lab up --del")
     equal(complete("tcpshim", "run", "--trace-file", "/etc/hostn"), {"/etc/hostname"}, "a file")
