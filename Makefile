@@ -220,7 +220,7 @@ $(BUILD)/bench/instructions/calls: $(BUILD)/bench/instructions/calls.o
 	$(CC) $(CFLAGS) -o $@ $^
 
 bench-instructions: all $(INSTRUCTIONS_BIN)
-	@$(PYTHON) bench/instructions/run.py --build $(BUILD)
+	@tests/as-root.sh $(PYTHON) bench/instructions/run.py --build $(BUILD)
 
 # Measurements, not tests: nothing of them decides about `make check`.
 bench: all $(BENCH_BIN)

@@ -41,7 +41,7 @@ def suites(build):
         ("rates", f"{tests}/sim/*.c", [f"{build}/asan/sim", "--rates"], 60),
         ("tsan", f"{tests}/tsan/*.c", [f"{build}/tsan/engine"], 120),
         ("instructions", f"{ROOT}/bench/instructions/*.c",
-         [PYTHON, f"{ROOT}/bench/instructions/run.py", "--build", build, "--check"], 120),
+         [root, PYTHON, f"{ROOT}/bench/instructions/run.py", "--build", build, "--check"], 120),
         ("hooks", f"{tests}/hooks/*.py",
          [PYTHON, f"{tests}/hooks/check_hooks.py", f"{build}/libtcpshim.so"], 60),
         ("docs", f"{tests}/docs/*.sh", [PYTHON, f"{tests}/docs/check.py", "--build", build], 120),

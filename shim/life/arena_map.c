@@ -14,8 +14,10 @@
 /*
  * Away from where Linux puts programs (0x55..., 0x7f...) and the sanitizers their heaps (0x60...).
  * The second of a kind is for a process that has one already, or a neighbour of unusual taste.
+ * valgrind gives programs 16 TB: the last.
  */
-static const uintptr_t places[] = {0x6a0000000000, 0x6b0000000000, 0x4a0000000000, 0x2a0000000000};
+static const uintptr_t places[] = {0x6a0000000000, 0x6b0000000000, 0x4a0000000000, 0x2a0000000000,
+                                   0x0a0000000000};
 
 /* An unnamed file of the size, or negative errno. */
 static int make_file(size_t size)
