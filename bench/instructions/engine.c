@@ -456,6 +456,7 @@ static void measure(const struct path *p)
         p->run();
     }
     count_done(p->name, OPERATIONS);
+    count_stop();
     printf(" %llu %llu\n", (unsigned long long)copied, (unsigned long long)frames);
 }
 
