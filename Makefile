@@ -64,7 +64,7 @@ TEST_BIN += $(BUILD)/tsan/engine
 INSTRUCTIONS_BIN := $(BUILD)/bench/instructions/engine $(BUILD)/bench/instructions/calls
 TEST_BIN += $(INSTRUCTIONS_BIN)
 
-.PHONY: docs-programs all tests fuzzers demo check sim bench bench-instructions bench-quick soak fuzz lint tidy cppcheck format clean install docs docs-man docs-conformance install-deps FORCE
+.PHONY: docs-programs docs-states docs-calls all tests fuzzers demo check sim bench bench-instructions bench-quick soak fuzz lint tidy cppcheck format clean install docs docs-man docs-conformance install-deps FORCE
 all: $(BUILD)/libtcpshim.so $(BUILD)/tcpshim-keeper $(BUILD)/tcpshim-relay $(BUILD)/tcpshim
 tests: $(TEST_BIN)
 fuzzers: $(FUZZ_BIN)
@@ -274,7 +274,7 @@ install: all
 	$(BUILD)/tcpshim --generate zsh > $(INSTALL_TO)/share/zsh/site-functions/_tcpshim
 
 # Each tests/docs/*.sh writes documents; tests/docs/check.py compares them with what lies in docs/.
-docs: docs-man docs-conformance docs-programs docs-states
+docs: docs-man docs-conformance docs-programs docs-states docs-calls
 	@for script in tests/docs/*.sh; do $$script $(abspath $(BUILD)) docs || exit 1; done
 docs-programs: $(BUILD)/docs/trace_doc
 $(BUILD)/docs/trace_doc: tests/docs/trace_doc.c $(BUILD)/libstack.a
@@ -285,6 +285,9 @@ docs-conformance: $(TEST_BIN)
 docs-states: all
 	@tests/deps.sh build check
 	@tests/as-root.sh $(PYTHON) tests/docs/states.py --build $(BUILD) --write
+docs-calls: all
+	@tests/deps.sh build check
+	@tests/as-root.sh $(PYTHON) tests/docs/calls.py --build $(BUILD) --write
 docs-man: $(BUILD)/tcpshim
 	$(BUILD)/tcpshim --generate man > docs/tcpshim.1
 

@@ -52,6 +52,7 @@ def suites(build):
         ("command", f"{tests}/command/*.py",
          [root, PYTHON, f"{tests}/command/run.py", "--build", build], 300),
         ("states", f"{tests}/docs/states.py", [root, PYTHON, f"{tests}/docs/states.py", "--build", build], 180),
+        ("calls", f"{tests}/docs/calls.py", [root, PYTHON, f"{tests}/docs/calls.py", "--build", build], 240),
         ("apps", f"{tests}/apps/*.py", [root, PYTHON, f"{tests}/apps/run.py", "--build", build], 900),
     ]
 
