@@ -179,7 +179,14 @@ void sleep_forget(struct waiter *w)
 bool sleep_drain_due(const struct stack_cx *cx)
 {
     const struct shared *sh = engine.sh;
-    return sh->driver == 0 && cx->now - sh->drained_at >= DRAIN_CHECK;
+    if (cx->now - sh->drained_at < DRAIN_CHECK)
+        return false;
+    if (sh->driver == 0)
+        return true;
+    /* Our service thread drives because we always found something: it stops when it sees us drain.
+     * Both at once would take the lock from each other for each frame. */
+    const struct process *self = process_self();
+    return self != NULL && __atomic_load_n(&self->service, __ATOMIC_RELAXED) == SERVICE_DRIVE;
 }
 
 /* ---- signals ---- */
