@@ -10,6 +10,7 @@
 #include "shim/core/raw.h"
 #include "shim/libc/call.h"
 #include "shim/libc/real.h"
+#include "shim/life/leader.h"
 #include "shim/watch/sink.h"
 
 static bool raised; /* in this process or before a fork of it */
@@ -39,6 +40,8 @@ static int change(pid_t pid, int resource, const struct rlimit *new, struct rlim
 {
     if (resource == RLIMIT_FSIZE && new != NULL && (pid == 0 || pid == getpid()))
         sink_limit(new->rlim_cur);
+    if (resource == RLIMIT_NOFILE && new != NULL && engine_running())
+        leader_keep_view();
     if (likely(resource != RLIMIT_AS || !engine_running() || (pid != 0 && pid != getpid())))
         return (int)call_result(call(pid, resource, new, old));
     const bool before = raised;

@@ -21,6 +21,7 @@
 #include "shim/life/environment.h"
 #include "shim/life/handover.h"
 #include "shim/life/keeper.h"
+#include "shim/life/leader.h"
 #include "shim/life/own_address.h"
 #include "shim/link/guard.h"
 #include "shim/link/link.h"
@@ -79,6 +80,7 @@ __attribute__((constructor)) static void construct(void)
 {
     int saved = errno;
     shim_init();
+    leader_know();
     errno = saved;
 }
 

@@ -25,6 +25,7 @@
 #include "shim/core/raw.h"
 #include "shim/core/shared.h"
 #include "shim/libc/real.h"
+#include "shim/life/leader.h"
 #include "shim/life/service.h"
 #include "shim/link/link.h"
 #include "shim/wait/waiter.h"
@@ -147,6 +148,7 @@ void sandbox_prepare(void)
 {
     bool connected = false;
     trace_ready();
+    leader_keep_view();
     for (unsigned fd = 0; fd < fd_high() && !connected; fd++)
         connected = fd_usock((int)fd) != NULL && fd_usock((int)fd)->kind == USOCK_CONN;
     if (connected)

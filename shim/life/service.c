@@ -12,16 +12,15 @@
  *
  * So an idle process makes no wake-ups, and a busy one is looked at every 5 ms.
  *
- * libc ends the process when its last thread returns, and would count this one. It matters only if
- * the main thread left by pthread_exit(), which is hooked for that: from then on this thread looks
- * now and then whether it is alone.
+ * libc ends the process when its last thread returns, the kernel when the last has ended, and both
+ * would count this one. It matters only when the main thread is gone (leader.h): from then on this
+ * thread looks now and then whether it is alone.
  */
 #define _GNU_SOURCE
 #include "shim/life/service.h"
 
 #include <errno.h>
 #include <linux/futex.h>
-#include <stdlib.h>
 #include <sys/prctl.h>
 
 #include "shim/core/family.h"
@@ -29,6 +28,7 @@
 #include "shim/core/shared.h"
 #include "shim/life/births.h"
 #include "shim/life/keeper.h"
+#include "shim/life/leader.h"
 #include "shim/link/link.h"
 #include "shim/wait/sleep.h"
 #include "shim/wait/waiter.h"
@@ -48,7 +48,6 @@
 
 static struct {
     bool started;   /* (atomic) */
-    bool main_left; /* (atomic) */
     nsec_t retry_at;
     nsec_t looked;   /* for deaths */
     bool stop;       /* (atomic) */
@@ -78,32 +77,12 @@ static nsec_t now(void)
     return cx.now;
 }
 
-static bool main_left(void)
-{
-    return unlikely(__atomic_load_n(&service.main_left, __ATOMIC_RELAXED));
-}
-
-/* Whether the process has no threads but the main one, which is a zombie, and this one. */
-static bool alone(void)
-{
-    char text[2048];
-    const int fd = raw_open("/proc/self/status", O_RDONLY | O_CLOEXEC, 0);
-    if (fd < 0)
-        return false;
-    const ssize_t n = raw_read(fd, text, sizeof(text));
-    raw_close(fd);
-    static const char two[] = "\nThreads:\t2\n", zombie[] = "\nState:\tZ";
-    return n > 0 && memmem(text, (size_t)n, two, sizeof(two) - 1) != NULL &&
-           memmem(text, (size_t)n, zombie, sizeof(zombie) - 1) != NULL;
-}
-
 /* Until the bell rings (its value is no longer `seen`) or the time is over. */
 static void bell_wait(struct process *self, uint32_t seen, nsec_t span)
 {
-    if (main_left()) {
+    if (leader_left()) {
         span = min_u64(span, ALONE_LOOK);
-        if (alone())
-            exit(0); /* as libc's last thread does */
+        leader_end_if_alone();
     }
     struct timespec ts = {.tv_sec = (time_t)(span / NSEC_PER_SEC),
                           .tv_nsec = (long)(span % NSEC_PER_SEC)};
@@ -156,6 +135,8 @@ static enum service_mode deep(struct process *self)
     struct stack_cx cx;
     const uint32_t seen = bell(self);
     nsec_t span = NSEC_NEVER;
+    if (stopped()) /* after the bell was looked at: who stops rings it */
+        return SERVICE_TICK;
     engine_enter(&cx);
     sleep_check_driver(sh);
     const bool driven = sh->driver != 0 && sh->driver != service.slot;
@@ -215,7 +196,7 @@ static bool drive_begin(struct process *self, struct waiter *w)
 
 static int drive_sleep(nsec_t until, nsec_t at)
 {
-    if (main_left())
+    if (leader_left())
         until = min_u64(until, at + ALONE_LOOK);
     if (family_unattended())
         until = min_u64(until, at + DEATH_LOOK);
@@ -253,8 +234,8 @@ static enum service_mode drive(struct process *self)
         const int r = drive_sleep(until, slept_at);
         look_for_deaths();
         waiter_relay();
-        if ((r > 0 && now() - slept_at < DRIVE_PACE) || main_left())
-            bell_wait(self, bell(self), DRIVE_PACE);
+        if (r < 0 || (r > 0 && now() - slept_at < DRIVE_PACE) || leader_left())
+            bell_wait(self, bell(self), r < 0 ? TICK : DRIVE_PACE);
         engine_enter(&cx);
         w->asleep = false;
         /* a caller of another process that would rather drive waits among the sleepers */
@@ -335,6 +316,7 @@ void service_start(void)
     const int saved = errno;
     struct process *self = process_self();
     keeper_begin();
+    leader_know();
     engine_enter(&cx);
     if (self != NULL && service.slot == 0)
         service.slot = waiter_claim();
@@ -394,11 +376,12 @@ void service_after_fork_child(void)
     service.coming = 0;
     service.slot = 0;
     service.retry_at = 0;
+    leader_after_fork_child();
 }
 
 void service_main_left(void)
 {
-    __atomic_store_n(&service.main_left, true, __ATOMIC_RELAXED);
+    leader_leaves();
     struct process *self = engine_running() ? process_self() : NULL;
     if (self == NULL)
         return;
