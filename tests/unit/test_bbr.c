@@ -241,7 +241,7 @@ Suite *suite_bbr(void)
 {
     Suite *s = suite_create("bbr");
     TCase *tc = tcase_create("bbr");
-    tcase_set_timeout(tc, 120);
+    tcase_set_timeout(tc, 240);
     tcase_add_test(tc, test_minmax);
     tcase_add_loop_test(tc, test_bbr_finds_the_rate, 0, 3);
     tcase_add_test(tc, test_bbr_follows);

@@ -626,7 +626,7 @@ Suite *suite_sentmap(void)
     tcase_add_test(tc, test_split_bound);
     tcase_add_test(tc, test_no_memory);
     tcase_add_loop_test(tc, test_model, 0, 8);
-    tcase_set_timeout(tc, 60);
+    tcase_set_timeout(tc, 240);
     suite_add_tcase(s, tc);
     return s;
 }
