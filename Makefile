@@ -169,11 +169,21 @@ $(BUILD)/fuzz/obj/%.o: %.c
 	@mkdir -p $(@D)
 	$(FUZZ_CC) $(BASE) $(WARN) $(SAN) -fsanitize=fuzzer-no-link -MMD -MP -c $< -o $@
 
-# What the targets share.
-FUZZ_WORLD_OBJ := $(BUILD)/fuzz/obj/tests/fuzz/world.o $(BUILD)/fuzz/obj/tests/packet/frame.o
-$(BUILD)/fuzz/%: tests/fuzz/%.c $(FUZZ_WORLD_OBJ) $(FUZZ_STACK_OBJ)
-	@mkdir -p $(@D)
-	$(FUZZ_CC) $(BASE) $(WARN) $(SAN) -fsanitize=fuzzer -o $@ $< $(FUZZ_WORLD_OBJ) $(FUZZ_STACK_OBJ)
+# What the targets share: the engine, and of shim/ what makes no call into libc's sockets.
+FUZZ_SHIM_SRC := $(addprefix shim/,core/addr.c core/config.c core/rules.c link/segment.c link/impair_rules.c \
+	link/impair_engine.c link/impair_store.c watch/filter.c)
+FUZZ_VIEW_SRC := $(wildcard shim/command/view/*.c) shim/command/term.c
+FUZZ_LIB_OBJ := $(FUZZ_STACK_OBJ) $(FUZZ_SHIM_SRC:%.c=$(BUILD)/fuzz/obj/%.o) \
+	$(BUILD)/fuzz/obj/tests/fuzz/world.o $(BUILD)/fuzz/obj/tests/packet/frame.o
+FUZZ_VIEW_OBJ := $(FUZZ_VIEW_SRC:%.c=$(BUILD)/fuzz/obj/%.o)
+$(BUILD)/fuzz/libfuzz.a: $(FUZZ_LIB_OBJ)
+	@rm -f $@
+	$(AR) rcs $@ $^
+
+$(BUILD)/fuzz/fuzz_trace: $(FUZZ_VIEW_OBJ)
+$(BUILD)/fuzz/%: $(BUILD)/fuzz/obj/tests/fuzz/%.o $(BUILD)/fuzz/libfuzz.a
+	$(FUZZ_CC) $(SAN) -fsanitize=fuzzer -o $@ $< $(filter %.o,$(wordlist 3,99,$^)) $(BUILD)/fuzz/libfuzz.a \
+		-Wl,--as-needed -ljansson -lpcap -lm
 
 demo:
 	@tests/deps.sh build demo
@@ -237,15 +247,9 @@ soak: all $(BUILD)/asan/sim
 	tests/as-root.sh $(PYTHON) tests/apps/run.py --build $(BUILD) --soak
 	tests/as-root.sh $(PYTHON) tests/kill/run.py --build $(BUILD) --kills 5000 --instructions 2000 --rounds 10 --seed $(FIRST)
 
-# Seeds come from tests/fuzz/corpus/NAME where there is one; what a run learns stays in build/.
+# Seeds come from tests/fuzz/corpus/NAME; what a run learns stays in build/.
 fuzz: fuzzers
-	@for fuzzer in $(FUZZ_BIN); do \
-		name=$${fuzzer##*/}; mkdir -p $(BUILD)/fuzz/corpus/$$name; seeds=tests/fuzz/corpus/$$name; \
-		[ -d $$seeds ] || seeds=; \
-		echo "fuzz $$name, $(FUZZ_TIME) s"; \
-		$$fuzzer -max_total_time=$(FUZZ_TIME) -timeout=5 -rss_limit_mb=2048 -print_final_stats=1 \
-			-artifact_prefix=$(BUILD)/fuzz/$$name- $(BUILD)/fuzz/corpus/$$name $$seeds || exit 1; \
-	done
+	@$(PYTHON) tests/fuzz/run.py --build $(BUILD) --seconds $(FUZZ_TIME)
 
 lint: tidy cppcheck
 tidy:
@@ -297,4 +301,4 @@ install-deps:
 clean:
 	rm -rf $(BUILD)
 
--include $(ALL_OBJ:.o=.d) $(INSTRUCTIONS_BIN:%=%.d) $(TSAN_OBJ:.o=.d) $(ASAN_COMMAND_OBJ:.o=.d) $(PACKETDRILL_SRC:%.c=$(BUILD)/%.d) $(UNIT_SHIM:.o=.d) $(UNIT_IP_OBJ:.o=.d) $(FUZZ_STACK_OBJ:.o=.d)
+-include $(ALL_OBJ:.o=.d) $(INSTRUCTIONS_BIN:%=%.d) $(TSAN_OBJ:.o=.d) $(ASAN_COMMAND_OBJ:.o=.d) $(PACKETDRILL_SRC:%.c=$(BUILD)/%.d) $(UNIT_SHIM:.o=.d) $(UNIT_IP_OBJ:.o=.d) $(FUZZ_LIB_OBJ:.o=.d) $(FUZZ_VIEW_OBJ:.o=.d) $(FUZZ_SRC:%.c=$(BUILD)/fuzz/obj/%.d)

@@ -39,6 +39,8 @@ def suites(build):
          [f"{build}/asan/sim", "--seeds", str(SIM_SEEDS), "--first", "1"], 900),
         ("explore", f"{tests}/explore/*.c", [f"{build}/asan/explore"], 400),
         ("rates", f"{tests}/sim/*.c", [f"{build}/asan/sim", "--rates"], 200),
+        ("fuzz", f"{tests}/fuzz/*.py",
+         [PYTHON, f"{tests}/fuzz/run.py", "--build", build, "--seconds", "4"], 400),
         ("tsan", f"{tests}/tsan/*.c", [f"{build}/tsan/engine"], 300),
         ("instructions", f"{ROOT}/bench/instructions/*.c",
          [root, PYTHON, f"{ROOT}/bench/instructions/run.py", "--build", build, "--check"], 400),
@@ -112,7 +114,7 @@ def run(name, argv, seconds):
 def build_all(build):
     """The library and the test programs. Returns false when something does not build."""
     jobs = f"-j{os.cpu_count() or 1}"
-    argv = ["make", "--no-print-directory", "-s", "-k", jobs, f"BUILD={build}", "all", "tests"]
+    argv = ["make", "--no-print-directory", "-s", "-k", jobs, f"BUILD={build}", "all", "tests", "fuzzers"]
     environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
     return subprocess.run(argv, cwd=ROOT, stdin=subprocess.DEVNULL, env=environment).returncode == 0
 

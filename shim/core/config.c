@@ -117,12 +117,13 @@ static bool trace_word(const char *word, size_t len, uint32_t *bits)
 
 static const char *parse_trace(struct config *c, const char *value)
 {
-    static char allowed[128] = "a comma list of all";
+    static const char first[] = "a comma list of all";
+    static char allowed[128];
     while (*value) {
         size_t len = strcspn(value, ",");
         if (len > 0 && !trace_word(value, len, &c->trace)) {
-            size_t used = strlen(allowed);
-            for (unsigned i = 0; i < TRACE_CLASS_COUNT; i++)
+            size_t used = strlen(strcpy(allowed, first));
+            for (unsigned i = 0; i < TRACE_CLASS_COUNT && used < sizeof(allowed); i++)
                 used += (size_t)snprintf(allowed + used, sizeof(allowed) - used, ", %s",
                                          trace_class_words[i]);
             return allowed;

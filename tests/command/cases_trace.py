@@ -102,6 +102,25 @@ def malformed(bench):
     equal(bench.tcpshim("trace").status, 2, "no file")
 
 
+@case("trace: absurd times and numbers are shown somehow")
+def absurd(bench):
+    """What the fuzzer found: sums and products that do not fit."""
+    path = os.path.join(bench.directory, "absurd.json")
+    with open(path, "w", encoding="utf-8") as file:
+        for realtime in ("1013-11-22T08:00:00.0Z", "9999-12-31T23:59:59.9Z", "2026-01-01T00:00:00.1e300Z"):
+            file.write(json.dumps({"ev": "trace", "v": 1, "t": -8.9e9, "pid": 1, "cmd": "x", "realtime": realtime})
+                       + "\n")
+        for t in (-8.9e9, 8.9e9, 1e300, -1e300, 4.5e9, -4.5e9):
+            file.write(json.dumps({"t": t, "pid": 1, "class": "cc", "ev": "rtt", "conn": 1, "local": "10.0.0.1:1",
+                                   "peer": "10.0.0.2:2", "srtt": t, "rto": t, "sample": t, "bytes": t,
+                                   "other": t}) + "\n")
+    command = os.path.join(bench.build, "asan", "tcpshim")
+    command = command if os.path.exists(command) else bench.command
+    for time in ("relative", "delta", "clock", "wall"):
+        result = bench.run(command, "trace", "-t", time, path, env={"ASAN_OPTIONS": "detect_leaks=0"})
+        check("runtime error" not in result.err and "rtt" in result.out, result.err[-2000:])
+
+
 @case("trace: names in a trace do not steer the terminal")
 def hostile(bench):
     path = os.path.join(bench.directory, "hostile.json")

@@ -9,44 +9,32 @@
 
 #define CONNS 4
 
-struct input {
-    const uint8_t *p, *end;
-};
-
 static struct tcp_conn *conns[CONNS];
 static struct tcp_listener *listener;
 
-static uint32_t take(struct input *in, unsigned bytes)
-{
-    uint32_t v = 0;
-    while (bytes-- && in->p < in->end)
-        v = v << 8 | *in->p++;
-    return v;
-}
-
 /* Around `at`: near it, at the edges of the window, far away. */
-static uint32_t near(struct input *in, uint32_t at)
+static uint32_t near(struct fuzz_input *in, uint32_t at)
 {
-    uint32_t how = take(in, 1);
+    uint32_t how = fuzz_take(in, 1);
     if (how < 128)
         return at;
     if (how < 192)
-        return at + (uint32_t)(int8_t)take(in, 1);
+        return at + (uint32_t)(int8_t)fuzz_take(in, 1);
     if (how < 240)
-        return at + (uint32_t)(int16_t)take(in, 2);
-    return at + take(in, 4);
+        return at + (uint32_t)(int16_t)fuzz_take(in, 2);
+    return at + fuzz_take(in, 4);
 }
 
-static unsigned put_options(struct input *in, const struct fuzz_flow *f, uint8_t *o, bool syn)
+static unsigned put_options(struct fuzz_input *in, const struct fuzz_flow *f, uint8_t *o, bool syn)
 {
-    unsigned n = 0, what = take(in, 1);
+    unsigned n = 0, what = fuzz_take(in, 1);
     if (syn && what & 1) {
         memcpy(o + n, (uint8_t[]){2, 4, 0, 0}, 4);
-        put_be16(o + n + 2, (uint16_t)take(in, 2));
+        put_be16(o + n + 2, (uint16_t)fuzz_take(in, 2));
         n += 4;
     }
     if (syn && what & 2) {
-        memcpy(o + n, (uint8_t[]){1, 3, 3, (uint8_t)take(in, 1)}, 4);
+        memcpy(o + n, (uint8_t[]){1, 3, 3, (uint8_t)fuzz_take(in, 1)}, 4);
         n += 4;
     }
     if (syn && what & 4) {
@@ -60,67 +48,68 @@ static unsigned put_options(struct input *in, const struct fuzz_flow *f, uint8_t
         n += 12;
     }
     if (!syn && what & 16) {
-        unsigned blocks = 1 + take(in, 1) % 3;
+        unsigned blocks = 1 + fuzz_take(in, 1) % 3;
         if (n + 4 + 8 * blocks <= 40) {
             memcpy(o + n, (uint8_t[]){1, 1, 5, (uint8_t)(2 + 8 * blocks)}, 4);
             for (unsigned i = 0; i < 2 * blocks; i++)
-                put_be32(o + n + 4 + 4 * i, f->host_una + take(in, 2) - 16);
+                put_be32(o + n + 4 + 4 * i, f->host_una + fuzz_take(in, 2) - 16);
             n += 4 + 8 * blocks;
         }
     }
     if (what & 32 && n <= 36) {
-        put_be32(o + n, take(in, 4));
+        put_be32(o + n, fuzz_take(in, 4));
         n += 4;
     }
     return n;
 }
 
-static void segment(struct input *in)
+static void segment(struct fuzz_input *in)
 {
     static uint8_t frame[FRAME_MAX], text[16384];
     static const uint8_t usual[] = {TCP_ACK,           TCP_ACK | TCP_PSH, TCP_SYN,
                                     TCP_ACK | TCP_FIN, TCP_SYN | TCP_ACK, TCP_RST,
                                     TCP_ACK,           TCP_ACK | TCP_URG};
-    struct fuzz_flow *f = &F.flows[take(in, 1) % F.nflows];
-    uint32_t how = take(in, 1);
+    struct fuzz_flow *f = &F.flows[fuzz_take(in, 1) % F.nflows];
+    uint32_t how = fuzz_take(in, 1);
     struct wire_seg s = {
         .src = FUZZ_PEER_IP,
         .dst = FUZZ_HOST_IP,
         .sport = f->pport,
         .dport = f->hport,
-        .flags = how < 224 ? usual[how % 8] : (uint8_t)take(in, 1),
+        .flags = how < 224 ? usual[how % 8] : (uint8_t)fuzz_take(in, 1),
         .text = text,
     };
     s.seq = near(in, f->peer_nxt);
-    s.ack = near(in, take(in, 1) & 1 ? f->host_nxt : f->host_una + take(in, 2));
-    s.win = how & 16 ? 65535 : (uint16_t)take(in, 2);
-    s.urg = s.flags & TCP_URG ? (uint16_t)take(in, 2) : 0;
-    s.len = how & 8 ? take(in, 2) % (how & 32 ? sizeof(text) : 1461) : 0;
+    s.ack = near(in, fuzz_take(in, 1) & 1 ? f->host_nxt : f->host_una + fuzz_take(in, 2));
+    s.win = how & 16 ? 65535 : (uint16_t)fuzz_take(in, 2);
+    s.urg = s.flags & TCP_URG ? (uint16_t)fuzz_take(in, 2) : 0;
+    s.len = how & 8 ? fuzz_take(in, 2) % (how & 32 ? sizeof(text) : 1461) : 0;
     s.optlen = put_options(in, f, s.opts, s.flags & TCP_SYN);
     size_t len = wire_build_tcp(frame, &s, fuzz_host_mac, fuzz_peer_mac);
     if (s.flags & TCP_ACK && (int32_t)(s.ack - f->host_una) > 0 &&
         (int32_t)(s.ack - f->host_nxt) <= 0)
         f->host_una = s.ack;
-    if (how & 64 && take(in, 1) < 32) { /* one byte of the headers, checksums right again */
-        frame[L2_LEN + take(in, 1) % 60] = (uint8_t)take(in, 1);
+    if (how & 64 && fuzz_take(in, 1) < 32) { /* one byte of the headers, checksums right again */
+        frame[L2_LEN + fuzz_take(in, 1) % 60] = (uint8_t)fuzz_take(in, 1);
         wire_fix_csums(frame, len);
     }
     fuzz_input(frame, (uint32_t)len, s.len > 1460, s.len > 1460 ? 1460 : 0);
 }
 
-static void icmp(struct input *in)
+static void icmp(struct fuzz_input *in)
 {
     uint8_t quoted[64], frame[256];
-    const struct fuzz_flow *f = &F.flows[take(in, 1) % F.nflows];
+    const struct fuzz_flow *f = &F.flows[fuzz_take(in, 1) % F.nflows];
     struct wire_seg s = {.src = FUZZ_HOST_IP,
                          .dst = FUZZ_PEER_IP,
                          .sport = f->hport,
                          .dport = f->pport,
                          .seq = near(in, f->host_una)};
     wire_build_tcp(quoted, &s, fuzz_peer_mac, fuzz_host_mac);
-    size_t n = wire_build_icmp(frame, ip4(10, 0, 0, 254), FUZZ_HOST_IP, (uint8_t)(take(in, 1) % 13),
-                               (uint8_t)(take(in, 1) % 16), take(in, 2), quoted + L2_LEN,
-                               take(in, 1) % 29, fuzz_host_mac, fuzz_peer_mac);
+    size_t n =
+        wire_build_icmp(frame, ip4(10, 0, 0, 254), FUZZ_HOST_IP, (uint8_t)(fuzz_take(in, 1) % 13),
+                        (uint8_t)(fuzz_take(in, 1) % 16), fuzz_take(in, 2), quoted + L2_LEN,
+                        fuzz_take(in, 1) % 29, fuzz_host_mac, fuzz_peer_mac);
     fuzz_input(frame, (uint32_t)n, false, 0);
 }
 
@@ -134,17 +123,17 @@ static void connect_one(unsigned i)
     tcp_connect(&F.cx, conns[i], &local, &remote, &path);
 }
 
-static void call(struct input *in)
+static void call(struct fuzz_input *in)
 {
     static uint8_t buf[20000];
-    unsigned i = take(in, 1) % CONNS, what = take(in, 1);
+    unsigned i = fuzz_take(in, 1) % CONNS, what = fuzz_take(in, 1);
     if (!conns[i]) {
         conns[i] = what & 1 ? tcp_accept(&F.cx, listener) : tcp_open(&F.cx);
         if (conns[i] && !(what & 1))
             connect_one(i);
         return;
     }
-    struct slice s = {buf, take(in, 2) % sizeof(buf)};
+    struct slice s = {buf, fuzz_take(in, 2) % sizeof(buf)};
     switch (what % 12) {
     case 0:
     case 1:
@@ -173,12 +162,12 @@ static void call(struct input *in)
         o->nodelay = what & 16;
         o->cork = what & 32;
         o->keepalive = what & 64;
-        o->keepidle = 1 + take(in, 1);
+        o->keepidle = 1 + fuzz_take(in, 1);
         o->oobinline = what & 128;
         if (what & 16)
-            o->user_timeout = take(in, 2);
+            o->user_timeout = fuzz_take(in, 2);
         if (what & 32) {
-            o->rcvbuf = 2304 + take(in, 2);
+            o->rcvbuf = 2304 + fuzz_take(in, 2);
             o->rcvbuf_locked = true;
         }
         tcp_opts_changed(&F.cx, conns[i]);
@@ -196,9 +185,9 @@ static void call(struct input *in)
     }
 }
 
-static void start(struct input *in)
+static void start(struct fuzz_input *in)
 {
-    uint32_t how = take(in, 1);
+    uint32_t how = fuzz_take(in, 1);
     fuzz_start(how & 1, how & 2);
     F.nflows = 4;
     for (unsigned i = 0; i < 4; i++)
@@ -235,16 +224,16 @@ static void start(struct input *in)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    struct input in = {data, data + size};
+    struct fuzz_input in = {data, data + size};
     start(&in);
     for (unsigned n = 0; in.p < in.end && n < 500; n++) {
-        uint32_t op = take(&in, 1);
+        uint32_t op = fuzz_take(&in, 1);
         if (op < 160)
             segment(&in);
         else if (op < 220)
             call(&in);
         else if (op < 250)
-            fuzz_run((nsec_t)(1 + take(&in, 1)) << (10 + op % 30));
+            fuzz_run((nsec_t)(1 + fuzz_take(&in, 1)) << (10 + op % 30));
         else
             icmp(&in);
         fuzz_check();

@@ -88,8 +88,16 @@ static void *arena_memory(void)
 
 void fuzz_start(bool shared, bool gso)
 {
+    fuzz_start_with(&(struct stack_config){.own_address = !shared}, gso);
+}
+
+void fuzz_start_with(const struct stack_config *wanted, bool gso)
+{
     F = (struct fuzz_world){.now = 1000 * NSEC_PER_SEC};
-    struct stack_config config = {.own_address = !shared, .port_min = 32768, .port_max = 60999};
+    struct stack_config config = *wanted;
+    const bool shared = !config.own_address;
+    config.port_min = 32768;
+    config.port_max = 60999;
     F.cx = (struct stack_cx){.now = F.now, .ops = &ops};
     F.cx.st = stack_init(arena_memory(), ARENA, 0, &config, F.now);
     struct netif nif = {

@@ -11,6 +11,7 @@
 #define FUZZ_HOST_IP ip4(10, 0, 0, 1)
 #define FUZZ_PEER_IP ip4(10, 0, 0, 2)
 #define FUZZ_LISTEN  80
+#define FUZZ_FLOWS   4
 
 extern const uint8_t fuzz_host_mac[6], fuzz_peer_mac[6];
 
@@ -28,7 +29,7 @@ struct fuzz_world {
     uint8_t netif;
     nsec_t now;
     unsigned nflows;
-    struct fuzz_flow flows[4];
+    struct fuzz_flow flows[FUZZ_FLOWS];
     unsigned frames;
 };
 extern struct fuzz_world F;
@@ -36,6 +37,8 @@ extern struct fuzz_world F;
 /* A new engine with an interface and a neighbour; `shared` is the way of addressing, gso the link's
  * abilities. */
 void fuzz_start(bool shared, bool gso);
+/* The same with ECN, Fast Open, ... of `config`, whose ports are set here. */
+void fuzz_start_with(const struct stack_config *config, bool gso);
 /* Aborts when an invariant does not hold. */
 void fuzz_check(void);
 void fuzz_run(nsec_t dt);
@@ -43,3 +46,18 @@ void fuzz_input(const uint8_t *frame, uint32_t len, bool trusted, uint16_t gso_s
 /* All connections must be closed by now: runs until none is left; aborts when memory does not come
  * back. */
 void fuzz_end(void);
+
+/* ---- the input as a program ---- */
+
+struct fuzz_input {
+    const uint8_t *p, *end;
+};
+
+/* The next bytes as a number; zeros behind the end. */
+static inline uint32_t fuzz_take(struct fuzz_input *in, unsigned bytes)
+{
+    uint32_t v = 0;
+    while (bytes-- && in->p < in->end)
+        v = v << 8 | *in->p++;
+    return v;
+}

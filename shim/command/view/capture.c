@@ -1,4 +1,6 @@
 /* Segments out of captured frames, and captures out of files, through libpcap (read.h). */
+/* Of a time of day: 2100. */
+#define SECONDS_MAX INT64_C(4102444800)
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -153,7 +155,9 @@ int capture_load(struct event_list *list, const char *path, unsigned source)
     const u_char *frame;
     int got, link = pcap_datalink(p);
     while ((got = pcap_next_ex(p, &h, &frame)) == 1) {
-        int64_t t = (int64_t)h->ts.tv_sec * 1000000000 + h->ts.tv_usec;
+        /* a broken file's times may be anything */
+        const int64_t seconds = h->ts.tv_sec >= 0 && h->ts.tv_sec < SECONDS_MAX ? h->ts.tv_sec : 0;
+        int64_t t = seconds * 1000000000 + h->ts.tv_usec % 1000000000;
         struct event *e = segment_from_frame(list, link, frame, h->caplen, h->len, t);
         if (e)
             e->source = source;

@@ -192,7 +192,8 @@ static int64_t get_int(const json_t *object, const char *key, int64_t absent)
     const json_t *v = json_object_get(object, key);
     if (json_is_integer(v))
         return json_integer_value(v);
-    return json_is_real(v) ? (int64_t)json_real_value(v) : absent;
+    const double d = json_real_value(v); /* 0 where it is none */
+    return json_is_real(v) && d > -9.2e18 && d < 9.2e18 ? (int64_t)d : absent;
 }
 
 /* Seconds with decimals, in ns. */
@@ -202,7 +203,8 @@ static int64_t get_time(const json_t *object, const char *key, int64_t absent)
     if (!v || !json_is_number(v))
         return absent;
     double s = json_number_value(v);
-    return s > -9e9 && s < 9e9 ? llround(s * 1e9) : absent;
+    /* so near to zero that the distance of any two is a number, too */
+    return s > -4.6e9 && s < 4.6e9 ? llround(s * 1e9) : absent;
 }
 
 static uint32_t item_u32(const json_t *array, size_t i)

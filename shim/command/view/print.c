@@ -10,7 +10,9 @@
 #include "shim/command/term.h"
 #include "shim/command/view/words.h"
 
-#define SECOND     INT64_C(1000000000)
+#define SECOND INT64_C(1000000000)
+/* Times of day that are believed: up to 2100. */
+#define WALL_MAX   INT64_C(4102444800)
 #define WORD_WIDTH 6 /* of "state", "call", "buffer" */
 #define WHO_MIN    7
 /* How long a call took is said from here on. */
@@ -43,8 +45,10 @@ static void put_wall(char *out, size_t size, int64_t t)
 static void put_time(struct printer *p, char *out, size_t size, int64_t t)
 {
     int64_t from = p->time == PRINT_RELATIVE ? p->zero : p->time == PRINT_DELTA ? p->last : 0;
-    if (p->time == PRINT_WALL && p->wall_offset != 0)
-        put_wall(out, size, t + p->wall_offset);
+    int64_t wall;
+    if (p->time == PRINT_WALL && p->wall_offset != 0 &&
+        !__builtin_add_overflow(t, p->wall_offset, &wall))
+        put_wall(out, size, wall);
     else
         snprintf(out, size, "%.6f", (double)(t - from) / 1e9);
     p->last = t;
@@ -58,7 +62,10 @@ static void learn_wall(struct printer *p, const struct event *e)
     if (!rest)
         return;
     double fraction = *rest == '.' ? strtod(rest, NULL) : 0;
-    p->wall_offset = timegm(&tm) * SECOND + (int64_t)(fraction * 1e9) - e->t;
+    const int64_t seconds = timegm(&tm);
+    if (seconds < 0 || seconds > WALL_MAX || !(fraction >= 0 && fraction < 1))
+        return;
+    p->wall_offset = seconds * SECOND + (int64_t)(fraction * 1e9) - e->t;
 }
 
 /* ---- text ---- */
@@ -70,7 +77,9 @@ static void add_value(struct text *to, const json_t *v)
         text_add(to, "%s", json_string_value(v));
     } else if (json_is_real(v)) {
         char d[32];
-        text_add(to, "%s", duration_format(d, sizeof(d), (int64_t)(json_real_value(v) * 1e9)));
+        const double ns = json_real_value(v) * 1e9;
+        text_add(to, "%s",
+                 duration_format(d, sizeof(d), (int64_t)(ns > -9e18 && ns < 9e18 ? ns : 0)));
     } else {
         char *s = json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT);
         text_add(to, "%s", s ? s : "?");
