@@ -37,6 +37,7 @@ SHIM_SRC  := $(filter-out $(KEEPER_SRC) $(RELAY_SRC) $(COMMAND_SRC),$(wildcard s
 BENCH_SRC := $(wildcard bench/*.c bench/*/*.c)
 TEST_SRC  := $(wildcard tests/unit/*.c tests/packet/*.c tests/sim/*.c tests/explore/*.c)
 FUZZ_SRC  := $(wildcard tests/fuzz/fuzz_*.c)
+FLOOD_SRC := $(wildcard tests/flood/*.c)
 HEADERS   := $(wildcard stack/*.h stack/*/*.h shim/*.h shim/*/*.h shim/*/*/*.h tests/*/*.h bench/*.h bench/*/*.h)
 
 STACK_OBJ      := $(STACK_SRC:%.c=$(BUILD)/%.o)
@@ -58,7 +59,7 @@ TEST_BIN := $(if $(wildcard tests/unit/*.c),$(BUILD)/asan/unit $(BUILD)/asan/uni
 
 PACKETDRILL_SRC := $(wildcard tests/packetdrill/*.c)
 PACKETDRILL_BIN := $(BUILD)/tests/packetdrill_tcpshim.so $(BUILD)/tests/packetdrill_smoke
-TEST_BIN += $(PACKETDRILL_BIN)
+TEST_BIN += $(PACKETDRILL_BIN) $(BUILD)/tests/flood
 TSAN_OBJ := $(STACK_SRC:%.c=$(BUILD)/tsan/%.o) $(BUILD)/tsan/tests/tsan/engine.o
 TEST_BIN += $(BUILD)/tsan/engine
 INSTRUCTIONS_BIN := $(BUILD)/bench/instructions/engine $(BUILD)/bench/instructions/calls
@@ -143,6 +144,10 @@ $(BUILD)/tests/packetdrill_tcpshim.so: $(PACKETDRILL_OBJ) $(BUILD)/libshim.a $(B
 
 $(BUILD)/tests/packetdrill_smoke: $(BUILD)/tests/packetdrill/smoke.o
 	$(CC) $(CFLAGS) -o $@ $<
+
+$(BUILD)/tests/%: tests/flood/%.c
+	@mkdir -p $(@D)
+	$(CC) $(BASE) $(WARN) $(CFLAGS) -o $@ $<
 
 # tests/unit makes two programs (see its main.c): the network layer is tested over a stub of TCP.
 UNIT_IP_SUITES := $(shell sed -n '/define UNIT_IP_SUITES/,/[^\\]$$/s/.*X(\([a-z0-9_]*\)).*/\1/p' \
@@ -242,9 +247,10 @@ bench-quick: all $(BENCH_BIN)
 	@tests/as-root.sh $(PYTHON) bench/run.py --build $(BUILD) --rounds 3 --seconds 1 \
 		-k bulk rtt-1 rtt-64 rtt-1024 connect http redis redis-16
 
-soak: all $(BUILD)/asan/sim
+soak: all $(BUILD)/asan/sim $(BUILD)/tests/flood
 	$(BUILD)/asan/sim --seeds 1000000 --first $(FIRST)
 	tests/as-root.sh $(PYTHON) tests/apps/run.py --build $(BUILD) --soak
+	tests/as-root.sh $(PYTHON) tests/flood/run.py --build $(BUILD) --seconds 60
 	tests/as-root.sh $(PYTHON) tests/kill/run.py --build $(BUILD) --kills 5000 --instructions 2000 --rounds 10 --seed $(FIRST)
 
 # Seeds come from tests/fuzz/corpus/NAME; what a run learns stays in build/.
@@ -253,7 +259,7 @@ fuzz: fuzzers
 
 lint: tidy cppcheck
 tidy:
-	@printf '%s\n' $(strip $(STACK_SRC) $(SHIM_SRC) $(KEEPER_SRC) $(RELAY_SRC) $(COMMAND_SRC) $(TEST_SRC) $(PACKETDRILL_SRC) $(FUZZ_SRC) $(BENCH_SRC)) | \
+	@printf '%s\n' $(strip $(STACK_SRC) $(SHIM_SRC) $(KEEPER_SRC) $(RELAY_SRC) $(COMMAND_SRC) $(TEST_SRC) $(PACKETDRILL_SRC) $(FUZZ_SRC) $(FLOOD_SRC) $(BENCH_SRC)) | \
 		xargs -P $$(nproc) -n 4 sh -c \
 		'clang-tidy --quiet --warnings-as-errors="*" "$$@" -- $(BASE) -Wall -Wextra 2>&1 | \
 		grep -v "warnings\? .*generated\.$$" | { ! grep .; }' tidy
@@ -263,7 +269,7 @@ cppcheck:
 		--enable=warning,performance,portability --suppressions-list=tests/cppcheck.txt stack shim tests bench
 
 format:
-	clang-format -i $(STACK_SRC) $(SHIM_SRC) $(KEEPER_SRC) $(RELAY_SRC) $(COMMAND_SRC) $(TEST_SRC) $(PACKETDRILL_SRC) $(FUZZ_SRC) $(BENCH_SRC) $(HEADERS)
+	clang-format -i $(STACK_SRC) $(SHIM_SRC) $(KEEPER_SRC) $(RELAY_SRC) $(COMMAND_SRC) $(TEST_SRC) $(PACKETDRILL_SRC) $(FUZZ_SRC) $(FLOOD_SRC) $(BENCH_SRC) $(HEADERS)
 
 PREFIX ?= /usr/local
 INSTALL_TO := $(DESTDIR)$(PREFIX)
