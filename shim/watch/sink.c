@@ -39,7 +39,9 @@
 /* From here on what is in the buffer is written although the engine is not left yet. */
 #define SINK_MUCH (SINK_BYTES / 4)
 #define WRITE_MAX 65536u
-#define PUT_TRIES 1000
+#define PUT_TRIES 20
+#define PUT_NAPS  500
+#define PUT_NAP   (200 * NSEC_PER_USEC)
 #define EXIT_WAIT (NSEC_PER_SEC)
 #define EXIT_STEP (100 * NSEC_PER_MSEC)
 
@@ -173,15 +175,32 @@ static bool take(int *flag, int pid)
                                        __ATOMIC_RELAXED);
 }
 
+/* This thread is the one that puts: a crash inside that must not wait for itself. */
+static __thread bool putting_here __attribute__((tls_model("initial-exec")));
+
+/* On a busy machine the thread that puts may have lost its processor in the middle of it. */
+static bool take_turn(int pid)
+{
+    const struct timespec nap = {.tv_nsec = PUT_NAP};
+    if (putting_here)
+        return false;
+    for (unsigned tries = 0; !take(&sink.putting, pid); tries++) {
+        if (tries == PUT_TRIES + PUT_NAPS)
+            return false;
+        if (tries < PUT_TRIES)
+            raw_syscall(SYS_sched_yield, 0, 0, 0, 0, 0, 0);
+        else
+            raw_syscall(SYS_nanosleep, (long)&nap, 0, 0, 0, 0, 0);
+    }
+    putting_here = true;
+    return true;
+}
+
 bool sink_begin(bool *fresh)
 {
     const int pid = raw_getpid();
-    unsigned tries = 0;
-    while (!take(&sink.putting, pid)) {
-        if (++tries == PUT_TRIES) /* it was interrupted there, perhaps by us */
-            return false;
-        raw_syscall(SYS_sched_yield, 0, 0, 0, 0, 0, 0);
-    }
+    if (!take_turn(pid))
+        return false;
     if (sink.pid != pid)
         begin_anew(pid);
     if (sink.fd == FD_CLOSED)
@@ -197,6 +216,7 @@ bool sink_begin(bool *fresh)
 
 void sink_end(void)
 {
+    putting_here = false;
     __atomic_store_n(&sink.putting, 0, __ATOMIC_RELEASE);
     if (sink_buffer.head - __atomic_load_n(&sink_buffer.tail, __ATOMIC_RELAXED) >= SINK_MUCH)
         sink_flush();

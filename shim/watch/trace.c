@@ -93,14 +93,15 @@ static void put_record(const struct trace_record *record, bool fresh, bool past)
             finish(&l);
         }
     }
-    if (unlikely(__atomic_load_n(&lost, __ATOMIC_RELAXED) != 0) && !say_lost(&l, record->now)) {
-        count_lost(1);
-        return;
-    }
     /* the engine's clock stands still while it works: what others said meanwhile is ahead of it */
     static nsec_t last;
     if (!past)
         last = max_u64(last, record->now);
+    if (unlikely(__atomic_load_n(&lost, __ATOMIC_RELAXED) != 0) &&
+        !say_lost(&l, past ? record->now : last)) {
+        count_lost(1);
+        return;
+    }
     struct shown s = {.r = record,
                       .info = &trace_events[record->id],
                       .pid = sink_pid(),

@@ -243,9 +243,9 @@ static void put_impaired(struct line *l, const struct shown *s)
     const char *dir = (const char *)(uintptr_t)shown_value(s, 1);
     const bool out = dir && dir[0] == 'o';
     put(l, "  ");
-    put(l, (const char *)(uintptr_t)shown_value(s, 0));
+    put_plain(l, (const char *)(uintptr_t)shown_value(s, 0));
     put_char(l, ' ');
-    put(l, dir);
+    put_plain(l, dir);
     put_char(l, ' ');
     put_flags(l, shown_value(s, 2));
     put(l, " seq ");

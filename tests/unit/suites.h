@@ -14,6 +14,10 @@
     X(wheel)                                                                                       \
     X(arena)                                                                                       \
     X(trace)                                                                                       \
+    X(trace_filter)                                                                                \
+    X(trace_format)                                                                                \
+    X(ring)                                                                                        \
+    X(sink)                                                                                        \
     X(seq)                                                                                         \
     X(wire)                                                                                        \
     X(flow)                                                                                        \
@@ -30,7 +34,8 @@
     X(impair_rules)                                                                                \
     X(impair)
 
-/* Run by the binary `unit_ip`: the network layer over tests/unit/stub_tcp.c in place of stack/tcp. */
+/* Run by the binary `unit_ip`: the network layer over tests/unit/stub_tcp.c in place of stack/tcp.
+ */
 #define UNIT_IP_SUITES(X)                                                                          \
     X(stack)                                                                                       \
     X(arp)                                                                                         \
