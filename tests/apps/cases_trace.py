@@ -2,9 +2,12 @@
 
 import json
 import os
+import re
+import signal
+import subprocess
 
 from cases_http import start_nginx, stop_nginx, url
-from framework import PROGRAMS, PYTHON, case
+from framework import PROGRAMS, PYTHON, Skipped, case, find_program
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 SCHEMA = os.path.join(ROOT, "docs", "trace.schema.json")
@@ -99,3 +102,59 @@ def trace_filter(run):
                         shim={"TCPSHIM_TRACE": "all", "TCPSHIM_TRACE_FILTER": terms})
     stop_nginx(run, server)
     run.check(("ESTABLISHED" in client.trace()) == (run.size == "port"), client.trace()[:300])
+
+
+@case("trace-crash", pairings=("UK",), sizes=("segv", "abort", "exit"), needs=("nginx",), kernel=False)
+def trace_crash(run):
+    """A program that crashes tells what happened last, and ends as it would have ended."""
+    run.data.path("1B")
+    server = start_nginx(run)
+    shim = {"TCPSHIM_TRACE": "", "TCPSHIM_TRACE_FORMAT": "json", "TCPSHIM_TRACE_RING": "dump"}
+    code = {"segv": -signal.SIGSEGV, "abort": -signal.SIGABRT, "exit": 0}[run.size]
+    client = run.client([PYTHON, f"{PROGRAMS}/traced.py", run.size, run.server_addr, 80], codes=(code,),
+                        engine=False, shim=shim)
+    stop_nginx(run, server)
+    if code == 0:
+        run.check(client.trace() == "", "told without a crash")
+        return
+    lines = valid(run, client.trace(), 8)[1:]
+    run.check(all(line["past"] for line in lines), "not from the ring")
+    states = [line["to"] for line in lines if line["ev"] == "state"]
+    run.check(states[:2] == ["SYN_SENT", "ESTABLISHED"], f"states: {states}")
+    run.check({"tx", "rx"} <= {line["ev"] for line in lines}, "no segments")
+
+
+@case("trace-closed", pairings=("UK",), sizes=("pipe", "socket", "tty"), needs=("nginx",), kernel=False)
+def trace_closed(run):
+    """The reader of a trace goes away: no SIGPIPE, no errno, no other result of any call."""
+    run.data.path("1B")
+    server = start_nginx(run)
+    run.client([PYTHON, f"{PROGRAMS}/traced.py", run.size, run.library, run.server_addr, 80], user=False)
+    stop_nginx(run, server)
+
+
+@case("trace-probes", pairings=("UK",), sizes=("listed", "attached"), needs=("readelf", "curl", "nginx"),
+      kernel=False)
+def trace_probes(run):
+    """Each event is a USDT probe; one that somebody attached to fires without TCPSHIM_TRACE."""
+    notes = subprocess.run(["readelf", "-n", "-W", run.library], capture_output=True, text=True, check=True).stdout
+    if not os.path.exists("/usr/include/x86_64-linux-gnu/sys/sdt.h") and "stapsdt" not in notes:
+        raise Skipped("<sys/sdt.h> was not there at build time")
+    if run.size == "listed":
+        names = re.findall(r"Provider: tcpshim\s+Name: (\w+)", notes)
+        with open(SCHEMA, encoding="utf-8") as file:
+            events = set(json.load(file)["properties"]["ev"]["enum"]) - {"trace"}
+        run.check(len(events) > 20, f"events in the schema: {events}")
+        run.check(set(names) == {event.replace("-", "_") for event in events}, f"probes: {sorted(set(names))}")
+        return
+    if not find_program("bpftrace"):
+        raise Skipped("bpftrace is not installed")
+    run.data.path("1B")
+    server = start_nginx(run)
+    script = f'usdt:{run.library}:tcpshim:state {{ printf("state %d %d\\n", arg3, arg4); }}'
+    client = run.client(["bpftrace", "-e", script, "-c", f"curl -sS {url(run, path='/1B')}"], engine=False,
+                        codes=(0, 1, 255), shim={"TCPSHIM_TRACE": ""})
+    stop_nginx(run, server)
+    if "state" not in client.stdout() and re.search("not permitted|denied|uprobe|ERROR", client.stderr()):
+        raise Skipped("probes are not allowed here")
+    run.check("state 2 1" in client.stdout(), f"SYN_SENT -> ESTABLISHED: {client.stdout()}")
