@@ -11,8 +11,10 @@
 #define FD_TABLE_MAX (1u << 20)
 #define FD_TABLE_MIN (1u << 16)
 /* Our own descriptors begin here where the limit allows: above select()'s reach, yet low enough
- * that the kernel's table stays small. */
+ * that the kernel's table stays small. Where the soft limit is lower: just above it, where they
+ * take none of the program's numbers. */
 #define FD_INTERNAL_BASE 8192
+#define FD_INTERNAL_ROOM 1024
 
 uintptr_t *fd_entries;
 struct hold **fd_holds, **fd_heirs;
@@ -72,14 +74,46 @@ void fd_clear(int fd)
         set_entry(fd, 0);
 }
 
-int fd_make_internal(int fd)
+bool fd_limit_lift(struct rlimit *before)
 {
-    struct rlimit limit = {.rlim_cur = 1024};
-    raw_syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, (long)&limit, 0, 0);
-    unsigned base = limit.rlim_cur / 8 * 7 < FD_INTERNAL_BASE ? (unsigned)limit.rlim_cur / 8 * 7
-                                                              : FD_INTERNAL_BASE;
-    if (fd_table_init() < 0)
-        return -ENOMEM;
+    *before = (struct rlimit){.rlim_cur = 1024, .rlim_max = 1024};
+    raw_syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, (long)before, 0, 0);
+    if (before->rlim_cur >= FD_INTERNAL_BASE || before->rlim_max == before->rlim_cur)
+        return false;
+    const struct rlimit lifted = {min_u64(before->rlim_max, before->rlim_cur + FD_INTERNAL_ROOM),
+                                  before->rlim_max};
+    return raw_syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, (long)&lifted, 0, 0, 0) == 0;
+}
+
+void fd_limit_restore(const struct rlimit *before)
+{
+    raw_syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, (long)before, 0, 0, 0);
+}
+
+int fd_socket(int family, int type, int protocol)
+{
+    struct rlimit limit;
+    int fd = raw_socket(family, type, protocol);
+    if (unlikely(fd == -EMFILE) && fd_limit_lift(&limit)) {
+        fd = raw_socket(family, type, protocol);
+        fd_limit_restore(&limit);
+    }
+    return fd;
+}
+
+int fd_duplicate(int fd)
+{
+    struct rlimit limit;
+    int copy = raw_fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    if (unlikely(copy == -EMFILE) && fd_limit_lift(&limit)) {
+        copy = raw_fcntl(fd, F_DUPFD_CLOEXEC, 0);
+        fd_limit_restore(&limit);
+    }
+    return copy;
+}
+
+static int move_up(int fd, unsigned base)
+{
     for (;; base /= 2) {
         const int moved = raw_fcntl(fd, F_DUPFD_CLOEXEC, base);
         if (moved >= 0) {
@@ -93,6 +127,21 @@ int fd_make_internal(int fd)
             return moved;
         }
     }
+}
+
+int fd_make_internal(int fd)
+{
+    struct rlimit limit;
+    if (fd_table_init() < 0)
+        return -ENOMEM;
+    const bool lifted = fd_limit_lift(&limit);
+    const int moved =
+        move_up(fd, lifted                                      ? (unsigned)limit.rlim_cur
+                    : limit.rlim_cur / 8 * 7 < FD_INTERNAL_BASE ? (unsigned)limit.rlim_cur / 8 * 7
+                                                                : FD_INTERNAL_BASE);
+    if (lifted)
+        fd_limit_restore(&limit);
+    return moved;
 }
 
 void fd_mark_internal(int fd)

@@ -4,6 +4,8 @@
  */
 #pragma once
 
+#include <sys/resource.h>
+
 #include "shim/core/usock.h"
 
 struct hold;  /* shim/core/hold.h */
@@ -48,7 +50,8 @@ static inline struct hold *fd_hold(int fd)
     return likely((unsigned)fd < fd_limit) ? fd_holds[fd] : NULL;
 }
 
-/* Ours but nobody's business: the packet socket, guards, wake-ups. close() and dup2() leave them alone. */
+/* Ours but nobody's business: the packet socket, guards, wake-ups. close() and dup2() leave them
+ * alone. */
 static inline bool fd_is_internal(int fd)
 {
     return unlikely((fd_entry(fd) & 3) == FD_INTERNAL);
@@ -61,10 +64,20 @@ void fd_set_usock(int fd, struct usock *us);
 void fd_set_epset(int fd, struct epset *ep);
 void fd_clear(int fd);
 /*
- * Moves a descriptor of our own out of the program's way: as high as the limit allows, close-on-exec,
- * marked internal. Returns the new number; the old one is closed. Negative errno: kept where it was.
+ * Moves a descriptor of our own out of the program's way: as high as the limit allows,
+ * close-on-exec, marked internal. Returns the new number; the old one is closed. Negative errno:
+ * kept where it was.
  */
 int fd_make_internal(int fd);
+/*
+ * A limit (RLIMIT_NOFILE) matters only when a descriptor is made: lifts the soft one for that, so
+ * that one of ours can be had when the program has used up its own. False: it stays as it was.
+ */
+bool fd_limit_lift(struct rlimit *before);
+void fd_limit_restore(const struct rlimit *before);
+/* socket(2), and fcntl(2) with F_DUPFD_CLOEXEC, also where the program has used up its own. */
+int fd_socket(int family, int type, int protocol);
+int fd_duplicate(int fd);
 /* A descriptor of our own that lies well already: close-on-exec, marked internal. */
 void fd_mark_internal(int fd);
 void fd_release_internal(int fd);

@@ -7,6 +7,7 @@
 #include <netinet/in.h>
 #include <stdio.h>
 
+#include "shim/core/fdtable.h"
 #include "shim/core/raw.h"
 #include "shim/core/shared.h"
 #include "stack/tcp/flow.h"
@@ -29,7 +30,7 @@ void foreign_look(struct stack_cx *cx, uint16_t port)
 {
     struct sockaddr_un name;
     const socklen_t len = foreign_name(port, &name);
-    const int fd = raw_socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    const int fd = fd_socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return;
     if (raw_connect(fd, &name, len) == 0)
@@ -83,7 +84,7 @@ bool foreign_flow(struct stack_cx *cx, const struct flow_tuple *tuple)
 {
     if (cx->now >= engine.sh->foreign_until || !ip_addr_is_v4(&tuple->local) || !may_ask(cx->now))
         return false;
-    const int fd = raw_socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
+    const int fd = fd_socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
     if (fd < 0)
         return false;
     const bool found = ask(fd, tuple);

@@ -231,7 +231,7 @@ static int raise_limit(struct rlimit *before)
 static int open_guard(uint16_t port)
 {
     struct sockaddr_in any = {.sin_family = AF_INET, .sin_port = htons(port)};
-    int fd = raw_socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP);
+    int fd = fd_socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP);
     if (fd < 0)
         return fd;
     int err = raw_bind(fd, &any, sizeof(any));
@@ -426,7 +426,7 @@ void guard_keep(int fd, uint16_t port)
         return;
     if (!get_flag(fd, SO_ACCEPTCONN))
         return;
-    int copy = raw_fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    int copy = fd_duplicate(fd);
     if (copy < 0)
         return;
     reset_waiting(copy);

@@ -36,7 +36,7 @@ void nl_put(struct nl_request *rq, uint16_t type, const void *value, size_t len)
 
 static int open_socket(void)
 {
-    int fd = raw_socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+    int fd = fd_socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
     if (fd < 0)
         return fd;
     int moved = fd_make_internal(fd);

@@ -38,6 +38,17 @@ static uint32_t waiter_search(struct shared *sh)
     return 0;
 }
 
+static int new_eventfd(void)
+{
+    struct rlimit limit;
+    int fd = (int)raw_syscall(SYS_eventfd2, 0, EFD_CLOEXEC | EFD_NONBLOCK, 0, 0, 0, 0);
+    if (unlikely(fd == -EMFILE) && fd_limit_lift(&limit)) {
+        fd = (int)raw_syscall(SYS_eventfd2, 0, EFD_CLOEXEC | EFD_NONBLOCK, 0, 0, 0, 0);
+        fd_limit_restore(&limit);
+    }
+    return fd;
+}
+
 uint32_t waiter_claim(void)
 {
     struct shared *sh = engine.sh;
@@ -61,7 +72,7 @@ uint32_t waiter_claim(void)
     w->process = process_number();
     w->woken = w->asleep = w->service = false;
     if (wake_fds[slot - 1] == 0) {
-        int fd = (int)raw_syscall(SYS_eventfd2, 0, EFD_CLOEXEC | EFD_NONBLOCK, 0, 0, 0, 0);
+        int fd = new_eventfd();
         if (fd >= 0) {
             int moved = fd_make_internal(fd);
             wake_fds[slot - 1] = moved > 0 ? moved : fd;
