@@ -42,7 +42,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 sys.path.insert(0, HERE)
 sys.path.insert(0, os.path.join(ROOT, "tests", "lab"))
-from calls_render import laid_out, normal, rendered  # noqa: E402
+from calls_render import agree, laid_out, normal, rendered  # noqa: E402
 from lab import require, wait_for  # noqa: E402
 
 DOCUMENT = os.path.join(ROOT, "docs", "calls.md")
@@ -193,23 +193,22 @@ def first_difference(old, new):
 
 def compare(scenario, build, writes):
     """(fits, the new trace or None, what differs). Writing wants two runs that agree."""
-    old, seen, said, text = normal(scenario.trace, scenario), [], "", None
+    old, seen, said = scenario.trace, [], ""
     for _ in range(ATTEMPTS + 2 * writes):
         try:
             text = "".join(line + "\n" for line in laid_out(play(scenario, build)))
         except RuntimeError as error:
             said = str(error)
             continue
-        new = normal(text, scenario)
-        if new == old:
+        if agree(old, text, scenario):
             return True, None, ""
-        said = said or first_difference(old, new)
-        if writes and new in seen:
+        said = first_difference(normal(old, scenario), normal(text, scenario))
+        if writes and any(agree(text, other, scenario) for other in seen):
             return True, text, ""
-        seen.append(new)
-    if writes:
-        return False, text, first_difference(seen[0], seen[1]) if len(seen) > 1 else said
-    return False, text, said
+        seen.append(text)
+    if writes and len(seen) > 1:
+        said = "two runs differ: " + first_difference(normal(seen[-1], scenario), normal(seen[-2], scenario))
+    return False, seen[-1] if seen else None, said
 
 
 def main():

@@ -3,6 +3,7 @@
     rendered(directory, scenario)   the trace files of one run as [(time, column, text)]
     laid_out(lines)                 those as lines of the document
     normal(text, scenario)          lines of the document as what is compared: {column: [text]}
+    agree(old, new, scenario)       whether two such texts say the same
 """
 
 import glob
@@ -16,6 +17,7 @@ HIDDEN_CALLS = {"getsockname", "getpeername", "fcntl", "ioctl"}
 HIDDEN_TIMERS = {"loss-probe", "reorder", "pace", "delayed-ack"}
 ALWAYS = {"impaired", "rx", "held", "ignored"}
 DEFAULT = {"state", "call", "queue", "tx", "said"}
+EDGE = 2  # lines that a cut may leave in the other column, or not
 # When these are sent is the scheduler's choice as much as the protocol's.
 LOOSE = re.compile(r"\((quick ACK|delayed ACK|ACK of two segments or more|ACK of a duplicate|window update)\)"
                    r"|: acknowledged$|arrives: ACK seq \d+ ack \d+$")
@@ -236,13 +238,17 @@ VARYING = [
 ]
 
 
+def column_of(line):
+    if not line[:LEFT].strip():
+        return ONLOOKER
+    return SERVER if line[LEFT:].startswith(" " * (RIGHT - LEFT)) else CLIENT
+
+
 def normal(text, scenario):
     strict = "acks" in of_scenario(scenario)
     found = {CLIENT: [], SERVER: [], ONLOOKER: []}
     for line in text.splitlines()[1:]:
-        stamp, body = line[:LEFT].strip(), line[LEFT:]
-        column = ONLOOKER if not stamp else SERVER if body.startswith(" " * (RIGHT - LEFT)) else CLIENT
-        body = body.strip()
+        body = line[LEFT:].strip()
         if body.endswith(" ...") or (not strict and LOOSE.search(body)):
             continue
         if body.startswith("... "):  # a call that others came before: where its beginning stands does not count
@@ -251,5 +257,23 @@ def normal(text, scenario):
             body = re.sub(r"^(#\d+ )?(\w+)\(\d.*\) = ", r"\1\2() = ", body)
         for pattern, word in VARYING:
             body = pattern.sub(word, body)
-        found[column].append(body)
+        found[column_of(line)].append(body)
     return found
+
+
+def trims(lines, head, tail):
+    return [lines[h:len(lines) - t] for h in range(head + 1) for t in range(tail + 1)]
+
+
+def agree(old, new, scenario):
+    """Whether two traces say the same. At a cut (from, to) only the column is exact in which the text was found."""
+    if not old or not new:
+        return False
+    ends = [lines.splitlines()[i] for lines in (old, new) for i in (1, -1)]
+    before, now = normal(old, scenario), normal(new, scenario)
+    for column in before:
+        head = EDGE * ("from" in scenario.options and column not in (column_of(ends[0]), ONLOOKER))
+        tail = EDGE * ("to" in scenario.options and column_of(ends[1]) not in (column, ONLOOKER) and column != ONLOOKER)
+        if now[column] not in trims(before[column], head, tail) and before[column] not in trims(now[column], head, tail):
+            return False
+    return True
