@@ -1,0 +1,158 @@
+/*
+ * Why nothing is sent: each reason of a silence is made to appear, and both the trace and the ring
+ * of last events say it, with the numbers that it follows from.
+ */
+#include "stack/tcp/conn.h"
+#include "tests/packet/harness.h"
+#include "tests/packet/world.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static unsigned since; /* where in the log the silence is looked for */
+
+static bool traced(enum trace_event_id id, uint64_t first_arg)
+{
+    for (unsigned i = since; i < W.log_n; i++) {
+        const struct log_entry *e = &W.log[i % LOG_MAX];
+        if (W.log_n - i <= LOG_MAX && e->kind == LOG_TRACE && e->id == id &&
+            e->argv[0] == first_arg)
+            return true;
+    }
+    return false;
+}
+
+static void find_held(const struct ring_event *e, void *arg)
+{
+    uint64_t *last = arg;
+    if (e->event == TRACE_EV_SEND_HELD)
+        ring_expand(e, last);
+}
+
+static void count_probes(const struct ring_event *e, void *arg)
+{
+    unsigned *n = arg;
+    *n += e->event == TRACE_EV_SEGMENT_OUT && e->small[1] == TCP_WHY_SEND_PROBE;
+}
+
+/* The connection is silent now, for this reason. */
+static void expect_held(const struct tcp_conn *c, enum tcp_reason why, uint32_t unsent,
+                        uint32_t in_flight, uint32_t snd_wnd)
+{
+    uint64_t last[TRACE_ARGS_MAX] = {0};
+    check(traced(TRACE_EV_SEND_HELD, why));
+    ring_walk(stack_ring(the_stack()), c->flow.number, RING_EVENTS, find_held, last);
+    check_eq(last[0], why);
+    check_eq(last[1], unsent);
+    check_eq(last[2], in_flight);
+    check_eq(last[3], c->cc.cwnd);
+    check_eq(last[4], snd_wnd);
+}
+
+static struct tcp_conn *quiet(const char *synack)
+{
+    struct tcp_conn *c = established(synack);
+    since = W.log_n;
+    return c;
+}
+
+TEST(silence_nagle, "RFC 9293 3.7.4: the reason is traced")
+{
+    struct tcp_conn *c = quiet(NULL);
+    call_send(c, 100);
+    check(!traced(TRACE_EV_SEND_HELD, TCP_WHY_HELD_NAGLE));
+    call_send(c, 50);
+    expect_held(c, TCP_WHY_HELD_NAGLE, 50, 100, 65535);
+    inject("A seq 1 ack 101");
+    check_eq(drain_text(), 150);
+    check_eq(c->held, TCP_WHY_NONE);
+}
+
+TEST(silence_cork, "tcp(7) TCP_CORK: the reason is traced")
+{
+    struct tcp_conn *c = quiet(NULL);
+    tcp_opts(c)->cork = true;
+    call_opts_changed(c);
+    call_send(c, 100);
+    expect_held(c, TCP_WHY_HELD_CORK, 100, 0, 65535);
+    check(traced(TRACE_EV_TIMER_ARMED, TCP_TIMER_CORK));
+    expect_none(ms(100));
+}
+
+TEST(silence_cwnd, "RFC 5681 3.1: the reason is traced")
+{
+    struct tcp_conn *c = quiet(NULL);
+    call_send(c, 40000);
+    check_eq(drain_text(), 14600);
+    expect_held(c, TCP_WHY_HELD_CWND, 40000 - 14600, 14600, 65535);
+}
+
+TEST(silence_rwnd, "RFC 9293 3.8.6: a full window is traced, and the timer that probes it")
+{
+    unsigned probes = 0;
+    struct tcp_conn *c = quiet("<mss 1460> win 1000");
+    call_send(c, 2000);
+    check_eq(drain_text(), 1000);
+    expect_held(c, TCP_WHY_HELD_RWND, 1000, 1000, 1000);
+    check(!traced(TRACE_EV_TIMER_ARMED, TCP_TIMER_PERSIST));
+    inject("A seq 1 ack 1001 win 0");
+    check(traced(TRACE_EV_TIMER_ARMED, TCP_TIMER_PERSIST));
+    t_run(sec(3));
+    drain_tx();
+    check(traced(TRACE_EV_TIMER_FIRED, TCP_TIMER_PERSIST));
+    ring_walk(stack_ring(the_stack()), c->flow.number, RING_EVENTS, count_probes, &probes);
+    check(probes > 0);
+}
+
+TEST(silence_sws, "RFC 9293 3.8.6.2.1: a window too small for a segment is traced")
+{
+    struct tcp_conn *c = quiet(NULL);
+    inject("A seq 1 ack 1 win 100");
+    call_send(c, 3000);
+    expect_held(c, TCP_WHY_HELD_SWS, 3000, 0, 100);
+    check(traced(TRACE_EV_TIMER_ARMED, TCP_TIMER_PERSIST));
+}
+
+TEST(silence_pacing, "SO_MAX_PACING_RATE: the reason is traced")
+{
+    struct tcp_conn *c = quiet(NULL);
+    uint32_t got = 0;
+    tcp_opts(c)->max_pacing = 146000 / 64; /* one hundred segments a second */
+    call_opts_changed(c);
+    call_send(c, 60000);
+    for (unsigned i = 0; i < 8; i++) {
+        char ack[40];
+        t_run(ms(10));
+        got += drain_text();
+        snprintf(ack, sizeof(ack), "A seq 1 ack %u", got + 1);
+        inject(ack);
+    }
+    check(traced(TRACE_EV_SEND_HELD, TCP_WHY_HELD_PACING));
+    check(traced(TRACE_EV_TIMER_ARMED, TCP_TIMER_PACE));
+    drain_tx();
+}
+
+TEST(silence_ack, "RFC 9293 3.8.6.3: an ACK that waits is traced, and for how long")
+{
+    struct tcp_conn *c = quiet(NULL);
+    tcp_opts(c)->quickack_off = true;
+    inject("PA len 100");
+    check(traced(TRACE_EV_ACK_HELD, TCP_WHY_HELD_NO_ACK_YET));
+    check(traced(TRACE_EV_TIMER_ARMED, TCP_TIMER_DELAYED_ACK));
+    expect_tx_in(ms(1), ms(201), "A seq 1 ack 101 len 0");
+    check(traced(TRACE_EV_TIMER_FIRED, TCP_TIMER_DELAYED_ACK));
+}
+
+TEST(silence_all, "each reason of a silence has its test here")
+{
+    static const enum tcp_reason known[] = {
+        TCP_WHY_HELD_NAGLE, TCP_WHY_HELD_CORK,   TCP_WHY_HELD_CWND,      TCP_WHY_HELD_RWND,
+        TCP_WHY_HELD_SWS,   TCP_WHY_HELD_PACING, TCP_WHY_HELD_NO_ACK_YET};
+    for (unsigned r = 0; r < TCP_REASON_COUNT; r++) {
+        bool found = strncmp(tcp_reason_name(r), "HELD_", 5) != 0;
+        for (unsigned i = 0; i < ARRAY_LEN(known); i++)
+            found |= known[i] == r;
+        if (!found)
+            fail("no test for %s", tcp_reason_name(r));
+    }
+}
