@@ -96,7 +96,7 @@ static uint64_t file_limit = RLIM_INFINITY;
 /* Finds out how to write to fd without waiting; returns the descriptor to use. */
 static int settle_how(int fd)
 {
-    struct stat st;
+    struct stat st = {0};
     struct rlimit limit;
     if (raw_syscall(SYS_prlimit64, 0, RLIMIT_FSIZE, 0, (long)&limit, 0, 0) == 0)
         __atomic_store_n(&file_limit, limit.rlim_cur, __ATOMIC_RELAXED);
@@ -280,7 +280,7 @@ static uint32_t portion(uint32_t tail, uint32_t pending)
 static bool within_limit(uint32_t n)
 {
     const uint64_t limit = __atomic_load_n(&file_limit, __ATOMIC_RELAXED);
-    struct stat st;
+    struct stat st = {0};
     return limit == RLIM_INFINITY ||
            (n < limit && raw_syscall(SYS_fstat, sink.fd, (long)&st, 0, 0, 0, 0) == 0 &&
             (uint64_t)st.st_size + n <= limit);
