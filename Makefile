@@ -7,7 +7,8 @@
 #   make docs-applications  docs/applications.md, from a run of all programs
 #   make sim         SEEDS simulated runs from seed FIRST     make fuzz    each fuzzer for FUZZ_TIME seconds
 #   make bench       kernel and user stack side by side, paired runs       make bench-quick  under 3 minutes
-#   make bench-instructions  instructions of the hot paths, counted by callgrind
+#   make bench-instructions  instructions of the hot paths (callgrind)     make bench-trace  what traces add
+#   make bench-syscalls  system calls of real programs on both stacks, counted by strace
 #   make soak        long simulation and 1 GB transfers       make lint    clang-tidy and cppcheck
 #   make format      clang-format                             make clean
 #   make install     to PREFIX (/usr/local) below DESTDIR: library, keeper, command, manual page, completions
@@ -65,7 +66,7 @@ TEST_BIN += $(BUILD)/tsan/engine
 INSTRUCTIONS_BIN := $(BUILD)/bench/instructions/engine $(BUILD)/bench/instructions/calls
 TEST_BIN += $(INSTRUCTIONS_BIN)
 
-.PHONY: docs-programs docs-states docs-calls all tests fuzzers demo check sim bench bench-instructions bench-quick soak fuzz lint tidy cppcheck format clean install docs docs-man docs-conformance install-deps FORCE
+.PHONY: docs-programs docs-states docs-calls all tests fuzzers demo check sim bench bench-instructions bench-trace bench-syscalls bench-quick soak fuzz lint tidy cppcheck format clean install docs docs-man docs-conformance install-deps FORCE
 all: $(BUILD)/libtcpshim.so $(BUILD)/tcpshim-keeper $(BUILD)/tcpshim-relay $(BUILD)/tcpshim
 tests: $(TEST_BIN)
 fuzzers: $(FUZZ_BIN)
@@ -235,7 +236,31 @@ $(BUILD)/bench/instructions/engine: $(BUILD)/bench/instructions/engine.o \
 $(BUILD)/bench/instructions/calls: $(BUILD)/bench/instructions/calls.o
 	$(CC) $(CFLAGS) -o $@ $^
 
+bench-syscalls: all
+	@tests/deps.sh build bench
+	@tests/as-root.sh $(PYTHON) bench/syscalls.py --build $(BUILD)
+
+# The same without traces, and without the ring of last events besides, for bench-trace.
+INSTRUCTIONS_NONE := $(foreach kind,trace_none ring_none,$(BUILD)/bench/instructions/engine_$(kind))
+TRACE_NONE_OBJ := $(STACK_SRC:%.c=$(BUILD)/trace_none/%.o)
+RING_NONE_OBJ  := $(STACK_SRC:%.c=$(BUILD)/ring_none/%.o)
+$(BUILD)/trace_none/%.o: %.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(CC) $(BASE) $(WARN) $(CFLAGS) -DTRACE_NONE -fPIC -fexceptions -MMD -MP -c $< -o $@
+$(BUILD)/ring_none/%.o: %.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(CC) $(BASE) $(WARN) $(CFLAGS) -DTRACE_NONE -DRING_NONE -fPIC -fexceptions -MMD -MP -c $< -o $@
+$(BUILD)/bench/instructions/engine_trace_none: $(TRACE_NONE_OBJ)
+$(BUILD)/bench/instructions/engine_ring_none: $(RING_NONE_OBJ)
+$(INSTRUCTIONS_NONE): $(BUILD)/bench/instructions/engine.o $(addprefix $(BUILD)/,$(INSTRUCTIONS_SHIM))
+	$(CC) $(CFLAGS) -o $@ $^
+
+bench-trace: all $(INSTRUCTIONS_BIN) $(INSTRUCTIONS_NONE)
+	@tests/deps.sh build bench
+	@tests/as-root.sh $(PYTHON) bench/instructions/run.py --build $(BUILD) --traces
+
 bench-instructions: all $(INSTRUCTIONS_BIN)
+	@tests/deps.sh build bench
 	@tests/as-root.sh $(PYTHON) bench/instructions/run.py --build $(BUILD)
 
 # Measurements, not tests: nothing of them decides about `make check`.
@@ -308,4 +333,4 @@ install-deps:
 clean:
 	rm -rf $(BUILD)
 
--include $(ALL_OBJ:.o=.d) $(INSTRUCTIONS_BIN:%=%.d) $(TSAN_OBJ:.o=.d) $(ASAN_COMMAND_OBJ:.o=.d) $(PACKETDRILL_SRC:%.c=$(BUILD)/%.d) $(UNIT_SHIM:.o=.d) $(UNIT_IP_OBJ:.o=.d) $(FUZZ_LIB_OBJ:.o=.d) $(FUZZ_VIEW_OBJ:.o=.d) $(FUZZ_SRC:%.c=$(BUILD)/fuzz/obj/%.d)
+-include $(ALL_OBJ:.o=.d) $(INSTRUCTIONS_BIN:%=%.d) $(TRACE_NONE_OBJ:.o=.d) $(RING_NONE_OBJ:.o=.d) $(TSAN_OBJ:.o=.d) $(ASAN_COMMAND_OBJ:.o=.d) $(PACKETDRILL_SRC:%.c=$(BUILD)/%.d) $(UNIT_SHIM:.o=.d) $(UNIT_IP_OBJ:.o=.d) $(FUZZ_LIB_OBJ:.o=.d) $(FUZZ_VIEW_OBJ:.o=.d) $(FUZZ_SRC:%.c=$(BUILD)/fuzz/obj/%.d)

@@ -132,6 +132,17 @@ struct stack_cx {
     uint32_t trace; /* enum trace_class bits */
 };
 
+/* Whether any of these classes is watched. */
+static inline bool stack_traces(const struct stack_cx *cx, uint32_t classes)
+{
+#ifdef TRACE_NONE /* for bench/instructions: what watching costs while nobody does */
+    (void)cx, (void)classes;
+    return false;
+#else
+    return unlikely((cx->trace & classes) != 0);
+#endif
+}
+
 /* Linux's sysctls of the same purpose. All zero: Linux's defaults. */
 struct stack_tuning {
     bool no_sack, no_timestamps, no_wscale; /* net.ipv4.tcp_sack, ... = 0 */

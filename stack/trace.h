@@ -215,7 +215,7 @@ void trace_emit(struct stack_cx *cx, const struct flow *flow, enum trace_event_i
  * then. */
 #define TRACE(cx, cls, flow, ev, ...)                                                              \
     do {                                                                                           \
-        if (unlikely((cx)->trace & TRACE_##cls)) {                                                 \
+        if (stack_traces((cx), TRACE_##cls)) {                                                     \
             const uint64_t trace_argv[] = {__VA_ARGS__};                                           \
             trace_emit((cx), (flow), TRACE_EV_##ev, trace_argv, ARRAY_LEN(trace_argv));            \
         }                                                                                          \

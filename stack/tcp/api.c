@@ -249,7 +249,7 @@ static int64_t do_recv(struct stack_cx *cx, struct tcp_conn *c, const struct sli
     const uint32_t got =
         recvbuf_read(&cx->st->tcp.chunks, &c->recvbuf, discard ? NULL : to, discard ? 0 : n, len);
     c->copied_seq = seq_add(c->copied_seq, got);
-    if (unlikely(cx->trace & TRACE_BUFFER)) {
+    if (stack_traces(cx, TRACE_BUFFER)) {
         TRACE(cx, BUFFER, &c->flow, BUFFER_OUT, got, recvbuf_ready(&c->recvbuf));
         tcp_report_recv(cx, c, got);
     }

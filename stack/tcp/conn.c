@@ -114,7 +114,7 @@ static nsec_t earliest_deadline(const struct tcp_conn *c)
 
 void tcp_timer_set(struct stack_cx *cx, struct tcp_conn *c, enum tcp_timer which, nsec_t at)
 {
-    if (unlikely(cx->trace & TRACE_TIMER) && c->deadline[which] != at)
+    if (stack_traces(cx, TRACE_TIMER) && c->deadline[which] != at)
         TRACE(cx, TIMER, &c->flow, TIMER_ARMED, which, at > cx->now ? at - cx->now : 0);
     c->deadline[which] = at;
     if (at < c->timer.deadline)
@@ -191,7 +191,7 @@ void tcp_done(struct stack_cx *cx, struct tcp_conn *c, int err, enum tcp_reason 
     /* Linux keeps what was received in order: recv() gives it before the error. */
     drop_buffers(cx, c, !c->app_held && !c->half_accepted);
     tcp_set_state(cx, c, TCP_CLOSED, why);
-    if (unlikely(cx->trace & TRACE_TROUBLE))
+    if (stack_traces(cx, TRACE_TROUBLE))
         report_trouble(cx, c, err, why);
     c->fin_queued = false;
     c->ack_now = c->ack_delayed = false;

@@ -276,7 +276,7 @@ void tcp_want_output(struct stack_cx *cx, struct tcp_conn *c);
 void tcp_timer_set(struct stack_cx *cx, struct tcp_conn *c, enum tcp_timer which, nsec_t at);
 static inline void tcp_timer_stop(struct stack_cx *cx, struct tcp_conn *c, enum tcp_timer which)
 {
-    if (unlikely(cx->trace & TRACE_TIMER) && c->deadline[which] != NSEC_NEVER)
+    if (stack_traces(cx, TRACE_TIMER) && c->deadline[which] != NSEC_NEVER)
         TRACE(cx, TIMER, &c->flow, TIMER_CANCELLED, which);
     c->deadline[which] = NSEC_NEVER; /* lazily: the wheel finds out when it gets there */
 }

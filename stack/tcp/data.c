@@ -199,7 +199,7 @@ static void store_text(struct stack_cx *cx, struct tcp_conn *c, const struct tcp
         recvbuf_insert(&t->chunks, &t->ranges, &c->recvbuf, c->rcv_nxt, off, text, len, &stored);
     c->rcv_nxt = seq_add(c->rcv_nxt, advance);
     c->bytes_received += advance;
-    if (unlikely(cx->trace & TRACE_BUFFER)) {
+    if (stack_traces(cx, TRACE_BUFFER)) {
         const struct recv_range *r = c->recvbuf.nranges ? c->recvbuf.ranges : NULL;
         TRACE(cx, BUFFER, &c->flow, BUFFER_RX, stored, recvbuf_ready(&c->recvbuf),
               c->recvbuf.ooo_bytes, r ? (uint32_t)seq_diff(r->start, c->rcv_nxt) : 0);

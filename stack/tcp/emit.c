@@ -61,11 +61,20 @@ static void frame_init(struct frame_out *f)
     f->nslices = 0;
 }
 
-static void trace_out(struct stack_cx *cx, const struct flow *flow, const struct tcp_segment *s,
-                      uint32_t len, uint32_t wnd, enum tcp_reason why)
+static void __attribute__((noinline, cold))
+trace_watched(struct stack_cx *cx, const struct flow *flow, const struct tcp_segment *s,
+              uint32_t len, uint32_t wnd, enum tcp_reason why)
 {
     TRACE(cx, SEGMENT, flow, SEGMENT_OUT, s->flags, s->seq.v, s->flags & TCP_ACK ? s->ack.v : 0,
           len, wnd, why, (uintptr_t)&s->opt);
+}
+
+static inline void trace_out(struct stack_cx *cx, const struct flow *flow,
+                             const struct tcp_segment *s, uint32_t len, uint32_t wnd,
+                             enum tcp_reason why)
+{
+    if (stack_traces(cx, TRACE_SEGMENT))
+        trace_watched(cx, flow, s, len, wnd, why);
     if (likely(flow->number != 0))
         stack_note(cx, flow, TRACE_EV_SEGMENT_OUT, s->flags, (uint8_t)why, 0,
                    (uint32_t[4]){s->seq.v, s->flags & TCP_ACK ? s->ack.v : 0, len, wnd});

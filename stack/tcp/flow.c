@@ -22,6 +22,7 @@ void flow_table_init(struct flow_table *t, const struct siphash_key *key)
 {
     t->key = *key;
     t->count = 0;
+    t->last = NULL;
 }
 
 struct flow *flow_find(const struct flow_table *t, const struct flow_tuple *tuple)
@@ -35,6 +36,13 @@ struct flow *flow_find(const struct flow_table *t, const struct flow_tuple *tupl
     return NULL;
 }
 
+struct flow *flow_find_arriving(struct flow_table *t, const struct flow_tuple *tuple)
+{
+    if (t->last == NULL || !tuple_eq(&t->last->tuple, tuple))
+        t->last = flow_find(t, tuple);
+    return t->last;
+}
+
 void flow_insert(struct flow_table *t, struct flow *f)
 {
     list_push_front(bucket(t, &f->tuple), &f->hash_link);
@@ -44,6 +52,7 @@ void flow_insert(struct flow_table *t, struct flow *f)
     else
         list_push_back(flow_port_list(t, f->tuple.lport), &f->port_link);
     t->count++;
+    t->last = NULL; /* a tuple may be there twice for a moment: the younger is meant */
 }
 
 void flow_remove(struct flow_table *t, struct flow *f)
@@ -53,6 +62,8 @@ void flow_remove(struct flow_table *t, struct flow *f)
     list_remove(&f->hash_link);
     list_remove(&f->port_link);
     t->count--;
+    if (t->last == f)
+        t->last = NULL;
 }
 
 bool flow_port_used(const struct flow_table *t, uint16_t port)

@@ -27,6 +27,7 @@ struct flow {
 struct flow_table {
     struct siphash_key key;
     uint32_t count;
+    struct flow *last;         /* what the last segment was for, while it is in the table; or NULL */
     struct list *buckets;      /* by 4-tuple */
     struct list *port_buckets; /* by local port: listeners, and whether a port is in use */
 };
@@ -48,6 +49,8 @@ static inline struct list *flow_port_list(const struct flow_table *t, uint16_t p
 }
 /* The flow of exactly this tuple, or NULL. */
 struct flow *flow_find(const struct flow_table *t, const struct flow_tuple *tuple);
+/* The same for segments that arrive: the next is mostly for the flow that the last was for. */
+struct flow *flow_find_arriving(struct flow_table *t, const struct flow_tuple *tuple);
 void flow_insert(struct flow_table *t, struct flow *f);
 void flow_remove(struct flow_table *t, struct flow *f);
 bool flow_port_used(const struct flow_table *t, uint16_t port);

@@ -374,8 +374,8 @@ void tcp_input(struct stack_cx *cx, const struct ip_packet *p)
     if (s.flags & TCP_SYN)
         hide_options(&st->config.tuning, &s.opt);
     const struct flow_tuple t = {p->dst, p->src, s.dst_port, s.src_port};
-    struct flow *f = flow_find(&st->tcp.flows, &t);
-    if (unlikely(cx->trace & TRACE_SEGMENT))
+    struct flow *f = flow_find_arriving(&st->tcp.flows, &t);
+    if (stack_traces(cx, TRACE_SEGMENT))
         trace_in(cx, f, &t, &s);
     if (likely(f != NULL))
         stack_note(cx, f, TRACE_EV_SEGMENT_IN, s.flags, TCP_WHY_NONE, 0,

@@ -82,7 +82,7 @@ void tcp_rack_update(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_s
         tcp_rack_saw_reordering(c);
     if (a->dsack)
         take_dsack(c, s);
-    if (unlikely(cx->trace & TRACE_CC) && (a->reordered || a->dsack))
+    if (stack_traces(cx, TRACE_CC) && (a->reordered || a->dsack))
         TRACE(cx, CC, &c->flow, REORDERING,
               a->reordered ? TCP_WHY_SEEN_REORDERING : TCP_WHY_SEEN_DSACK, reordering_window(c));
 }

@@ -273,7 +273,7 @@ uint32_t tcp_recovery_on_ack(struct stack_cx *cx, struct tcp_conn *c, const stru
         (c->ca_state == TCP_CA_CWR && seq_gt(c->snd_una, c->high_seq)))
         leave_recovery(cx, c);
     const uint32_t lost = find_losses(cx, c, a);
-    if (unlikely(cx->trace & TRACE_CC) && (lost || a->reneged))
+    if (stack_traces(cx, TRACE_CC) && (lost || a->reneged))
         tcp_report_lost(cx, c, why_lost(c, a));
     if (c->ca_state == TCP_CA_LOSS)
         return lost;
@@ -296,7 +296,7 @@ void tcp_recovery_on_reorder_timeout(struct stack_cx *cx, struct tcp_conn *c)
     tcp_trace_fired(cx, c, TCP_TIMER_REORDER, 1);
     if (lost == 0)
         return;
-    if (unlikely(cx->trace & TRACE_CC))
+    if (stack_traces(cx, TRACE_CC))
         tcp_report_lost(cx, c, TCP_WHY_LOST_RACK);
     if (!in_recovery(c))
         enter_recovery(cx, c, prior_in_flight);
@@ -329,6 +329,6 @@ void tcp_recovery_on_timeout(struct stack_cx *cx, struct tcp_conn *c)
     const struct sent_record *head = sentmap_first(&c->sent);
     sentmap_mark_all_lost(&c->sent, head && head->sacked);
     trace_recovery(cx, c, TCP_WHY_RECOVERY_RTO);
-    if (unlikely(cx->trace & TRACE_CC))
+    if (stack_traces(cx, TRACE_CC))
         tcp_report_lost(cx, c, TCP_WHY_LOST_RTO);
 }

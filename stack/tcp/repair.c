@@ -254,6 +254,7 @@ static void empty_tables(struct tcp_stack *t)
         if (t->flows.port_buckets[i].next != NULL)
             list_init(&t->flows.port_buckets[i]);
     t->flows.count = 0;
+    t->flows.last = NULL;
     list_init(&t->output_pending);
     list_init(&t->orphans);
     list_init(&t->time_wait_age);

@@ -30,6 +30,13 @@ static inline uint64_t get_le64(const uint8_t *p)
     return v;
 }
 
+static inline uint32_t get_le32(const uint8_t *p)
+{
+    uint32_t v;
+    memcpy(&v, p, sizeof(v));
+    return v;
+}
+
 /* c rounds for each word, d at the end. */
 static inline __attribute__((always_inline)) uint64_t
 sip(const struct siphash_key *key, const void *data, size_t len, unsigned c, unsigned d)
@@ -50,7 +57,12 @@ sip(const struct siphash_key *key, const void *data, size_t len, unsigned c, uns
     }
     /* the rest, with the length in the highest byte */
     uint64_t last = (uint64_t)len << 56;
-    for (unsigned i = 0; i < (len & 7); i++)
+    unsigned i = 0;
+    if (len & 4) {
+        last |= get_le32(p);
+        i = 4;
+    }
+    for (; i < (len & 7); i++)
         last |= (uint64_t)p[i] << (8 * i);
     s.v3 ^= last;
     for (unsigned i = 0; i < c; i++)

@@ -68,6 +68,29 @@ START_TEST(test_ports)
 }
 END_TEST
 
+/* What the last segment was for is remembered no longer than it is in the table. */
+START_TEST(test_arriving)
+{
+    struct flow half_open = {.kind = FLOW_HALF_OPEN, .tuple = tuple(1, 80, 2, 3000)};
+    struct flow conn = {.kind = FLOW_CONN, .tuple = half_open.tuple};
+    struct flow other = {.kind = FLOW_CONN, .tuple = tuple(1, 80, 2, 3001)};
+    flow_insert(&table, &other);
+    flow_insert(&table, &half_open);
+    ck_assert_ptr_eq(flow_find_arriving(&table, &conn.tuple), &half_open);
+    ck_assert_ptr_eq(flow_find_arriving(&table, &other.tuple), &other);
+    ck_assert_ptr_eq(flow_find_arriving(&table, &conn.tuple), &half_open);
+    ck_assert_ptr_eq(flow_find_arriving(&table, &conn.tuple), &half_open);
+    flow_insert(&table, &conn);
+    ck_assert_ptr_eq(flow_find_arriving(&table, &conn.tuple), &conn);
+    flow_remove(&table, &half_open);
+    ck_assert_ptr_eq(flow_find_arriving(&table, &conn.tuple), &conn);
+    flow_remove(&table, &conn);
+    ck_assert_ptr_null(flow_find_arriving(&table, &conn.tuple));
+    ck_assert_ptr_null(flow_find_arriving(&table, &half_open.tuple));
+    flow_remove(&table, &other);
+}
+END_TEST
+
 /* 100,000 connections of one server: all found, and no bucket is long. */
 START_TEST(test_many)
 {
@@ -105,6 +128,7 @@ Suite *suite_flow(void)
     tcase_add_checked_fixture(tc, setup, teardown);
     tcase_add_test(tc, test_exact_match);
     tcase_add_test(tc, test_ports);
+    tcase_add_test(tc, test_arriving);
     tcase_add_test(tc, test_many);
     tcase_set_timeout(tc, 30);
     suite_add_tcase(s, tc);
