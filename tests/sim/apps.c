@@ -251,6 +251,9 @@ static bool recv_some(struct app *a)
         return false;
     }
     compare(a, buf, (uint64_t)r);
+    for (uint64_t m = a->received / MARK_BYTES;
+         a->marks && m < (a->received + (uint64_t)r) / MARK_BYTES && m < a->marks_max; m++)
+        a->marks[m] = a->sim->now;
     a->received += (uint64_t)r;
     a->progress = s->now;
     a->recv_at = think(a, a->recv_think);

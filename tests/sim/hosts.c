@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-#define ARENA_MAX ((size_t)32 << 20)
+#define ARENA_MAX ((size_t)256 << 20)
 
 static int on_transmit(struct stack_cx *cx, const struct frame_out *f)
 {

@@ -7,6 +7,7 @@
 #include <stdio.h>
 
 #define FLOWS_MAX 4
+#define MARKS_MAX 256
 
 struct path {
     const char *name;
@@ -20,6 +21,9 @@ struct path {
     unsigned megabytes; /* of each flow */
     double least;       /* Mbit/s, all flows together */
     bool lossless;      /* nothing may have to be sent again */
+    unsigned buffers;   /* MB, up to which both buffers may grow; 0: Linux's limits */
+    unsigned
+        rounds; /* after so many round trips 90 % of the bottleneck's rate is reached; 0: any */
 };
 
 /* Fair: Jain's index of the flows' rates. */
@@ -144,9 +148,36 @@ static const struct path paths[] = {
      .megabytes = 12,
      .least = 35,
      .lossless = true},
+    /*
+     * A window that doubles each round trip from 10 segments needs 10 of them, and the handshake's,
+     * for the 12.5 MB of this path. Linux's buffers follow so fast; twice the time is allowed.
+     */
+    {.name = "far and fast: buffers grow",
+     TCP_CC_RENO,
+     1,
+     .mbits = 1000,
+     .rtt_ms = 100,
+     .queue_ms = 200,
+     .megabytes = 150,
+     .least = 400,
+     .lossless = true,
+     .buffers = 64,
+     .rounds = 22},
+    {.name = "far and fast: buffers grow, CUBIC",
+     TCP_CC_CUBIC,
+     1,
+     .mbits = 1000,
+     .rtt_ms = 100,
+     .queue_ms = 200,
+     .megabytes = 150,
+     .least = 400,
+     .lossless = true,
+     .buffers = 64,
+     .rounds = 22},
 };
 
 static const struct path *chosen;
+static nsec_t marks[MARKS_MAX];
 
 static void make_host(struct sim *s, unsigned i)
 {
@@ -165,7 +196,8 @@ static void make_host(struct sim *s, unsigned i)
         h->out.reorder = chosen->reorder;
         h->out.reorder_max = chosen->late;
     }
-    host_start(h, (size_t)24 << 20, false, false);
+    host_start(h, (size_t)(24 + 3 * chosen->buffers) << 20, false, false);
+    h->cx.st->config.tuning.rcvbuf_max = h->cx.st->config.tuning.sndbuf_max = chosen->buffers << 20;
     h->cx.st->config.cc = chosen->cc;
     h->cx.st->config.ecn = chosen->mark_us ? STACK_ECN_ASK : STACK_ECN_OFF;
     host_listen(h, 0, 16);
@@ -188,6 +220,8 @@ static void make_pair(struct sim *s, unsigned i)
     p->app[0].total = (uint64_t)chosen->megabytes << 20;
     p->app[0].end = END_SHUTDOWN;
     p->app[1].end = END_AFTER_EOF;
+    p->app[1].marks = marks;
+    p->app[1].marks_max = MARKS_MAX;
     p->clean = true;
     p->start = s->now + i * 50 * NSEC_PER_MSEC;
     struct event *e = event_new(s, EV_START, p->start, p->app[0].host, 0);
@@ -231,11 +265,27 @@ static double total_rate(const struct sim *s)
     return (double)s->bytes_total * 8e3 / (double)max_u64(last - s->pairs[0].start, 1);
 }
 
+/* Round trips from the first SYN until a round trip's worth came at 90 % of the bottleneck's rate;
+ * 0: never. */
+static unsigned rounds_to_rate(const struct path *p, const struct sim *s)
+{
+    /* text in a packet of 1500 bytes and its Ethernet header */
+    const double rate = p->mbits / 8e3 * 1448 / 1514; /* bytes a nanosecond */
+    const unsigned window =
+        (unsigned)(rate * (double)(p->rtt_ms * NSEC_PER_MSEC) / (double)MARK_BYTES);
+    for (unsigned i = window; i < p->megabytes && i < MARKS_MAX; i++)
+        if ((double)(window * MARK_BYTES) >= 0.9 * rate * (double)(marks[i] - marks[i - window]))
+            return 1 + (unsigned)((marks[i] - s->pairs[0].start) / (p->rtt_ms * NSEC_PER_MSEC));
+    return 0;
+}
+
 /* NULL, or what was not reached. */
 static const char *falls_short(const struct path *p, const struct sim *s)
 {
     if (total_rate(s) < p->least)
         return "too slow";
+    if (p->rounds && (rounds_to_rate(p, s) == 0 || rounds_to_rate(p, s) > p->rounds))
+        return "too many round trips";
     if (fairness(s) < FAIR)
         return "not fair";
     if (p->lossless && stack_counter(s->hosts[0].cx.st, COUNT_RETRANS) > 0)
@@ -257,6 +307,9 @@ unsigned sim_rates(bool verbose)
         printf("rate, %s: %.1f Mbit/s (at least %.0f)", p->name, total_rate(s), p->least);
         if (p->flows > 1)
             printf(", fairness %.3f", fairness(s));
+        if (p->rounds)
+            printf(", 90 %% of the bottleneck after %u round trips (at most %u)",
+                   rounds_to_rate(p, s), p->rounds);
         printf("%s%s\n", why ? ": " : "", why ? why : "");
         failed += why != NULL;
     }

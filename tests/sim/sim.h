@@ -24,6 +24,7 @@
 #define PAIRS_MAX     1024
 #define LISTENERS_MAX 2
 #define LISTEN_BASE   1000
+#define MARK_BYTES    ((uint64_t)1 << 20)
 #define SIM_EPOCH     (5000 * NSEC_PER_SEC)
 
 /* ---- numbers from the seed ---- */
@@ -103,6 +104,8 @@ struct app {
     /* what it has done */
     uint64_t sent, received;
     bool shut, eof;
+    nsec_t *marks; /* when each further MARK_BYTES had been read; NULL: nobody asks */
+    unsigned marks_max;
     bool fin_valid; /* the stream ends at `sent` for the reader */
     int error;
     nsec_t progress, send_at, recv_at;
@@ -126,7 +129,7 @@ struct pair {
 
 struct impairment {
     unsigned loss, dup, reorder, corrupt, mark; /* permille; mark: of ECN-capable packets */
-    nsec_t reorder_max;                   /* how late; 0: up to five times the delay */
+    nsec_t reorder_max;                         /* how late; 0: up to five times the delay */
     nsec_t delay, jitter;
     uint64_t ns_per_byte; /* bandwidth; 0: no limit */
     nsec_t queue_max;     /* a frame that would wait longer is dropped */
