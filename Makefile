@@ -9,6 +9,7 @@
 #   make bench       kernel and user stack side by side, paired runs       make bench-quick  under 3 minutes
 #   make bench-instructions  instructions of the hot paths (callgrind)     make bench-trace  what traces add
 #   make bench-syscalls  system calls of real programs on both stacks, counted by strace
+#   make coverage    lines of stack/ that the engine's tests reach, file by file
 #   make soak        long simulation and 1 GB transfers       make lint    clang-tidy and cppcheck
 #   make format      clang-format                             make clean
 #   make install     to PREFIX (/usr/local) below DESTDIR: library, keeper, command, manual page, completions
@@ -214,6 +215,14 @@ docs-applications: all
 	@tests/deps.sh build apps
 	@tests/as-root.sh $(PYTHON) tests/apps/run.py --build $(BUILD) --table docs/applications.md -j 1
 
+# Lines of stack/ that the engine's tests reach, built apart.
+COVERAGE := $(BUILD)/coverage
+COVERED  := $(addprefix $(COVERAGE)/asan/,unit unit_ip packet sim explore)
+.PHONY: coverage
+coverage:
+	@$(MAKE) --no-print-directory -s BUILD=$(COVERAGE) SAN='--coverage -fprofile-update=atomic -O0 -g' $(COVERED)
+	@$(PYTHON) tests/coverage.py --build $(COVERAGE)
+
 sim: $(BUILD)/asan/sim
 	$(BUILD)/asan/sim --seeds $(SEEDS) --first $(FIRST)
 
@@ -277,6 +286,7 @@ soak: all $(BUILD)/asan/sim $(BUILD)/tests/flood
 	$(BUILD)/asan/sim --seeds 1000000 --first $(FIRST)
 	tests/as-root.sh $(PYTHON) tests/apps/run.py --build $(BUILD) --soak
 	tests/as-root.sh $(PYTHON) tests/flood/run.py --build $(BUILD) --seconds 60
+	tests/as-root.sh $(PYTHON) tests/interop/run.py --build $(BUILD) --all
 	tests/as-root.sh $(PYTHON) tests/kill/run.py --build $(BUILD) --kills 5000 --instructions 2000 --rounds 10 --seed $(FIRST)
 
 # Seeds come from tests/fuzz/corpus/NAME; what a run learns stays in build/.

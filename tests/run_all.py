@@ -48,6 +48,8 @@ def suites(build):
          [PYTHON, f"{tests}/hooks/check_hooks.py", f"{build}/libtcpshim.so"], 120),
         ("docs", f"{tests}/docs/*.sh", [PYTHON, f"{tests}/docs/check.py", "--build", build], 300),
         ("diff", f"{tests}/diff/run.py", [root, PYTHON, f"{tests}/diff/run.py", "--build", build], 600),
+        ("interop", f"{tests}/interop/*.py",
+         [root, PYTHON, f"{tests}/interop/run.py", "--build", build], 300),
         ("flood", f"{tests}/flood/*.py",
          [root, PYTHON, f"{tests}/flood/run.py", "--build", build, "--seconds", "3"], 300),
         ("kill", f"{tests}/kill/*.py", [root, PYTHON, f"{tests}/kill/run.py", "--build", build], 400),

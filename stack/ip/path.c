@@ -131,6 +131,10 @@ void ip_path_reply(const struct ip_packet *p, struct ip_path *path)
 
 uint32_t ip_path_mtu(const struct stack *st, const struct ip_path *path)
 {
-    const uint32_t mtu = path->netif < st->nnetifs ? st->netifs[path->netif].mtu : 0;
+    const struct netif *nif = path->netif < st->nnetifs ? &st->netifs[path->netif] : NULL;
+    uint32_t mtu = nif ? nif->mtu : 0;
+    /* no frame is larger than AF_PACKET takes: Linux's 65,535 (veth) with its L2 header would be */
+    if (nif && nif->kind == NETIF_ETHERNET)
+        mtu = min_u32(mtu, FRAME_BYTES_MAX - ETH_HEADER);
     return path->mtu != 0 && path->mtu < mtu ? path->mtu : mtu;
 }
