@@ -87,6 +87,16 @@ bool arena_pressure(const struct arena *a)
     return a->nspans - a->owned < a->nspans / 4;
 }
 
+bool arena_low(const struct arena *a)
+{
+    return a->nspans - a->owned < a->nspans / 16;
+}
+
+bool arena_reserve_only(const struct arena *a)
+{
+    return a->nspans - a->owned < a->nspans / 32;
+}
+
 uint64_t arena_bad_frees(const struct arena *a)
 {
     return a->bad_frees;

@@ -46,6 +46,10 @@ size_t arena_limit(const struct arena *a);
 /* True when less than a quarter (pressure) of the limit is left: windows stop growing and shrink.
  */
 bool arena_pressure(const struct arena *a);
+/* Less than a sixteenth: senders take no more, so that what they have can still be sent. */
+bool arena_low(const struct arena *a);
+/* Less than a thirty-second: no new connections. */
+bool arena_reserve_only(const struct arena *a);
 
 void pool_init(struct arena *a, struct pool *p, size_t object_size);
 /* A zeroed object, aligned to 16 bytes (8 when its size is no multiple of 16), or NULL: the arena

@@ -3,6 +3,9 @@
 
 #include "stack/tcp/conn.h"
 
+/* What a send() may take when little memory is left, bytes. */
+#define LOW_SEND_MAX 16384
+
 void tcp_set_owner(struct tcp_conn *c, void *owner)
 {
     c->owner = owner;
@@ -91,6 +94,15 @@ static int64_t may_send(struct tcp_conn *c)
     }
 }
 
+/* Little memory is left: what may be taken now. Linux: sk_stream_moderate_sndbuf(). */
+static uint32_t moderate(struct tcp_conn *c)
+{
+    if (c->sendbuf.len == 0 || c->opts.sndbuf_locked)
+        return LOW_SEND_MAX;
+    c->opts.sndbuf = max_u32(c->sendbuf.len / 2, TCP_BUF_MIN);
+    return c->sendbuf.len < c->opts.sndbuf ? LOW_SEND_MAX : 0;
+}
+
 static int64_t do_send(struct stack_cx *cx, struct tcp_conn *c, const struct slice *from,
                        unsigned n, uint32_t flags)
 {
@@ -103,7 +115,9 @@ static int64_t do_send(struct stack_cx *cx, struct tcp_conn *c, const struct sli
     if (want == 0)
         return 0;
     uint32_t took = 0;
-    const uint32_t room = tcp_send_room(c);
+    uint32_t room = tcp_send_room(c);
+    if (unlikely(arena_low(cx->st->arena)))
+        room = min_u32(room, moderate(c));
     if (room && (c->sendbuf.len == 0 || tcp_unsent(c) < c->opts.notsent_lowat))
         took = sendbuf_append(&cx->st->tcp.chunks, &c->sendbuf, from, n, 0,
                               (uint32_t)min_u64(want, room));

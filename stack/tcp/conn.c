@@ -43,7 +43,8 @@ void tcp_opts_init(struct tcp_opts *o, const struct stack *st)
 struct tcp_conn *tcp_conn_new(struct stack_cx *cx)
 {
     struct stack *st = cx->st;
-    struct tcp_conn *c = pool_alloc(&st->tcp.conns);
+    struct tcp_conn *c =
+        unlikely(arena_reserve_only(st->arena)) ? NULL : pool_alloc(&st->tcp.conns);
     if (!c) {
         stack_count(st, COUNT_NO_MEMORY);
         return NULL;

@@ -5,6 +5,7 @@
  *     family peer PORT                          echoes, one process, many connections (poll)
  *     family kill ADDRESS PORT KILLS SEED       stayers and victims against that peer
  *     family bomb ADDRESS PORT CHILDREN         that many children at once, each with a connection
+ *     family crowd PAIRS full|idle              that many connections to itself, with full buffers
  *     family pingpong ROUNDS                    a byte to and fro between two processes, on
  * 127.0.0.1
  *
@@ -44,6 +45,7 @@
 #define LIFE_SPAN  6000
 #define STUCK      20     /* seconds */
 #define LATE       100000 /* us */
+#define PER_PORT   8000   /* connections to one listener, as there are ports for */
 
 struct tally {
     uint64_t bytes, resets, late, slowest; /* us */
@@ -439,6 +441,118 @@ static void pingpong(unsigned rounds)
     wait(NULL);
 }
 
+/* ---- many connections, and more than there is memory for ---- */
+
+static int listen_here(void)
+{
+    socklen_t len = sizeof(peer_addr);
+    const int listener = socket(AF_INET, SOCK_STREAM, 0);
+    peer_addr =
+        (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    if (bind(listener, (struct sockaddr *)&peer_addr, len) < 0 || listen(listener, 64) < 0 ||
+        getsockname(listener, (struct sockaddr *)&peer_addr, &len) < 0)
+        fail("listen");
+    return listener;
+}
+
+static uint64_t processor_us(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
+    return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
+}
+
+/* Both ends of a new connection; false: errno says why not. */
+static bool make_pair(int listener, int ends[2])
+{
+    errno = 0;
+    struct pollfd door = {.fd = listener, .events = POLLIN};
+    const struct timeval patience = {.tv_sec = 2};
+    ends[0] = socket(AF_INET, SOCK_STREAM, 0);
+    if (ends[0] < 0)
+        return false;
+    setsockopt(ends[0], SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
+    if (connect(ends[0], (struct sockaddr *)&peer_addr, sizeof(peer_addr)) == 0) {
+        if (poll(&door, 1, 2000) == 1 && (ends[1] = accept(listener, NULL, NULL)) >= 0)
+            return true;
+        if (errno == 0)
+            errno = ETIMEDOUT;
+    }
+    const int err = errno;
+    close(ends[0]);
+    errno = err;
+    return false;
+}
+
+static uint64_t stuff(int fd)
+{
+    static uint8_t block[1 << 16];
+    uint64_t sum = 0;
+    ssize_t n;
+    fill(block, sizeof(block), 0);
+    while ((n = send(fd, block, sizeof(block), MSG_DONTWAIT | MSG_NOSIGNAL)) > 0)
+        sum += (uint64_t)n;
+    if (errno != EAGAIN)
+        fail("send to full buffers");
+    return sum;
+}
+
+static uint64_t empty(int fd)
+{
+    static uint8_t block[1 << 16];
+    uint64_t sum = 0;
+    ssize_t n;
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    while (poll(&p, 1, 5000) == 1 && (n = recv(fd, block, sizeof(block), 0)) > 0)
+        sum += (uint64_t)n;
+    return sum;
+}
+
+static void crowd(unsigned pairs, bool full)
+{
+    int(*ends)[2] = calloc(pairs, sizeof(*ends));
+    uint64_t *put = calloc(pairs, sizeof(*put)), lost = 0;
+    unsigned made = 0, again = 0, good = 0;
+    int listener = listen_here();
+    struct tally t = {0};
+    while (made < pairs && make_pair(listener, ends[made])) {
+        if (made % PER_PORT == PER_PORT - 1) {
+            close(listener);
+            listener = listen_here();
+        }
+        if (full)
+            put[made] = stuff(ends[made][0]);
+        made++;
+    }
+    const int err = made < pairs ? errno : 0;
+    /* whoever blocks sleeps, and does not ask again and again */
+    const struct timeval half = {.tv_usec = 500000};
+    const uint64_t before = processor_us();
+    if (full && made > 0) {
+        setsockopt(ends[made / 2][0], SOL_SOCKET, SO_SNDTIMEO, &half, sizeof(half));
+        if (send(ends[made / 2][0], &t, sizeof(t), MSG_NOSIGNAL) != -1 || errno != EAGAIN)
+            put[made / 2] += sizeof(t); /* room was found */
+    }
+    const uint64_t used = processor_us() - before;
+    for (unsigned i = 0; i < made; i++) {
+        shutdown(ends[i][0], SHUT_WR);
+        if (full)
+            lost += empty(ends[i][1]) != put[i];
+        close(ends[i][0]);
+        close(ends[i][1]);
+    }
+    for (; again < 20 && make_pair(listener, ends[0]); again++) {
+        char byte = 'x';
+        good += write(ends[0][0], &byte, 1) == 1 && read(ends[0][1], &byte, 1) == 1;
+        close(ends[0][0]);
+        close(ends[0][1]);
+    }
+    close(listener);
+    printf("made %u errno %d lost %lu blocked %lu us again %u\n", made, err, (unsigned long)lost,
+           (unsigned long)used, good);
+    rest();
+}
+
 int main(int argc, char **argv)
 {
     signal(SIGPIPE, SIG_IGN);
@@ -454,6 +568,8 @@ int main(int argc, char **argv)
         peer_addr.sin_port = htons((uint16_t)atoi(argv[3]));
         inet_pton(AF_INET, argv[2], &peer_addr.sin_addr);
         bomb((unsigned)atoi(argv[4]));
+    } else if (argc == 4 && strcmp(argv[1], "crowd") == 0) {
+        crowd((unsigned)atoi(argv[2]), strcmp(argv[3], "full") == 0);
     } else if (argc == 3 && strcmp(argv[1], "pingpong") == 0) {
         pingpong((unsigned)atoi(argv[2]));
     } else {

@@ -6,12 +6,15 @@
               inside the engine, and nothing is left behind (tests/kill/inspect.c looks)
     bomb      500 children at once, each with a connection of its own
     no-keeper the same as kill, without the keeper that notices deaths
+    arena     connections with full buffers until the stack's memory is used up, and on from there
+    crowd     3,000 connections in one process (--crowd), and what is left when they are closed
     pingpong  how long a byte takes from one process of a family to another and back
 
 The last line is `kill: N passed, N failed, N skipped`.
 """
 
 import argparse
+import errno
 import os
 import shutil
 import subprocess
@@ -71,10 +74,10 @@ class Runner:
         if not wait_for(lambda: lab.a.kernel_listens(PORT), 5):
             raise Failed("the peer does not listen")
 
-    def run(self, words, library, seconds, look=True, env=None):
+    def run(self, words, library, seconds, look=True, env=None, before=()):
         """Runs the family to its last line; returns that and what the arena holds then."""
         library = os.path.join(library, "libtcpshim.so")
-        process = self.lab.popen(self.lab.b, [self.family, *map(str, words)],
+        process = self.lab.popen(self.lab.b, [*before, self.family, *map(str, words)],
                                  {"LD_PRELOAD": library, **(env or {})}, stdin=subprocess.PIPE,
                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         os.set_blocking(process.stdout.fileno(), False)
@@ -162,6 +165,27 @@ def case_pingpong(runner, options):
     return f"p50 {result['p50']} us, p99 {result['p99']} us a round"
 
 
+def case_arena(runner, options):
+    result, left = runner.run(["crowd", 5000, "full"], runner.build, 100,
+                              env={"TCPSHIM_LOOPBACK": "user", "TCPSHIM_MEM": "16M"})
+    check_rest(left)
+    if result["errno"] not in (errno.ENOBUFS, errno.ENOMEM, errno.ETIMEDOUT) or result["made"] < 10:
+        raise Failed(f"{result['made']} connections, then {errno.errorcode.get(result['errno'])}")
+    if result["lost"] or result["again"] != 20 or result["blocked"] > 100000:
+        raise Failed(f"{result}")
+    return f"{result['made']} connections, then {errno.errorcode[result['errno']]}"
+
+
+def case_crowd(runner, options):
+    with_descriptors = ["prlimit", f"--nofile={2 * options.crowd + 1000}:"]
+    result, left = runner.run(["crowd", options.crowd, "idle"], runner.build, 60 + options.crowd / 100,
+                              env={"TCPSHIM_LOOPBACK": "user", "TCPSHIM_MEM": "1G"}, before=with_descriptors)
+    check_rest(left)
+    if result["made"] != options.crowd or result["again"] != 20:
+        raise Failed(f"{result['made']} connections, then {errno.errorcode.get(result['errno'])}; {result}")
+    return f"{result['made']} connections"
+
+
 def case_engine(runner, options):
     done = subprocess.run([runner.engine, str(options.instructions), str(options.seed)],
                           stdout=subprocess.PIPE, text=True)
@@ -170,7 +194,8 @@ def case_engine(runner, options):
     return done.stdout.strip()
 
 
-CASES = {"engine": case_engine, "kill": case_kill, "bomb": case_bomb, "no-keeper": case_no_keeper, "pingpong": case_pingpong}
+CASES = {"engine": case_engine, "kill": case_kill, "bomb": case_bomb, "no-keeper": case_no_keeper, "pingpong": case_pingpong,
+         "arena": case_arena, "crowd": case_crowd}
 
 
 def main():
@@ -179,6 +204,7 @@ def main():
     parser.add_argument("--kills", type=int, default=1000)
     parser.add_argument("--instructions", type=int, default=100, help="kills of the case engine")
     parser.add_argument("--children", type=int, default=500)
+    parser.add_argument("--crowd", type=int, default=3000, help="connections of the case crowd")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=1, help="each with a seed of its own")
     parser.add_argument("-k", dest="only", choices=sorted(CASES), action="append")
