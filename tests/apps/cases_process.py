@@ -2,6 +2,7 @@
 streams over a socket."""
 
 import os
+import signal
 import time
 
 from cases_http import start_nginx, stop_nginx, url
@@ -92,3 +93,34 @@ def epoll_many(run):
                         shim={"TCPSHIM_LOOPBACK": "user"})
     few, many = map(float, client.stdout().split())
     run.check(many < 3 * few, f"an event costs {few} us with 50 members, {many} us with {run.size}")
+
+
+def herd(run, mode):
+    """Idle wake-ups for a hundred connections that meet four processes asleep on one listener."""
+    server = run.server([PYTHON, f"{PROGRAMS}/herd.py", "server", run.server_addr, PORT, mode, 100], PORT)
+    run.client([PYTHON, f"{PROGRAMS}/herd.py", "client", run.server_addr, PORT, 100])
+    server.popen.send_signal(signal.SIGUSR1)
+    server.wait()
+    words = server.stdout().split()
+    run.check(words[:2] == ["served", "100"], f"the server says {words}")
+    return int(words[3])
+
+
+@case("herd-accept", sizes=("-",))
+def herd_accept(run):
+    """Blocking accept() in four processes: each connection is served once, whoever is woken."""
+    herd(run, "accept")
+
+
+@case("herd-exclusive", sizes=("-",))
+def herd_exclusive(run):
+    """EPOLLEXCLUSIVE: a connection wakes one process, as on the kernel (0 or 1 idle wake-ups in 100 there)."""
+    idle = herd(run, "exclusive")
+    run.check(idle <= 10, f"{idle} wake-ups for nothing in 100 connections")
+
+
+@case("herd-epoll", sizes=("-",))
+def herd_epoll(run):
+    """Plain epoll: all may be woken, none more than once for a connection."""
+    idle = herd(run, "epoll")
+    run.check(idle <= 300, f"{idle} wake-ups for nothing in 100 connections")
