@@ -137,7 +137,14 @@ def main():
             *_, usual = play(build, False, options.all, mtu, gso, os.path.join(directory, f"kernel-{mtu}-{gso}"))
             right, wrong, found = play(build, True, options.all, mtu, gso,
                                        os.path.join(directory, f"user-{mtu}-{gso}"))
-            wrong += [f"mtu {mtu}, gso {gso}: the expert says: {kind}" for kind in sorted(found - usual)]
+            odd = found - usual
+            for again in range(2):  # a probe that came before a late ACK is the scheduler's doing: it does not repeat
+                if odd:
+                    _, amiss, found = play(build, True, options.all, mtu, gso,
+                                           os.path.join(directory, f"user-{mtu}-{gso}-{again}"))
+                    wrong += amiss
+                    odd &= found
+            wrong += [f"mtu {mtu}, gso {gso}: the expert says: {kind}" for kind in sorted(odd)]
             passed += right
             failed += len(wrong)
             print(f"{'FAIL' if wrong else 'ok':4} interop: mtu {mtu}, segmentation offload {'on' if gso else 'off'}: "
