@@ -164,6 +164,24 @@ class Player:
 
 # ---- all of them ----
 
+def check_schema(directory):
+    """The traces are what docs/trace.schema.json says: the first line of each event, and every tenth."""
+    import jsonschema
+    with open(os.path.join(ROOT, "docs", "trace.schema.json"), encoding="utf-8") as file:
+        validator = jsonschema.Draft202012Validator(json.load(file))
+    seen = set()
+    for path in glob.glob(f"{directory}/*.json"):
+        for number, raw in enumerate(open(path, encoding="utf-8")):
+            event = json.loads(raw)
+            if event["ev"] in seen and number % 10:
+                continue
+            seen.add(event["ev"])
+            wrong = next(validator.iter_errors(event), None)
+            if wrong:
+                raise RuntimeError(f"against the schema: {raw.strip()}: {wrong.message}")
+
+
+
 def play(scenario, build):
     """Runs it apart; returns its lines [(time, column, text)]."""
     directory = tempfile.mkdtemp(prefix=f"tcpshim-calls-{os.getpid()}-")
@@ -174,6 +192,7 @@ def play(scenario, build):
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LIMIT + 30)
         if done.returncode:
             raise RuntimeError(f"ended with {done.returncode}: {done.stderr.strip()}")
+        check_schema(directory)
         return rendered(directory, scenario)
     except subprocess.TimeoutExpired:
         raise RuntimeError("did not end") from None

@@ -196,7 +196,7 @@ static void schema(void)
            "events\"},\n"
            "    \"class\":{\"enum\":[");
     words(trace_class_words, TRACE_CLASS_COUNT, "");
-    printf("]},\n    \"ev\":{\"enum\":[\"trace\",\"lost\"");
+    printf("]},\n    \"ev\":{\"enum\":[\"trace\""); /* "lost" is an event of class cc, too */
     words(names, TRACE_EVENT_COUNT, ",");
     printf("]}\n  },\n  \"allOf\":[\n");
     for (unsigned i = 0; i < TRACE_EVENT_COUNT; i++)
@@ -207,7 +207,8 @@ static void schema(void)
            "      \"realtime\":{\"type\":\"string\",\"format\":\"date-time\"},"
            "\"classes\":{\"type\":\"string\"}},\n"
            "      \"required\":[\"v\",\"cmd\",\"realtime\",\"classes\"]}},\n"
-           "    {\"if\":{\"properties\":{\"ev\":{\"const\":\"lost\"}}},\n"
+           "    {\"if\":{\"properties\":{\"ev\":{\"const\":\"lost\"}},"
+           "\"not\":{\"required\":[\"class\"]}},\n"
            "     \"then\":{\"description\":\"events that found no room\",\"properties\":{"
            "\"count\":{\"type\":\"integer\",\"minimum\":1}},\"required\":[\"count\"]}}\n"
            "  ],\n  \"unevaluatedProperties\":false,\n");
