@@ -117,10 +117,10 @@ static int64_t start_connect(struct call *c, const struct endpoint *remote, stru
     struct tcp_conn *conn = usock_conn(&c->cx, us);
     if (conn == NULL)
         return -ENOBUFS;
-    const bool known = tcp_fastopen_known(c->cx.st, &remote->addr);
+    const bool known = ahead != NULL && tcp_fastopen_known(c->cx.st, &remote->addr);
     if (ahead != NULL)
         tcp_opts(conn)->fastopen = 1;
-    if (ahead != NULL && known && !tcp_deferred(conn) && ahead->from == NULL) {
+    if (known && !tcp_deferred(conn) && ahead->from == NULL) {
         /* TCP_FASTOPEN_CONNECT: the SYN waits for the first data */
         us->deferred_to = *remote;
         us->kind = USOCK_CONN;
@@ -128,7 +128,7 @@ static int64_t start_connect(struct call *c, const struct endpoint *remote, stru
         return DEFERRED;
     }
     tcp_defer(conn, false);
-    if (ahead != NULL && known && ahead->from != NULL) {
+    if (known && ahead->from != NULL) {
         ahead->taken = tcp_send_ahead(&c->cx, conn, ahead->from, ahead->n);
         if (ahead->taken < 0)
             return ahead->taken;

@@ -49,7 +49,7 @@ struct cc_bbr {
     uint8_t cycle : 3;
     uint8_t extra_window : 1;
     bool full_bw_reached : 1, round_start : 1, conserving : 1, idle_restart : 1;
-    bool probe_rtt_round_done : 1, has_rtt : 1, restored : 1;
+    bool probe_rtt_round_done : 1, has_rtt : 1;
     uint8_t extra_rounds;
     uint8_t ca_before;
 };

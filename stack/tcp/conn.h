@@ -406,7 +406,7 @@ void tcp_suspect_black_hole(struct stack_cx *cx, struct tcp_conn *c);
 
 /* ---- fastopen.c ---- */
 /* Our cookie for a client. */
-bool tcp_fastopen_cookie(const struct stack *st, const struct ip_addr *client,
+void tcp_fastopen_cookie(const struct stack *st, const struct ip_addr *client,
                          const struct ip_addr *server, uint8_t cookie[TCP_COOKIE_LEN]);
 bool tcp_fastopen_valid(const struct stack *st, const struct flow_tuple *t,
                         const struct tcp_options *o);

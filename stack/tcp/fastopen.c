@@ -10,13 +10,12 @@
 /* Linux: keeps data in SYNs to what any path carries when nothing is known of it. */
 #define SYN_DATA_MIN_MSS 536u
 
-bool tcp_fastopen_cookie(const struct stack *st, const struct ip_addr *client,
+void tcp_fastopen_cookie(const struct stack *st, const struct ip_addr *client,
                          const struct ip_addr *server, uint8_t cookie[TCP_COOKIE_LEN])
 {
     const struct ip_addr both[2] = {*client, *server};
     const uint64_t word = siphash13(&st->tcp.fastopen_secret, both, sizeof(both));
     memcpy(cookie, &word, TCP_COOKIE_LEN);
-    return true;
 }
 
 bool tcp_fastopen_valid(const struct stack *st, const struct flow_tuple *t,
@@ -31,12 +30,22 @@ bool tcp_fastopen_valid(const struct stack *st, const struct flow_tuple *t,
 
 /* ---- the client's memory ---- */
 
-static struct tcp_fastopen_entry *find(const struct stack *st, const struct ip_addr *server)
+/* Where the cookie of a server is kept, or would be. */
+static unsigned place(const struct stack *st, const struct ip_addr *server)
 {
-    const struct tcp_stack *t = &st->tcp;
-    const uint64_t h = siphash13(&t->port_secret, server, sizeof(*server));
-    const struct tcp_fastopen_entry *e = &t->fastopen[h % TCP_FASTOPEN_ENTRIES];
-    return e->len && ip_addr_eq(&e->server, server) ? (struct tcp_fastopen_entry *)e : NULL;
+    return siphash13(&st->tcp.port_secret, server, sizeof(*server)) % TCP_FASTOPEN_ENTRIES;
+}
+
+static const struct tcp_fastopen_entry *find(const struct stack *st, const struct ip_addr *server)
+{
+    const struct tcp_fastopen_entry *e = &st->tcp.fastopen[place(st, server)];
+    return e->len && ip_addr_eq(&e->server, server) ? e : NULL;
+}
+
+/* Whether this connection asks for cookies and uses them. */
+static bool enabled(const struct stack *st, const struct tcp_conn *c)
+{
+    return c->opts.fastopen && (st->config.fastopen & STACK_FASTOPEN_CLIENT);
 }
 
 bool tcp_fastopen_known(const struct stack *st, const struct ip_addr *server)
@@ -49,8 +58,7 @@ void tcp_fastopen_learn(struct stack *st, const struct tcp_conn *c, const struct
     const struct ip_addr *server = &c->flow.tuple.remote;
     if (!o->fast_open || o->cookie_len < TCP_COOKIE_MIN || o->cookie_len > TCP_COOKIE_MAX)
         return;
-    const uint64_t h = siphash13(&st->tcp.port_secret, server, sizeof(*server));
-    struct tcp_fastopen_entry *e = &st->tcp.fastopen[h % TCP_FASTOPEN_ENTRIES];
+    struct tcp_fastopen_entry *e = &st->tcp.fastopen[place(st, server)];
     *e = (struct tcp_fastopen_entry){.server = *server, .len = o->cookie_len, .mss = c->peer_mss};
     memcpy(e->cookie, o->cookie, o->cookie_len);
 }
@@ -58,14 +66,13 @@ void tcp_fastopen_learn(struct stack *st, const struct tcp_conn *c, const struct
 /* A path that swallows such SYNs must not cost each connection a time-out. */
 void tcp_fastopen_forget(struct stack *st, const struct ip_addr *server)
 {
-    struct tcp_fastopen_entry *e = find(st, server);
-    if (e)
-        e->len = 0;
+    if (find(st, server))
+        st->tcp.fastopen[place(st, server)].len = 0;
 }
 
 void tcp_fastopen_offer(const struct stack *st, const struct tcp_conn *c, struct tcp_options *o)
 {
-    if (!c->opts.fastopen || c->retries || !(st->config.fastopen & STACK_FASTOPEN_CLIENT))
+    if (!enabled(st, c) || c->retries)
         return;
     const struct tcp_fastopen_entry *e = find(st, &c->flow.tuple.remote);
     o->fast_open = true;
@@ -75,8 +82,8 @@ void tcp_fastopen_offer(const struct stack *st, const struct tcp_conn *c, struct
 
 uint32_t tcp_fastopen_room(const struct stack *st, const struct tcp_conn *c)
 {
-    const struct tcp_fastopen_entry *e = find(st, &c->flow.tuple.remote);
-    if (!c->opts.fastopen || !e || !(st->config.fastopen & STACK_FASTOPEN_CLIENT))
+    const struct tcp_fastopen_entry *e = enabled(st, c) ? find(st, &c->flow.tuple.remote) : NULL;
+    if (!e)
         return 0;
     const uint32_t mss = max_u32(min_u32(e->mss, c->advmss), SYN_DATA_MIN_MSS);
     return mss - SYN_OPTIONS;

@@ -8,24 +8,11 @@ import time
 
 from cases_guard import checksum
 from framework import PROGRAMS, PYTHON, case, wait_for
-from lab import ETH_P_ALL, PACKET_OUTGOING, _ip, in_namespace
+from lab import ETH_P_ALL, PACKET_OUTGOING, in_namespace, keepers
 
 PORT = 9100
 ENDER = f"{PROGRAMS}/ender.py"
 FIN, RST, ACK = 0x01, 0x04, 0x10
-
-
-def keepers(host):
-    """Pids of the keepers in a host."""
-    found = []
-    for pid in _ip("netns", "pids", host.namespace).stdout.split():
-        try:
-            with open(f"/proc/{pid}/comm", encoding="ascii") as file:
-                if file.read().strip() == "tcpshim-keeper":
-                    found.append(int(pid))
-        except OSError:
-            pass
-    return found
 
 
 @case("keeper-unsent", pairings=("UK", "UU"), sizes=("exit", "_exit", "sigkill", "sigsegv"), kernel=False)

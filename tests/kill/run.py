@@ -25,7 +25,7 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 sys.path.insert(0, os.path.join(HERE, "..", "lab"))
-from lab import Lab, NotAllowed, _ip, wait_for  # noqa: E402  (the path above comes first)
+from lab import Lab, NotAllowed, keepers, wait_for  # noqa: E402  (the path above comes first)
 
 PORT = 5000
 # Progress is asked for within 100 ms; a machine that does ten other things at once may be late.
@@ -48,18 +48,6 @@ def pairs(line):
     """"kills 3 resets 0" as a dictionary."""
     words = line.split()
     return {words[i]: int(words[i + 1]) for i in range(len(words) - 1) if words[i + 1].isdigit()}
-
-
-def keepers(host):
-    found = []
-    for pid in _ip("netns", "pids", host.namespace).stdout.split():
-        try:
-            with open(f"/proc/{pid}/comm", encoding="ascii") as file:
-                if file.read().strip() == "tcpshim-keeper":
-                    found.append(int(pid))
-        except OSError:
-            pass
-    return found
 
 
 class Failed(Exception):

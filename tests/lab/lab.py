@@ -139,6 +139,19 @@ class Host:
         return [s for s in self.kernel_sockets() if s[2] not in (6, 7, 10)]
 
 
+def keepers(host):
+    """Pids of the keepers in a host."""
+    found = []
+    for pid in _ip("netns", "pids", host.namespace).stdout.split():
+        try:
+            with open(f"/proc/{pid}/comm", encoding="ascii") as file:
+                if file.read().strip() == "tcpshim-keeper":
+                    found.append(int(pid))
+        except OSError:
+            pass
+    return found
+
+
 class ResetWatcher:
     """Sees every TCP segment with RST that passes host a's eth0, and says which way it went.
 
