@@ -11,6 +11,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <stdio.h>
 
 /* Exit statuses, documented in the manual page. Where a command was started, its own is passed on.
@@ -108,6 +109,9 @@ void options_begin(struct options *o, const struct subcommand *of, char **argv);
  * what is wrong (return STATUS_USAGE).
  */
 int options_next(struct options *o);
+/* The value of `option` as a time in ns, as `1.5` (seconds) or `20ms`. False: one line on stderr said
+ * what is wrong. */
+bool option_time(const char *option, const char *value, int64_t *ns);
 
 /* ---- help.c ---- */
 

@@ -127,14 +127,6 @@ static bool parse_side(const char *word, int *out)
     return false;
 }
 
-static bool bound(const char *option, const char *value, int64_t *out)
-{
-    if (parse_duration(value, out))
-        return true;
-    complain(0, "%s %s: a time, as 1.5 or 20ms", option, value);
-    return false;
-}
-
 static bool take_option(struct plan *p, enum own option, const char *value)
 {
     char *end;
@@ -157,9 +149,9 @@ static bool take_option(struct plan *p, enum own option, const char *value)
         p->port = value;
         return true;
     case OWN_FROM:
-        return bound("--from", value, &p->ladder.from);
+        return option_time("--from", value, &p->ladder.from);
     case OWN_TO:
-        return bound("--to", value, &p->ladder.to);
+        return option_time("--to", value, &p->ladder.to);
     case OWN_SHOW:
         return parse_show(value, &p->ladder.show);
     case OWN_FULL:

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "shim/command/command.h"
+#include "shim/command/view/filter.h"
 
 void options_begin(struct options *o, const struct subcommand *of, char **argv)
 {
@@ -107,4 +108,12 @@ int options_next(struct options *o)
     }
     o->operands[o->noperands] = NULL;
     return OPTION_END;
+}
+
+bool option_time(const char *option, const char *value, int64_t *ns)
+{
+    if (parse_duration(value, ns))
+        return true;
+    complain(0, "%s %s: a time, as 1.5 or 20ms", option, value);
+    return false;
 }

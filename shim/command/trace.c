@@ -99,14 +99,6 @@ static bool time_kind(const char *word, enum print_time *out)
     return false;
 }
 
-static bool bound(const char *option, const char *value, int64_t *out)
-{
-    if (parse_duration(value, out))
-        return true;
-    complain(0, "%s %s: a time, as 1.5 or 20ms", option, value);
-    return false;
-}
-
 static int read_options(char **argv, struct plan *p)
 {
     struct options o;
@@ -149,10 +141,10 @@ static int read_options(char **argv, struct plan *p)
             f->pids = o.value;
             break;
         case OWN_FROM:
-            good = bound("--from", o.value, &f->from);
+            good = option_time("--from", o.value, &f->from);
             break;
         case OWN_TO:
-            good = bound("--to", o.value, &f->to);
+            good = option_time("--to", o.value, &f->to);
             break;
         }
     }
