@@ -23,31 +23,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "pair.h"
+
 static int pair[2];
 static char stack[65536] __attribute__((aligned(16)));
-
-static void must(bool ok, const char *what)
-{
-    if (ok)
-        return;
-    printf("%s: %s\n", what, strerror(errno));
-    exit(1);
-}
-
-static void make_pair(void)
-{
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t len = sizeof(a);
-    const int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    must(bind(listener, (struct sockaddr *)&a, len) == 0 && listen(listener, 1) == 0 &&
-             getsockname(listener, (struct sockaddr *)&a, &len) == 0,
-         "listen");
-    pair[0] = socket(AF_INET, SOCK_STREAM, 0);
-    must(connect(pair[0], (struct sockaddr *)&a, len) == 0, "connect");
-    pair[1] = accept(listener, NULL, NULL);
-    must(pair[1] >= 0, "accept");
-    close(listener);
-}
 
 static void check_alive(const char *what)
 {
@@ -245,7 +224,7 @@ static void last_close(void)
 {
     int pipe_fds[2];
     char byte;
-    make_pair();
+    make_pair(pair);
     must(pipe(pipe_fds) == 0, "pipe");
     const pid_t child = fork();
     if (child == 0) {
@@ -323,14 +302,14 @@ int main(int argc, char **argv)
         exec_at_work("/proc/self/exe", atoi(argv[1]));
         return 0;
     }
-    make_pair();
+    make_pair(pair);
     borrowers();
     spawned();
     shared();
     copied();
     passed();
     last_close();
-    make_pair();
+    make_pair(pair);
     exec_at_work("/proc/self/exe", 30);
     return 0;
 }

@@ -24,6 +24,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "pair.h"
+
 #define PATIENCE 5000 /* ms */
 
 enum place { PLAIN, SMALL, CHROOT, PLACES };
@@ -33,29 +35,6 @@ static const char *const places[] = {"", ", one descriptor", ", in a chroot"};
 static const char *const ends[] = {"filtered", "filtered in send", "SYS_exit", "pthread_exit"};
 static int pair[2];
 static volatile int *worked; /* shared with the parent */
-
-static void must(bool ok, const char *what)
-{
-    if (ok)
-        return;
-    printf("%s: %s\n", what, strerror(errno));
-    exit(1);
-}
-
-static void make_pair(void)
-{
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t len = sizeof(a);
-    const int listener = socket(AF_INET, SOCK_STREAM, 0);
-    must(bind(listener, (struct sockaddr *)&a, len) == 0 && listen(listener, 1) == 0 &&
-             getsockname(listener, (struct sockaddr *)&a, &len) == 0,
-         "listen");
-    pair[0] = socket(AF_INET, SOCK_STREAM, 0);
-    must(connect(pair[0], (struct sockaddr *)&a, len) == 0, "connect");
-    pair[1] = accept(listener, NULL, NULL);
-    must(pair[1] >= 0, "accept");
-    close(listener);
-}
 
 /* This thread ends at `number`. */
 static void filter(long number)
@@ -88,7 +67,8 @@ static void child(enum end end, enum place place, bool worker)
     pthread_t thread;
     const struct rlimit core = {0}, one = {1, 1};
     setrlimit(RLIMIT_CORE, &core);
-    make_pair(); /* the service thread is there from now on, if anything is in the engine's hands */
+    make_pair(
+        pair); /* the service thread is there from now on, if anything is in the engine's hands */
     must(send(pair[0], block, sizeof(block), MSG_DONTWAIT) > 0, "send");
     usleep(30000);
     if (worker)
@@ -157,7 +137,7 @@ static void try(enum end end, enum place place, bool worker)
 int main(void)
 {
     worked = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    make_pair(); /* of the family: the parent drives as well */
+    make_pair(pair); /* of the family: the parent drives as well */
     for (enum end end = FILTERED; end < ENDS; end++)
         try(end, PLAIN, false);
     try(FILTERED, PLAIN, true);

@@ -21,6 +21,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "pair.h"
+
 #define MANY   512
 #define ROUNDS 100
 
@@ -32,28 +34,6 @@ static unsigned nfds;
 static void say(const char *what, long r)
 {
     printf("%s: %s\n", what, r < 0 ? strerrorname_np(errno) : "fine");
-}
-
-static void must(bool ok, const char *what)
-{
-    if (ok)
-        return;
-    printf("%s: %s\n", what, strerror(errno));
-    exit(1);
-}
-
-static void make_pair(void)
-{
-    socklen_t len = sizeof(at);
-    at = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    listener = socket(AF_INET, SOCK_STREAM, 0);
-    must(bind(listener, (struct sockaddr *)&at, len) == 0 && listen(listener, 64) == 0 &&
-             getsockname(listener, (struct sockaddr *)&at, &len) == 0,
-         "listen");
-    pair[0] = socket(AF_INET, SOCK_STREAM, 0);
-    must(connect(pair[0], (struct sockaddr *)&at, len) == 0, "connect");
-    pair[1] = accept(listener, NULL, NULL);
-    must(pair[1] >= 0, "accept");
 }
 
 static int dial(int fd)
@@ -198,7 +178,8 @@ static void scene(const char *name, bool early)
         const unsigned n = early ? 24 : 40;
         if (early)
             limit(n);
-        make_pair();
+        listener = listen_somewhere(&at, 64);
+        connect_pair(listener, &at, pair);
         limit(n);
         fill();
         printf("%u sockets\n", nfds);
@@ -215,7 +196,8 @@ static void scene(const char *name, bool early)
 int main(void)
 {
     scene("limited early", true);
-    make_pair();
+    listener = listen_somewhere(&at, 64);
+    connect_pair(listener, &at, pair);
     scene("limited late", false);
     return 0;
 }

@@ -20,40 +20,16 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "pair.h"
+
 static int listener;
 static struct sockaddr_in address;
-
-static void must(bool ok, const char *what)
-{
-    if (ok)
-        return;
-    printf("%s: %s\n", what, strerror(errno));
-    exit(1);
-}
-
-static void listen_anew(void)
-{
-    socklen_t len = sizeof(address);
-    address =
-        (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    listener = socket(AF_INET, SOCK_STREAM, 0);
-    must(bind(listener, (struct sockaddr *)&address, len) == 0 && listen(listener, 64) == 0 &&
-             getsockname(listener, (struct sockaddr *)&address, &len) == 0,
-         "listen");
-}
 
 static int dial(void)
 {
     const int fd = socket(AF_INET, SOCK_STREAM, 0);
     must(connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0, "connect");
     return fd;
-}
-
-static void make_pair(int pair[2])
-{
-    pair[0] = dial();
-    pair[1] = accept(listener, NULL, NULL);
-    must(pair[1] >= 0, "accept");
 }
 
 /* ---- a thread in a call ---- */
@@ -188,7 +164,7 @@ static void replaced_under_a_call(void)
             struct caller c;
             int pair[2];
             char what[64];
-            make_pair(pair);
+            connect_pair(listener, &address, pair);
             start(&c, calls[i], pair[0]);
             const int null = open("/dev/null", O_RDWR);
             if (by_dup)
@@ -216,7 +192,7 @@ static void shut_down_under_a_call(void)
     struct caller c;
     int pair[2];
     for (int how = SHUT_RD; how <= SHUT_RDWR; how++) {
-        make_pair(pair);
+        connect_pair(listener, &address, pair);
         start(&c, RECV, pair[0]);
         shutdown(pair[0], how);
         if (how == SHUT_WR)
@@ -224,18 +200,18 @@ static void shut_down_under_a_call(void)
         report("recv under shutdown", &c);
         end_pair(pair);
     }
-    make_pair(pair);
+    connect_pair(listener, &address, pair);
     start(&c, SEND, pair[0]);
     shutdown(pair[0], SHUT_WR);
     report("send under shutdown", &c);
     end_pair(pair);
     const int before = listener;
-    listen_anew();
+    listener = listen_somewhere(&address, 64);
     start(&c, ACCEPT, listener);
     shutdown(listener, SHUT_RDWR);
     report("accept under shutdown", &c);
     close(listener);
-    listen_anew();
+    listener = listen_somewhere(&address, 64);
     start(&c, ACCEPT, listener);
     close(listener);
     printf("accept under close: waits %d\n", still(&c));
@@ -254,7 +230,7 @@ static void cancelled(void)
     const enum call calls[] = {RECV, RECV_ALL, POLL, READ_TWICE};
     struct caller c;
     int pair[2];
-    make_pair(pair);
+    connect_pair(listener, &address, pair);
     for (unsigned i = 0; i < sizeof(calls) / sizeof(calls[0]); i++) {
         start(&c, calls[i], pair[0]);
         pthread_cancel(c.thread);
@@ -265,7 +241,7 @@ static void cancelled(void)
     pthread_cancel(c.thread);
     report("accept cancelled", &c);
     end_pair(pair);
-    make_pair(pair);
+    connect_pair(listener, &address, pair);
     check_alive("  then", pair);
     start(&c, SEND, pair[0]);
     pthread_cancel(c.thread);
@@ -321,7 +297,7 @@ static void interrupted(void)
             struct caller c;
             int pair[2];
             char what[64];
-            make_pair(pair);
+            connect_pair(listener, &address, pair);
             start(&c, calls[i], calls[i] == ACCEPT ? listener : pair[0]);
             on(SIGUSR1, count, restart ? SA_RESTART : 0);
             handled = 0;
@@ -348,7 +324,7 @@ static void timed_out_or_interrupted(void)
     struct caller c;
     int pair[2];
     const struct timeval long_time = {.tv_sec = 30}, short_time = {.tv_usec = 30000};
-    make_pair(pair);
+    connect_pair(listener, &address, pair);
     setsockopt(pair[0], SOL_SOCKET, SO_RCVTIMEO, &long_time, sizeof(long_time));
     on(SIGUSR1, count, SA_RESTART);
     start(&c, RECV, pair[0]);
@@ -379,8 +355,8 @@ static void handlers_that_do_more(void)
     int pair[2], other[2];
     void *result;
     pthread_t thread;
-    make_pair(pair);
-    make_pair(other);
+    connect_pair(listener, &address, pair);
+    connect_pair(listener, &address, other);
     sigset_t alarms;
     sigemptyset(&alarms);
     sigaddset(&alarms, SIGALRM);
@@ -479,7 +455,7 @@ static void many(void)
     void *result;
     on(SIGUSR2, count, 0);
     for (int i = 0; i < SOCKETS; i++)
-        make_pair(crowd[i]);
+        connect_pair(listener, &address, crowd[i]);
     for (unsigned long i = 0; i < THREADS; i++) {
         pthread_create(&receivers[i], NULL, receive_bytes, (void *)i);
         pthread_create(&senders[i], NULL, send_bytes, (void *)i);
@@ -513,7 +489,7 @@ int main(void)
 {
     alarm(60);
     signal(SIGPIPE, SIG_IGN);
-    listen_anew();
+    listener = listen_somewhere(&address, 64);
     replaced_under_a_call();
     shut_down_under_a_call();
     cancelled();
