@@ -6,7 +6,8 @@
 #   make check-python  Python's own test suite on both stacks     make check-apps   all programs, large ones too
 #   make docs-applications  docs/applications.md, from a run of all programs
 #   make sim         SEEDS simulated runs from seed FIRST     make fuzz    each fuzzer for FUZZ_TIME seconds
-#   make bench       kernel and user stack side by side, paired runs       make bench-quick  under 3 minutes
+#   make bench       kernel and user stack side by side, paired runs, 20 minutes; docs/results/
+#   make bench-quick   the main ones in under 3 minutes     make bench-docs  docs/results/ from the last run
 #   make bench-instructions  instructions of the hot paths (callgrind)     make bench-trace  what traces add
 #   make bench-syscalls  system calls of real programs on both stacks, counted by strace
 #   make coverage    lines of stack/ that the engine's tests reach, file by file
@@ -47,7 +48,7 @@ SHIM_OBJ       := $(SHIM_SRC:%.c=$(BUILD)/%.o)
 ASAN_STACK_OBJ := $(STACK_SRC:%.c=$(BUILD)/asan/%.o)
 ASAN_TEST_OBJ  := $(TEST_SRC:%.c=$(BUILD)/asan/%.o)
 FUZZ_STACK_OBJ := $(STACK_SRC:%.c=$(BUILD)/fuzz/obj/%.o)
-BENCH_BIN      := $(BUILD)/bench/rtt $(BUILD)/bench/conn $(BUILD)/bench/cubic.so
+BENCH_BIN      := $(addprefix $(BUILD)/bench/,rtt conn idle plain raw family path cubic.so)
 FUZZ_BIN       := $(FUZZ_SRC:tests/fuzz/%.c=$(BUILD)/fuzz/%)
 KEEPER_OBJ     := $(KEEPER_SRC:%.c=$(BUILD)/%.o)
 RELAY_OBJ      := $(RELAY_SRC:%.c=$(BUILD)/%.o)
@@ -226,13 +227,16 @@ coverage:
 sim: $(BUILD)/asan/sim
 	$(BUILD)/asan/sim --seeds $(SEEDS) --first $(FIRST)
 
-$(BUILD)/bench/%: bench/%.c bench/net.h
+$(BUILD)/bench/%: bench/%.c bench/net.h bench/round.h
 	@mkdir -p $(@D)
 	$(CC) $(BASE) $(WARN) $(CFLAGS) -o $@ $<
 
 $(BUILD)/bench/%.so: bench/%.c
 	@mkdir -p $(@D)
 	$(CC) $(BASE) $(WARN) $(CFLAGS) -fPIC -shared -o $@ $<
+
+$(BUILD)/bench/path: $(BUILD)/bench/path.o $(BUILD)/shim/command/lab_link.o $(BUILD)/shim/link/segment.o $(BUILD)/libstack.a
+	$(CC) $(CFLAGS) -o $@ $^
 
 # Instructions of the hot paths: the release build's engine with the sinks of traces.
 INSTRUCTIONS_SHIM := $(addprefix shim/,core/addr.o core/config.o core/rules.o core/fdtable.o \
@@ -273,14 +277,20 @@ bench-instructions: all $(INSTRUCTIONS_BIN)
 	@tests/as-root.sh $(PYTHON) bench/instructions/run.py --build $(BUILD)
 
 # Measurements, not tests: nothing of them decides about `make check`.
+BENCH := tests/as-root.sh $(PYTHON) bench/run.py --build $(BUILD)
 bench: all $(BENCH_BIN)
 	@tests/deps.sh build bench
-	@tests/as-root.sh $(PYTHON) bench/run.py --build $(BUILD)
+	@$(BENCH) --write
 
 bench-quick: all $(BENCH_BIN)
 	@tests/deps.sh build bench
-	@tests/as-root.sh $(PYTHON) bench/run.py --build $(BUILD) --rounds 3 --seconds 1 \
+	@$(BENCH) --rounds 3 --pairs K-K U-K K-U U-U --minutes 2.8 \
 		-k bulk rtt-1 rtt-64 rtt-1024 connect http redis redis-16
+
+.PHONY: bench-docs
+bench-docs:
+	@tests/deps.sh bench
+	@$(PYTHON) bench/run.py --from $(BUILD)/bench.json
 
 soak: all $(BUILD)/asan/sim $(BUILD)/tests/flood
 	$(BUILD)/asan/sim --seeds 1000000 --first $(FIRST)
@@ -343,4 +353,4 @@ install-deps:
 clean:
 	rm -rf $(BUILD)
 
--include $(ALL_OBJ:.o=.d) $(INSTRUCTIONS_BIN:%=%.d) $(TRACE_NONE_OBJ:.o=.d) $(RING_NONE_OBJ:.o=.d) $(TSAN_OBJ:.o=.d) $(ASAN_COMMAND_OBJ:.o=.d) $(PACKETDRILL_SRC:%.c=$(BUILD)/%.d) $(UNIT_SHIM:.o=.d) $(UNIT_IP_OBJ:.o=.d) $(FUZZ_LIB_OBJ:.o=.d) $(FUZZ_VIEW_OBJ:.o=.d) $(FUZZ_SRC:%.c=$(BUILD)/fuzz/obj/%.d)
+-include $(ALL_OBJ:.o=.d) $(BUILD)/bench/path.d $(INSTRUCTIONS_BIN:%=%.d) $(TRACE_NONE_OBJ:.o=.d) $(RING_NONE_OBJ:.o=.d) $(TSAN_OBJ:.o=.d) $(ASAN_COMMAND_OBJ:.o=.d) $(PACKETDRILL_SRC:%.c=$(BUILD)/%.d) $(UNIT_SHIM:.o=.d) $(UNIT_IP_OBJ:.o=.d) $(FUZZ_LIB_OBJ:.o=.d) $(FUZZ_VIEW_OBJ:.o=.d) $(FUZZ_SRC:%.c=$(BUILD)/fuzz/obj/%.d)

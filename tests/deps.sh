@@ -11,7 +11,8 @@ set_check="$set_demo clang libclang-rt-14-dev python3-jsonschema valgrind check 
     libpython3.11-testsuite apache2-bin rsync vsftpd openbsd-inetd mosquitto mosquitto-clients
     php8.2-fpm libfcgi-bin ruby git dnsmasq-base tinyproxy aria2 exim4-daemon-light postgresql-15 openssl libcap2-bin mandoc"
 set_apps="$set_check mariadb-server default-jdk-headless"
-set_bench="$set_demo iperf3 wrk redis-server redis-tools netcat-openbsd strace valgrind"
+set_bench="$set_demo iperf3 wrk redis-server redis-tools netcat-openbsd strace valgrind
+    sockperf gnuplot-nox"
 set_lint="clang clang-format clang-tidy cppcheck libclang-rt-14-dev shellcheck"
 
 wanted=

@@ -44,12 +44,12 @@ class NotAllowed(Exception):
     """This machine does not permit what the laboratory needs; the text is one line that says what."""
 
 
-def _ip(*words, namespace=None):
+def ip(*words, namespace=None):
     argv = ["ip"] + (["-n", namespace] if namespace else []) + list(words)
     return subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL)
 
 
-def _must(what, result):
+def must(what, result):
     if result.returncode != 0:
         detail = (result.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise NotAllowed(f"{what} is not permitted here: {detail}")
@@ -142,7 +142,7 @@ class Host:
 def keepers(host):
     """Pids of the keepers in a host."""
     found = []
-    for pid in _ip("netns", "pids", host.namespace).stdout.split():
+    for pid in ip("netns", "pids", host.namespace).stdout.split():
         try:
             with open(f"/proc/{pid}/comm", encoding="ascii") as file:
                 if file.read().strip() == "tcpshim-keeper":
@@ -221,7 +221,10 @@ class ResetWatcher:
 
 
 class Lab:
-    """Use as a context manager; everything that it made is gone at the end."""
+    """Use as a context manager; everything that it made is gone at the end.
+
+    What another kind of laboratory does differently: _wire() joins the hosts' eth0, _watch() counts resets.
+    """
 
     _serial = 0
 
@@ -250,23 +253,36 @@ class Lab:
 
     def _build(self):
         for host in self.hosts:
-            _must("a network namespace (ip netns add)", _ip("netns", "add", host.namespace))
-            self._made.append(host.namespace)
-        one, two = self.a.namespace, self.b.namespace
-        _must("a veth pair (ip link add type veth)",
-              _ip("link", "add", "eth0", "netns", one, "type", "veth",
-                  "peer", "name", "eth0", "netns", two))
+            self._make_namespace(host.namespace)
+        self._wire()
         for host in self.hosts:
             for words in (("link", "set", "lo", "up"),
                           ("addr", "add", host.addr + "/24", "dev", "eth0"),
                           ("link", "set", "eth0", "mtu", "1500", "up")):
-                _must("ip " + " ".join(words), _ip(*words, namespace=host.namespace))
+                must("ip " + " ".join(words), ip(*words, namespace=host.namespace))
             in_namespace(host.path, self._settle)
+        self._watch()
+
+    def _watch(self):
         try:
             self.watcher = ResetWatcher(self.a)
         except OSError as error:
             raise NotAllowed(f"an AF_PACKET socket is not permitted here: {error}") from None
         self._resets_before = {host.name: host.snmp()["OutRsts"] for host in self.hosts}
+
+    def _make_namespace(self, name):
+        must("a network namespace (ip netns add)", ip("netns", "add", name))
+        self._made.append(name)
+
+    def _wire(self):
+        self._join(self.a.namespace, "eth0", self.b.namespace, "eth0")
+
+    @staticmethod
+    def _join(one, name_one, two, name_two):
+        """A veth pair between two namespaces."""
+        must("a veth pair (ip link add type veth)",
+              ip("link", "add", name_one, "netns", one, "type", "veth",
+                  "peer", "name", name_two, "netns", two))
 
     @staticmethod
     def _settle():
@@ -305,7 +321,7 @@ class Lab:
             self.watcher = None
         for namespace in self._made:
             _end_inhabitants(namespace)
-            _ip("netns", "del", namespace)
+            ip("netns", "del", namespace)
         self._made.clear()
         atexit.unregister(self.close)
 
@@ -329,7 +345,7 @@ def end_group(process, patience=0.0):
 
 def _end_inhabitants(namespace):
     """Kills what still runs in one of our own namespaces (a daemon that left its process group)."""
-    for word in _ip("netns", "pids", namespace).stdout.split():
+    for word in ip("netns", "pids", namespace).stdout.split():
         try:
             os.kill(int(word), signal.SIGKILL)
         except (ProcessLookupError, ValueError):
@@ -348,7 +364,7 @@ def sweep():
             continue
         if not os.path.exists(f"/proc/{parts[1]}"):
             _end_inhabitants(name)
-            _ip("netns", "del", name)
+            ip("netns", "del", name)
 
 
 def require():

@@ -1,0 +1,143 @@
+"""Many idle connections: what they weigh, and what a round trip beside them costs.
+
+A process holds half as many as its hard limit of descriptors lets it (a library may need some of its own),
+so several share the work. Memory
+is what all processes of both hosts have (their proportional share of what they share, the keepers' too)
+and what the kernel's own tables grew by, between the moment when all programs stand ready and the
+moment when all connections stand. A second figure is by how much the machine's available memory
+shrank: it knows of everything, but also of everybody else.
+"""
+
+import math
+import resource
+import subprocess
+
+from bench import Failed, PORT, end_group
+from measure import KK, UU, Measure, Target
+
+KERNEL_TABLES = ("Slab", "PageTables", "KernelStack", "VmallocUsed", "Percpu")
+FEW = 10  # connections "without" idle ones
+HEADROOM = 200  # descriptors of a process that are not connections
+
+
+def meminfo():
+    with open("/proc/meminfo", encoding="ascii") as file:
+        return {line.split(":")[0]: int(line.split()[1]) * 1024 for line in file}
+
+
+def processes(lab):
+    for host in lab.hosts:
+        run = subprocess.run(["ip", "netns", "pids", host.namespace], capture_output=True, text=True)
+        yield from run.stdout.split()
+
+
+def proportional(pid):
+    try:
+        with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
+            return sum(int(line.split()[1]) * 1024 for line in file if line.startswith("Pss:"))
+    except (ProcessLookupError, FileNotFoundError):
+        return 0
+
+
+def memory(lab):
+    """(processes' and kernel's tables, available)"""
+    info = meminfo()
+    used = sum(info[name] for name in KERNEL_TABLES)
+    return used + sum(proportional(pid) for pid in processes(lab)), info["MemAvailable"]
+
+
+def split(total):
+    """(processes, connections of each) of one side"""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    room = total if limit == resource.RLIM_INFINITY else limit // 2 - HEADROOM
+    count = math.ceil(total / max(room, 100))
+    return count, math.ceil(total / count)
+
+
+class Crowd:
+    """Idle connections of both sides; use as a context manager."""
+
+    def __init__(self, bench, total, families):
+        """families: so many families of processes a side, with one port range each."""
+        count, self.each = split(total)
+        self.processes = max(1, count // families)
+        self.families = families
+        self.bench = bench
+        self.servers, self.holders = [], []
+
+    @property
+    def total(self):
+        return self.families * self.processes * self.each
+
+    def __enter__(self):
+        bench, program = self.bench, self.bench.program("idle")
+        pipes = {"stdout": subprocess.PIPE, "stdin": subprocess.PIPE, "text": True}
+        try:
+            for i in range(self.families):
+                port = PORT + 100 * i
+                shape = [str(port), str(self.processes), str(self.each)]
+                self.servers.append(bench.start(bench.lab.a, [program, "serve", *shape], 0,
+                                                bench.environment(bench.variant[2]),
+                                                stdout=subprocess.DEVNULL))
+                bench.wait_listening(*range(port, port + self.processes + 1))
+                self.holders.append(bench.start(bench.lab.b, [program, "hold", bench.lab.a.addr, *shape,
+                                                              str(bench.seconds)], 1,
+                                                bench.environment(bench.variant[0]), **pipes))
+                self.expect(self.holders[-1], "up")
+            return self
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def expect(self, holder, word, line=None):
+        answer = self.bench.ask(holder, line)
+        if answer != word:
+            raise Failed(f"{answer} instead of {word}")
+
+    def open(self):
+        for holder in self.holders:
+            self.expect(holder, "open", "")
+
+    def round_trips(self):
+        """The median of the first family's connection that works."""
+        return float(self.bench.ask(self.holders[0], "").split()[0])
+
+    def __exit__(self, *_):
+        for process in self.holders + self.servers:
+            end_group(process)
+
+
+def weigh(families):
+    def run(bench):
+        total = bench.idle if families == 1 else min(bench.idle, 20000)
+        with Crowd(bench, total, families) as crowd:
+            before = memory(bench.lab)
+            crowd.open()
+            after = memory(bench.lab)
+            ends = 2 * crowd.total
+            return {"bytes": (after[0] - before[0]) / ends, "bytes avail": (before[1] - after[1]) / ends}
+    return run
+
+
+def beside(bench):
+    """Variants say which stack, and whether many connections stand by."""
+    many = bench.variant.endswith("+")
+    with Crowd(bench, bench.idle if many else FEW, 1) as crowd:
+        crowd.open()
+        return {"us": crowd.round_trips()}
+
+
+def measures(idle):
+    half = {unit: {UU: Target(0.5)} for unit in ("bytes", "bytes avail")}
+    apart = f"the same, {min(idle, 20000):,} of four families a side"
+    return [
+        Measure("idle-memory", f"memory of one end of {idle:,} idle connections", weigh(1), (KK, UU), half,
+                rounds=1),
+        Measure("idle-apart", apart, weigh(4), (KK, UU), half, rounds=1),
+        Measure("idle-rtt", f"round trip of 64 bytes beside {idle:,} idle connections (+)", beside,
+                (UU, UU + "+"), {"us": {UU + "+": Target(1.1)}}, (0, 0),
+                rounds=3),
+        Measure("idle-rtt-kernel", "the same with the kernel's stack", beside,
+                (KK, KK + "+"), {"us": {}}, (0, 0),
+                rounds=3),
+    ]
