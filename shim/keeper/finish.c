@@ -6,13 +6,15 @@
 #include "shim/core/shared.h"
 #include "shim/core/usock.h"
 #include "shim/keeper/guards.h"
+#include "shim/keeper/merge.h"
 #include "shim/keeper/netns.h"
 #include "shim/life/keeper.h"
 #include "shim/link/impair_store.h"
 #include "shim/link/link.h"
 #include "shim/watch/trace.h"
 
-/* From the death of the family to the end of the keeper, at most. */
+/* From the death of the family to the end of the keeper, at most; again from each one taken over.
+ */
 #define LIFE_MAX (130 * NSEC_PER_SEC)
 /* Another family wants the own address: data that is not acknowledged by then is given up. */
 #define YIELD_MAX (5 * NSEC_PER_SEC)
@@ -29,7 +31,8 @@ static struct {
     nsec_t end;
     bool hurried;
     nsec_t looked;
-    uint32_t connections; /* when it was looked */
+    uint32_t flows; /* when it was looked: connections and TIME_WAIT entries */
+    bool may_merge;
     nsec_t asked_netns, ask_netns_after;
     int rival; /* a process that waits for the own address; -1: none */
 } work = {.rival = -1, .ask_netns_after = NSEC_PER_SEC};
@@ -46,7 +49,8 @@ static void notify(struct stack_cx *cx, void *owner, uint32_t events)
     (void)events;
 }
 
-static const struct stack_ops ops = {.transmit = transmit, .notify = notify, .trace = trace_record, .trouble = trace_trouble};
+static const struct stack_ops ops = {
+    .transmit = transmit, .notify = notify, .trace = trace_record, .trouble = trace_trouble};
 
 static void read_clock(struct stack_cx *cx)
 {
@@ -159,15 +163,49 @@ static void give_up_one(struct tcp_conn *c, void *arg)
     tcp_disconnect(arg, c);
 }
 
-static void sleep_until(nsec_t until, nsec_t now)
+static uint32_t flows(const struct stack *st)
 {
-    const nsec_t span = until > now ? until - now : 0;
+    return tcp_connections(st) + tcp_time_waits(st);
+}
+
+/* Guards and filter let go of what is over. */
+static void sweep(struct stack_cx *cx)
+{
+    if (cx->now < work.looked + LOOK && flows(cx->st) >= work.flows)
+        return;
+    work.looked = cx->now;
+    work.flows = flows(cx->st);
+    guards_sweep(cx->st);
+    link_filter_narrow(engine.link);
+}
+
+/*
+ * Whether other keepers may finish this one's work, and the other way round: not where somebody
+ * watches it (traces, captures), and not with what belongs to a single family.
+ */
+static bool may_merge(void)
+{
+    return !config.own_address && (config.trace & TRACE_ALL) == 0 && engine.link->lower == NULL;
+}
+
+/* Returns when something happened, or it is time. */
+static void sleep_until(struct stack_cx *cx, nsec_t until)
+{
+    const nsec_t span = until > cx->now ? until - cx->now : 0;
     struct timespec ts = {.tv_sec = (time_t)(span / NSEC_PER_SEC),
                           .tv_nsec = (long)(span % NSEC_PER_SEC)};
-    struct pollfd fds[] = {
+    struct pollfd fds[2 + MERGE_FDS] = {
         {.fd = engine.link->fd, .events = POLLIN},
         {.fd = config.own_address && work.rival < 0 ? KEEPER_FD_ADDRESS : -1, .events = POLLIN}};
-    raw_ppoll(fds, ARRAY_LEN(fds), &ts);
+    merge_poll(fds + 2);
+    if (raw_ppoll(fds, ARRAY_LEN(fds), &ts) <= 0)
+        return;
+    read_clock(cx);
+    if (merge_serve(cx, fds + 2)) {
+        work.end = cx->now + LIFE_MAX;
+        work.flows = flows(cx->st);
+        bound_life();
+    }
 }
 
 void finish(struct stack *st)
@@ -182,8 +220,10 @@ void finish(struct stack *st)
         stack_ignore_strangers(st);
     read_clock(&cx);
     work.end = cx.now + LIFE_MAX;
+    work.may_merge = may_merge();
     release(&cx);
     guards_take(st, KEEPER_FD_CUSTODY);
+    link_filter_narrow(engine.link);
     for (;;) {
         read_clock(&cx);
         drain(&cx);
@@ -191,18 +231,15 @@ void finish(struct stack *st)
             look_for_rival(&cx);
         if (done(&cx))
             break;
-        if (cx.now >= work.looked + LOOK || tcp_connections(st) < work.connections) {
-            work.looked = cx.now;
-            work.connections = tcp_connections(st);
-            guards_sweep(st);
-            link_filter_sweep(engine.link);
-        }
+        if (work.may_merge && tcp_connections(st) == 0 && merge_offer(&cx))
+            break;
+        sweep(&cx);
         nsec_t until = engine_deadline(st);
         if (tcp_connections(st) != 0)
             until = min_u64(until, work.looked + LOOK);
         else
             until = min_u64(until, work.asked_netns + work.ask_netns_after);
-        sleep_until(min_u64(until, work.end), cx.now);
+        sleep_until(&cx, min_u64(until, work.end));
     }
     if (cx.now >= work.end) {
         tcp_each_conn(st, give_up_one, &cx);

@@ -8,9 +8,9 @@
  * Linux lets it bind, if it says SO_REUSEADDR, while connections of the old server live on; but not
  * while a socket listens, as a guard does. So the guard is replaced by one deaf kernel socket for
  * each connection, in the state ESTABLISHED with exactly its addresses, made without any segment by
- * TCP_REPAIR: the kernel finds it before any listener, and bind(2) follows the rule above. For
- * TIME_WAIT no such socket is made: its peer is done, and a reset in answer to a repeated FIN costs
- * it nothing.
+ * TCP_REPAIR: the kernel finds it before any listener, and bind(2) follows the rule above.
+ * TIME_WAIT gets such a socket, too: a FIN that comes again is answered by the engine alone, and
+ * bind(2) without SO_REUSEADDR is refused, as on Linux.
  *
  * TCP_REPAIR needs CAP_NET_ADMIN. Without it the guard stands until the port's connections are
  * over, TIME_WAIT not counted, and a restarted server has to wait for that long.
@@ -28,10 +28,12 @@
 #include "shim/link/foreign.h"
 #include "stack/tcp/flow.h"
 #include "stack/tcp/tcp.h"
+#include "stack/tcp/timewait.h"
 
 #define GUARDS_MAX 32768
 /* More connections of one port than this: its guard stands. */
 #define STAND_INS_MAX 8192
+#define NAMES_MAX     1024
 
 struct guard {
     int fd;
@@ -45,19 +47,30 @@ struct stand_in {
     struct flow_tuple tuple;
 };
 
+/* Says that there are connections of this port (shim/link/foreign.h). */
+struct name {
+    int fd;
+    uint16_t port;
+};
+
 static struct guard guards[GUARDS_MAX];
 static unsigned nguards;
 static struct stand_in stand_ins[STAND_INS_MAX];
 static unsigned nstand_ins;
+static struct name names[NAMES_MAX];
+static unsigned nnames;
 
-/* Says that there are connections of this port; the name ends with this process. */
 static void announce(uint16_t port)
 {
     struct sockaddr_un name;
     const socklen_t len = foreign_name(port, &name);
     const int fd = raw_socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    if (fd >= 0)
-        (void)raw_bind(fd, &name, len); /* taken: another keeper says so already */
+    if (fd < 0)
+        return;
+    if (nnames == NAMES_MAX || raw_bind(fd, &name, len) < 0) /* taken: another keeper says so */
+        raw_close(fd);
+    else
+        names[nnames++] = (struct name){.fd = fd, .port = port};
 }
 
 static int drop_all(int fd)
@@ -119,6 +132,17 @@ static void visit(struct tcp_conn *c, void *arg)
         stand_ins[nstand_ins++] = (struct stand_in){.fd = fd, .tuple = f->tuple};
 }
 
+/* What finds no room does without: then the kernel resets a peer that is done. */
+static void visit_time_wait(const struct tcp_time_wait_image *tw, void *arg)
+{
+    const struct port_view *v = arg;
+    if (tw->tuple.lport != v->port || nstand_ins == STAND_INS_MAX)
+        return;
+    const int fd = open_stand_in(&tw->tuple);
+    if (fd >= 0)
+        stand_ins[nstand_ins++] = (struct stand_in){.fd = fd, .tuple = tw->tuple};
+}
+
 static bool has_connections(struct stack *st, uint16_t port)
 {
     struct port_view v = {.port = port};
@@ -142,6 +166,8 @@ static bool must_stand(struct stack *st, uint16_t port)
     struct port_view v = {.port = port, .make = true};
     announce(port);
     tcp_each_conn(st, visit, &v);
+    if (v.error == 0)
+        tcp_each_time_wait(st, visit_time_wait, &v);
     return v.error != 0;
 }
 
@@ -175,9 +201,53 @@ void guards_sweep(struct stack *st)
         guards[i] = guards[--nguards];
     }
     for (unsigned i = nstand_ins; i-- > 0;) {
-        if (tcp_tuple_connected(st, &stand_ins[i].tuple))
+        if (tcp_flow_find(st, &stand_ins[i].tuple) != NULL)
             continue;
         raw_close(stand_ins[i].fd); /* TCP_REPAIR is still on: silently */
         stand_ins[i] = stand_ins[--nstand_ins];
     }
+    for (unsigned i = nnames; i-- > 0;) {
+        if (tcp_port_in_use(st, names[i].port))
+            continue;
+        raw_close(names[i].fd);
+        names[i] = names[--nnames];
+    }
+}
+
+void guards_each(void (*visit)(const struct guard_item *item, int fd, void *arg), void *arg)
+{
+    struct guard_item item = {.kind = GUARD_PORT};
+    for (unsigned i = 0; i < nguards; i++) {
+        item.port = guards[i].port;
+        item.named = guards[i].named;
+        visit(&item, guards[i].fd, arg);
+    }
+    item = (struct guard_item){.kind = GUARD_STAND_IN};
+    for (unsigned i = 0; i < nstand_ins; i++) {
+        item.tuple = stand_ins[i].tuple;
+        visit(&item, stand_ins[i].fd, arg);
+    }
+    item = (struct guard_item){.kind = GUARD_NAME};
+    for (unsigned i = 0; i < nnames; i++) {
+        item.port = names[i].port;
+        visit(&item, names[i].fd, arg);
+    }
+}
+
+bool guards_adopt(const struct guard_item *item, int fd)
+{
+    if (item->kind == GUARD_PORT && nguards < GUARDS_MAX) {
+        guards[nguards++] = (struct guard){.fd = fd, .port = item->port, .named = item->named};
+        return true;
+    }
+    if (item->kind == GUARD_STAND_IN && nstand_ins < STAND_INS_MAX) {
+        stand_ins[nstand_ins++] = (struct stand_in){.fd = fd, .tuple = item->tuple};
+        return true;
+    }
+    if (item->kind == GUARD_NAME && nnames < NAMES_MAX) {
+        names[nnames++] = (struct name){.fd = fd, .port = item->port};
+        return true;
+    }
+    raw_close(fd);
+    return false;
 }

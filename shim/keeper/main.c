@@ -45,12 +45,15 @@ static void forget_parent(void)
     prctl(PR_SET_NAME, "tcpshim-keeper");
 }
 
-static void forget_patience(void)
+void bound_life(void)
 {
     struct rusage used = {.ru_utime = {0}};
+    struct rlimit cpu = {RLIM_INFINITY, RLIM_INFINITY};
     getrusage(RUSAGE_SELF, &used);
-    const rlim_t most = (rlim_t)used.ru_utime.tv_sec + (rlim_t)used.ru_stime.tv_sec + CPU_MAX;
-    const struct rlimit cpu = {most, most};
+    getrlimit(RLIMIT_CPU, &cpu);
+    cpu.rlim_cur = (rlim_t)used.ru_utime.tv_sec + (rlim_t)used.ru_stime.tv_sec + CPU_MAX;
+    if (cpu.rlim_cur > cpu.rlim_max)
+        cpu.rlim_cur = cpu.rlim_max;
     setrlimit(RLIMIT_CPU, &cpu);
     alarm(WATCHDOG);
 }
@@ -76,7 +79,7 @@ int main(int argc, char **argv)
         return 1;
     struct stack *st = (struct stack *)number(argv[3]);
     watch_family(st);
-    forget_patience();
+    bound_life();
     finish(st);
     return 0;
 }

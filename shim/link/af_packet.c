@@ -315,6 +315,12 @@ void link_filter_sweep(struct link *l)
     (void)ports_changed(a, ports_sweep(a->ports, engine.st));
 }
 
+void link_filter_narrow(struct link *l)
+{
+    struct af_packet *a = bottom(l);
+    (void)ports_changed(a, ports_narrow(a->ports, engine.st));
+}
+
 void link_refresh(struct link *l, struct stack *st, uint32_t wanted)
 {
     struct af_packet *a = bottom(l);

@@ -8,10 +8,10 @@
 
 #include "shim/link/ports.h"
 
-/* More single ports than this: all TCP is let through rather than walk a long program. */
-#define FILTER_PORTS_MAX 200
-/* Room that filter_build() never exceeds. */
-#define FILTER_MAX 1024
+/* More single ports than this do not fit: all TCP is let through. */
+#define FILTER_PORTS_MAX 1400
+/* Room that filter_build() never exceeds: what the kernel takes (BPF_MAXINSNS). */
+#define FILTER_MAX 4096
 
 struct filter_spec {
     bool own_address;  /* everything for own_addr; else the ports of a shared address */

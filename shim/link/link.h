@@ -97,6 +97,8 @@ void link_filter_remove_port(struct link *l, uint16_t port);
 int link_filter_add_block(struct link *l, uint16_t low, uint16_t high);
 /* Drops ports that no listener and no flow uses. guard_sweep() calls it. */
 void link_filter_sweep(struct link *l);
+/* Lets through only what connections and TIME_WAIT entries of now need: for the keeper. */
+void link_filter_narrow(struct link *l);
 /* Forgets all single ports; those that are noted then count again with link_filter_update(). */
 void link_filter_forget(struct link *l);
 void link_filter_note(struct link *l, uint16_t port);

@@ -28,5 +28,10 @@ bool ports_has(const struct port_set *s, uint16_t port);
 /* These return true when the filter must be made anew. */
 bool ports_add(struct port_set *s, uint16_t port);
 bool ports_add_block(struct port_set *s, struct port_range block);
+/*
+ * Only what connections and TIME_WAIT entries have now: for a stack that opens nothing more. No
+ * blocks then but where there are more single ports than a filter takes (filter.h).
+ */
+bool ports_narrow(struct port_set *s, struct stack *st);
 /* Forgets the single ports that no listener and no flow uses any more. */
 bool ports_sweep(struct port_set *s, const struct stack *st);

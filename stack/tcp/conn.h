@@ -228,6 +228,7 @@ struct tcp_time_wait {
     tcp_seq snd_nxt, rcv_nxt;
     uint32_t rcv_wnd; /* unscaled, as it is to be sent */
     bool ts_ok;
+    bool adopted; /* from another stack: `path` is not known */
     uint8_t tos, ttl;
     uint32_t ts_recent, ts_offset;
     nsec_t ts_recent_at;

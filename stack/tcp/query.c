@@ -97,12 +97,6 @@ uint32_t tcp_number(const struct tcp_conn *c)
     return c->flow.number;
 }
 
-bool tcp_tuple_connected(const struct stack *st, const struct flow_tuple *tuple)
-{
-    const struct flow *f = flow_find(&st->tcp.flows, tuple);
-    return f != NULL && f->kind == FLOW_CONN;
-}
-
 const struct flow *tcp_flow_find(const struct stack *st, const struct flow_tuple *tuple)
 {
     return flow_find(&st->tcp.flows, tuple);

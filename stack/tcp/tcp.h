@@ -169,9 +169,6 @@ struct tcp_isns {
 };
 /* f must be what the engine hands to traces, no copy (or one of kind 0). False: it knows none. */
 bool tcp_flow_isns(const struct flow *f, struct tcp_isns *out);
-struct flow_tuple;
-/* Whether a connection has this tuple; TIME_WAIT does not count. */
-bool tcp_tuple_connected(const struct stack *st, const struct flow_tuple *tuple);
 /* Current segment size (TCP_MAXSEG). */
 uint32_t tcp_mss(const struct tcp_conn *c);
 uint32_t tcp_path_mtu(const struct stack *st, const struct tcp_conn *c);

@@ -2,6 +2,10 @@
  * TIME_WAIT in a record of its own: it keeps old duplicates from a new incarnation of the tuple and
  * answers a FIN that comes again (RFC 9293 3.10.7.4, RFC 1337, RFC 6191).
  */
+#include "stack/tcp/timewait.h"
+
+#include <errno.h>
+
 #include "stack/tcp/conn.h"
 
 static void time_wait_free(struct stack_cx *cx, struct tcp_time_wait *tw)
@@ -39,6 +43,14 @@ static struct tcp_time_wait *time_wait_alloc(struct stack_cx *cx)
     return pool_alloc(&t->time_waits);
 }
 
+static void time_wait_begin(struct stack_cx *cx, struct tcp_time_wait *tw, nsec_t ends_at)
+{
+    flow_insert(&cx->st->tcp.flows, &tw->flow);
+    list_push_back(&cx->st->tcp.time_wait_age, &tw->age_link);
+    wheel_timer_init(&tw->timer, STACK_TIMER_TIME_WAIT);
+    wheel_arm(&cx->st->wheel, &tw->timer, ends_at);
+}
+
 void tcp_time_wait_enter(struct stack_cx *cx, struct tcp_conn *c, enum tcp_reason why)
 {
     tcp_set_state(cx, c, TCP_TIME_WAIT, why);
@@ -71,10 +83,7 @@ void tcp_time_wait_enter(struct stack_cx *cx, struct tcp_conn *c, enum tcp_reaso
         tcp_set_state(cx, c, TCP_CLOSED, TCP_WHY_NO_MEMORY);
         return;
     }
-    flow_insert(&cx->st->tcp.flows, &tw->flow);
-    list_push_back(&cx->st->tcp.time_wait_age, &tw->age_link);
-    wheel_timer_init(&tw->timer, STACK_TIMER_TIME_WAIT);
-    wheel_arm(&cx->st->wheel, &tw->timer, cx->now + TCP_MSL_2);
+    time_wait_begin(cx, tw, cx->now + TCP_MSL_2);
     TRACE(cx, TIMER, &tw->flow, TIMER_ARMED, TCP_TIMER_TIME_WAIT, TCP_MSL_2);
 }
 
@@ -138,6 +147,10 @@ void tcp_time_wait_arrives(struct stack_cx *cx, struct tcp_time_wait *tw,
             tcp_listener_arrives(cx, l, s, p, &t, &iss);
             return;
         }
+        if (cx->st->ignore_strangers) { /* for another stack of the address, or nobody */
+            tcp_time_wait_drop(cx, tw, TCP_WHY_RX_SYN);
+            return;
+        }
     }
     if (!old && seq_eq(s->seq, tw->rcv_nxt) && tcp_segment_len(s) == 0) {
         if (s->opt.has_ts && tw->ts_ok) {
@@ -153,5 +166,64 @@ void tcp_time_wait_arrives(struct stack_cx *cx, struct tcp_time_wait *tw,
     if (!(s->flags & TCP_FIN) && tw->last_ack && cx->now - tw->last_ack < TCP_CHALLENGE_INTERVAL)
         return;
     tw->last_ack = cx->now;
+    if (tw->adopted)
+        ip_path_reply(p, &tw->path);
     time_wait_ack(cx, tw);
+}
+
+/* ---- moving to another stack ---- */
+
+struct visit_time_wait {
+    void (*visit)(const struct tcp_time_wait_image *tw, void *arg);
+    void *arg;
+};
+
+static void visit_time_wait(void *object, void *arg)
+{
+    const struct visit_time_wait *v = arg;
+    const struct tcp_time_wait *tw = object;
+    const struct tcp_time_wait_image image = {
+        .tuple = tw->flow.tuple,
+        .snd_nxt = tw->snd_nxt.v,
+        .rcv_nxt = tw->rcv_nxt.v,
+        .rcv_wnd = tw->rcv_wnd,
+        .ts_recent = tw->ts_recent,
+        .ts_offset = tw->ts_offset,
+        .ts_recent_at = tw->ts_recent_at,
+        .ends_at = tw->timer.deadline,
+        .ts_ok = tw->ts_ok,
+        .tos = tw->tos,
+        .ttl = tw->ttl,
+    };
+    v->visit(&image, v->arg);
+}
+
+void tcp_each_time_wait(struct stack *st,
+                        void (*visit)(const struct tcp_time_wait_image *tw, void *arg), void *arg)
+{
+    struct visit_time_wait v = {visit, arg};
+    pool_each(&st->tcp.time_waits, visit_time_wait, &v);
+}
+
+int tcp_time_wait_adopt(struct stack_cx *cx, const struct tcp_time_wait_image *image)
+{
+    if (flow_find(&cx->st->tcp.flows, &image->tuple))
+        return -EEXIST;
+    struct tcp_time_wait *tw = time_wait_alloc(cx);
+    if (!tw)
+        return -ENOMEM;
+    tw->flow.kind = FLOW_TIME_WAIT;
+    tw->flow.tuple = image->tuple;
+    tw->adopted = true;
+    tw->snd_nxt.v = image->snd_nxt;
+    tw->rcv_nxt.v = image->rcv_nxt;
+    tw->rcv_wnd = image->rcv_wnd;
+    tw->ts_recent = image->ts_recent;
+    tw->ts_offset = image->ts_offset;
+    tw->ts_recent_at = image->ts_recent_at;
+    tw->ts_ok = image->ts_ok;
+    tw->tos = image->tos;
+    tw->ttl = image->ttl;
+    time_wait_begin(cx, tw, min_u64(image->ends_at, cx->now + TCP_MSL_2));
+    return 0;
 }

@@ -7,12 +7,16 @@ import struct
 import time
 
 from cases_guard import checksum
+from cases_http import start_nginx, stop_nginx, url
 from framework import PROGRAMS, PYTHON, case, wait_for
 from lab import ETH_P_ALL, PACKET_OUTGOING, in_namespace, keepers
 
 PORT = 9100
 ENDER = f"{PROGRAMS}/ender.py"
 FIN, RST, ACK = 0x01, 0x04, 0x10
+LISTEN = 10
+# Keepers whose traces somebody reads stay alone.
+UNWATCHED = {"user": True, "engine": False, "shim": {"TCPSHIM_TRACE": ""}}
 
 
 @case("keeper-unsent", pairings=("UK", "UU"), sizes=("exit", "_exit", "sigkill", "sigsegv"), kernel=False)
@@ -118,6 +122,61 @@ def time_wait(run):
     wire.close()
     run.resets_allowed.add("a")  # whose program has really gone, and did not expect an answer
     run.check(answers == [ACK], f"answers to the FIN: {answers}")
+
+
+@case("keeper-server-time-wait", pairings=("KU",), sizes=("alone", "merged"), needs=("nc",), kernel=False)
+def server_time_wait(run):
+    """A server that closed first is gone: its TIME_WAIT answers, the kernel never, and its port is free."""
+    ports = [PORT] if run.size == "alone" else [PORT, PORT + 1, PORT + 2]
+    quiet = {} if run.size == "alone" else UNWATCHED
+    sent = run.write("sent", "x" * 5000)
+    wire = sniff(run.client_host)
+    for port in ports:
+        server = run.server(["nc", "-N", "-l", port], port, stdin=sent, **quiet)
+        run.client(["nc", "-d", run.server_addr, port], same=sent)
+        server.wait()
+    run.check(wait_for(lambda: len(keepers(run.server_host)) == 1, 5), f"keepers: {keepers(run.server_host)}")
+    last = {frame[36:38]: frame for outgoing, flags, frame in segments(wire) if outgoing and flags & FIN}
+    run.check(len(last) == len(ports), "no FIN of the client was seen")
+    run.resets_allowed.add("b")  # whose connections are over: it did not expect an answer
+    for port, frame in last.items():
+        wire.send(complete(frame))
+        answers = []
+
+        def answered():
+            answers.extend(flags for outgoing, flags, frame in segments(wire)
+                           if not outgoing and frame[34:36] == port)
+            return answers
+
+        run.check(wait_for(answered, 5), "no answer to the FIN")
+        run.check(answers == [ACK], f"answers to the FIN: {answers}")
+    wire.close()
+    run.check(run.lab.a.snmp()["OutRsts"] == 0, "the kernel sent resets")
+    server = run.server(["nc", "-N", "-l", PORT], PORT, stdin=sent, **quiet)
+    run.client(["nc", "-d", run.server_addr, PORT], same=sent)
+    server.wait()
+
+
+@case("keeper-merge", pairings=("UK",), sizes=("-",), needs=("curl", "nginx"), kernel=False)
+def merge(run):
+    """Programs that close first, one after the other: one keeper has the TIME_WAIT of all."""
+    count = 60
+    server = start_nginx(run)
+    get = f'curl -sS --fail -o /dev/null {url(run, path="/1B")}'
+    run.data.path("1B")
+    run.deadline += 20
+    client = run.start("client", ["sh", "-c", f"for i in $(seq {count}); do {get} || exit; done"], run.client_host,
+                       **UNWATCHED)
+    most = 0
+    while client.popen.poll() is None:
+        most = max(most, len(keepers(run.client_host)))
+        time.sleep(0.05)
+    client.wait()
+    run.check(wait_for(lambda: len(keepers(run.client_host)) == 1, 10), f"keepers: {keepers(run.client_host)}")
+    guards = [s for s in run.client_host.kernel_sockets() if s[2] == LISTEN]
+    run.check(len(guards) >= count * 9 // 10, f"{len(guards)} guards of {count} connections")
+    run.check(most <= 20, f"{most} keepers at a time")
+    stop_nginx(run, server)
 
 
 @case("keeper-own-address", pairings=("UK",), sizes=("-",), kernel=False)

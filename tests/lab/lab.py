@@ -113,7 +113,7 @@ class Host:
         return dict(zip(rows[0], map(int, rows[1])))
 
     def kernel_sockets(self):
-        """[(local port, remote address in hex, state number)] of the kernel's TCP sockets here."""
+        """[(local port, remote address in hex, state number, inode)] of the kernel's TCP sockets here."""
 
         def read():
             found = []
@@ -126,17 +126,29 @@ class Host:
                 for line in lines:
                     fields = line.split()
                     port = int(fields[1].rsplit(":", 1)[1], 16)
-                    found.append((port, fields[2], int(fields[3], 16)))
+                    found.append((port, fields[2], int(fields[3], 16), fields[9]))
             return found
 
         return in_namespace(self.path, read)
 
     def kernel_listens(self, port):
-        return any(p == port and state == 10 for p, _, state in self.kernel_sockets())
+        return any(s[0] == port and s[2] == 10 for s in self.kernel_sockets())
 
     def kernel_busy(self):
         """Connections of the kernel that are neither listeners nor in TIME_WAIT."""
         return [s for s in self.kernel_sockets() if s[2] not in (6, 7, 10)]
+
+
+def stand_ins(host, sockets):
+    """Those of the sockets that only stand for connections of a keeper."""
+    inodes = set()
+    for pid in keepers(host):
+        try:
+            for fd in os.listdir(f"/proc/{pid}/fd"):
+                inodes.add(os.readlink(f"/proc/{pid}/fd/{fd}"))
+        except OSError:
+            pass
+    return [s for s in sockets if f"socket:[{s[3]}]" in inodes]
 
 
 def keepers(host):

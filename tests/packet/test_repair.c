@@ -2,7 +2,10 @@
  */
 #include "tests/packet/harness.h"
 
+#include <errno.h>
+
 #include "stack/stack.h"
+#include "stack/tcp/timewait.h"
 
 TEST(largest_mtu_has_room_for_its_frames,
      "AF_PACKET: a segment of full size on a path of 65,535 bytes fits with its L2 header")
@@ -69,5 +72,43 @@ TEST(repair_keeps_time_wait, "TIME_WAIT ends in its time after a repair")
     drain_tx();
     check_eq(tcp_time_waits(the_stack()), before);
     t_run(sec(61));
+    check_eq(tcp_time_waits(the_stack()), 0);
+}
+
+static void copy_time_wait(const struct tcp_time_wait_image *tw, void *arg)
+{
+    struct tcp_time_wait_image *image = arg;
+    *image = *tw;
+}
+
+TEST(time_wait_moves, "another stack takes TIME_WAIT over, answers for it and ends it in time")
+{
+    struct tcp_time_wait_image image = {.snd_nxt = 0};
+    bring(TCP_TIME_WAIT);
+    drain_tx();
+    tcp_each_time_wait(the_stack(), copy_time_wait, &image);
+    check_eq(tcp_time_wait_adopt(the_cx(), &image), -EEXIST);
+    t_run(sec(61));
+    check_eq(tcp_time_waits(the_stack()), 0);
+    image.ends_at = the_cx()->now + sec(30);
+    check_eq(tcp_time_wait_adopt(the_cx(), &image), 0);
+    inject("FA seq 1 ack 2");
+    expect_tx("A seq 2 ack 2 len 0");
+    t_run(sec(59));
+    check_eq(tcp_time_waits(the_stack()), 1);
+    t_run(sec(2));
+    check_eq(tcp_time_waits(the_stack()), 0);
+    image.ends_at = the_cx()->now + sec(30);
+    check_eq(tcp_time_wait_adopt(the_cx(), &image), 0);
+    t_run(sec(31));
+    check_eq(tcp_time_waits(the_stack()), 0);
+}
+
+TEST(time_wait_of_a_stranger, "a stack that ignores strangers makes way for a new connection")
+{
+    bring(TCP_TIME_WAIT);
+    drain_tx();
+    stack_ignore_strangers(the_stack());
+    inject("S seq 100000");
     check_eq(tcp_time_waits(the_stack()), 0);
 }

@@ -1,13 +1,16 @@
 /* The packet socket's filter and the guards', run over frames by a machine of our own. */
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
+#include <sys/mman.h>
 
 #include "shim/link/filter.h"
+#include "stack/tcp/timewait.h"
 #include "tests/unit/bpf.h"
 #include "tests/unit/suites.h"
 
-#define LO  1
-#define OWN 0x0a090002u /* 10.9.0.2 */
+#define ARENA_BYTES ((size_t)64 << 20)
+#define LO          1
+#define OWN         0x0a090002u /* 10.9.0.2 */
 
 static struct sock_filter code[FILTER_MAX];
 static struct port_set ports;
@@ -92,6 +95,47 @@ START_TEST(shared_too_many_ports)
         ports_add(&ports, (uint16_t)i);
     build_shared();
     ck_assert(tcp_to(50000, 0));
+}
+END_TEST
+
+static void time_wait_of(struct stack_cx *cx, uint16_t port)
+{
+    const struct tcp_time_wait_image image = {.tuple = {.lport = port, .rport = 80},
+                                              .ends_at = cx->now + NSEC_PER_SEC};
+    ck_assert_int_eq(tcp_time_wait_adopt(cx, &image), 0);
+}
+
+/* A stack that opens nothing more sees the segments of its TIME_WAIT entries alone. */
+START_TEST(narrow)
+{
+    static const struct stack_ops ops;
+    const struct stack_config config = {.own_address = false};
+    void *memory = mmap(NULL, ARENA_BYTES, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    ck_assert_ptr_ne(memory, MAP_FAILED);
+    struct stack_cx cx = {.ops = &ops, .now = NSEC_PER_SEC};
+    cx.st = stack_init(memory, ARENA_BYTES, 0, &config, cx.now);
+    ck_assert_ptr_nonnull(cx.st);
+    ports_add_block(&ports, (struct port_range){32768, 33279});
+    ports_add(&ports, 80);
+    ck_assert(ports_narrow(&ports, cx.st));
+    build_shared();
+    ck_assert(!tcp_to(80, 0) && !tcp_to(32768, 0));
+    time_wait_of(&cx, 32800);
+    time_wait_of(&cx, 443);
+    ck_assert(ports_narrow(&ports, cx.st));
+    ck_assert(!ports_narrow(&ports, cx.st));
+    build_shared();
+    for (unsigned port = 1; port < 65536; port++)
+        ck_assert_int_eq(tcp_to((uint16_t)port, 0) != 0, port == 32800 || port == 443);
+    /* so many that they are taken together */
+    for (unsigned i = 0; i < FILTER_PORTS_MAX; i++)
+        time_wait_of(&cx, (uint16_t)(40001 + 2 * i));
+    ck_assert(ports_narrow(&ports, cx.st));
+    build_shared();
+    ck_assert(tcp_to(443, 0) && tcp_to(32800, 0) && tcp_to(40001, 0) && tcp_to(40002, 0));
+    ck_assert(!tcp_to(444, 0) && !tcp_to(32801, 0) && !tcp_to(40000, 0) && !tcp_to(50000, 0));
+    munmap(memory, ARENA_BYTES);
 }
 END_TEST
 
@@ -281,6 +325,7 @@ Suite *suite_filter(void)
     tcase_add_checked_fixture(tc, setup, NULL);
     tcase_add_loop_test(tc, shared_ports, 0, 7);
     tcase_add_test(tc, shared_too_many_ports);
+    tcase_add_test(tc, narrow);
     tcase_add_test(tc, shared_refuses_others_frames);
     tcase_add_test(tc, shared_without_ethernet);
     tcase_add_test(tc, shared_fragments);
