@@ -425,54 +425,6 @@ void sentmap_app_limited(struct sentmap *m)
     m->app_limited = max_u32((uint32_t)m->delivered + sentmap_pipe(m), 1);
 }
 
-/* Disjoint sacked runs. */
-static unsigned count_runs(const struct sentmap *m)
-{
-    unsigned runs = 0;
-    uint32_t seen = 0;
-    bool in_run = false;
-    for (const struct sent_record *r = sentmap_first(m); r != NULL && seen < m->sacked;
-         r = next_of(m, r)) {
-        if (r->sacked && !in_run)
-            runs++;
-        in_run = r->sacked;
-        if (r->sacked)
-            seen += r->len;
-    }
-    return runs;
-}
-
-uint32_t sentmap_mark_lost(struct pool *pool, struct sentmap *m, uint32_t mss, unsigned dupthresh)
-{
-    (void)pool;
-    if (m->sacked == 0)
-        return 0;
-    const uint64_t bytes_enough = (uint64_t)(dupthresh > 0 ? dupthresh - 1 : 0) * mss;
-    unsigned runs_above = count_runs(m);
-    uint32_t sacked_above = m->sacked;
-    uint32_t newly = 0;
-    bool in_run = false;
-    for (struct sent_record *r = sentmap_first(m); r != NULL && sacked_above > 0;
-         r = next_of(m, r)) {
-        if (r->sacked) {
-            if (!in_run)
-                runs_above--;
-            in_run = true;
-            sacked_above -= r->len;
-            continue;
-        }
-        in_run = false;
-        if (sacked_above <= bytes_enough && runs_above < dupthresh)
-            break;
-        /* A retransmission is taken for lost by the timer only (RFC 6675 5: HighRxt). */
-        if (r->lost || r->retrans)
-            continue;
-        mark_lost(m, r);
-        newly += r->len;
-    }
-    return newly;
-}
-
 uint32_t sentmap_mark_older(struct sentmap *m, const struct sent_mark *newest, nsec_t window,
                             nsec_t now, nsec_t *wait)
 {

@@ -89,11 +89,6 @@ bool sentmap_sent(struct pool *pool, struct sentmap *m, tcp_seq seq, uint32_t le
  */
 void sentmap_ack(struct pool *pool, struct sentmap *m, tcp_seq snd_una, tcp_seq ack,
                  tcp_seq snd_nxt, const struct tcp_options *opt, nsec_t now, struct sent_ack *out);
-/*
- * Marks as lost what RFC 6675 IsLost() says: below the highest sacked byte by more than
- * (dupthresh-1)*mss sacked bytes, or by dupthresh disjoint sacked runs. Returns bytes newly lost.
- */
-uint32_t sentmap_mark_lost(struct pool *pool, struct sentmap *m, uint32_t mss, unsigned dupthresh);
 /* RFC 8985 6.2 RACK_sent_after(): later in time, or as late and higher in sequence. */
 bool sent_after(nsec_t sent1, tcp_seq end1, nsec_t sent2, tcp_seq end2);
 /*

@@ -165,42 +165,6 @@ START_TEST(test_reneging)
 }
 END_TEST
 
-/* RFC 6675 4, IsLost() */
-START_TEST(test_mark_lost)
-{
-    struct sentmap m;
-    sentmap_init(&m);
-    send_n(&m, 10);
-    ck_assert_uint_eq(sentmap_mark_lost(&records, &m, 1000, 3), 0);
-    struct tcp_options o = SACK(3000, 5000);
-    ack(&m, 1000, 1000, 11000, &o, 20 * MS);
-    ck_assert_uint_eq(sentmap_mark_lost(&records, &m, 1000, 3),
-                      0); /* exactly two segments: not yet */
-    o = SACK(3000, 5001);
-    ack(&m, 1000, 1000, 11000, &o, 21 * MS);
-    ck_assert_uint_eq(sentmap_mark_lost(&records, &m, 1000, 3), 2000);
-    ck_assert_uint_eq(sentmap_mark_lost(&records, &m, 1000, 3), 0);
-    ck_assert_uint_eq(sentmap_pipe(&m), 10000 - 2001 - 2000);
-    /* by three small runs */
-    o = SACK(6500, 6600, 8000, 8100, 10000, 10100);
-    ack(&m, 1000, 1000, 11000, &o, 22 * MS);
-    ck_assert_uint_eq(sentmap_mark_lost(&records, &m, 1000, 3), 1499);
-    struct sent_record *r = sentmap_next_lost(&records, &m, 1448);
-    ck_assert(r != NULL && r->seq.v == 1000 && r->len == 1000);
-    sentmap_retransmitted(&m, r, 30 * MS);
-    ck_assert_uint_eq(m.retrans, 1000);
-    r = sentmap_next_lost(&records, &m, 400);
-    ck_assert(r != NULL && r->seq.v == 2000 && r->len == 400);
-    sentmap_retransmitted(&m, r, 31 * MS);
-    /* a retransmission is not taken for lost again */
-    ck_assert_uint_eq(sentmap_mark_lost(&records, &m, 1000, 3), 0);
-    struct sent_ack a = ack(&m, 1000, 2400, 11000, NULL, 40 * MS);
-    ck_assert(a.acked_retransmitted && !a.rtt_valid);
-    ck_assert_uint_eq(m.retrans, 0);
-    sentmap_clear(&records, &m);
-}
-END_TEST
-
 /* Karn: once a hole is filled, what waited behind it gives no sample either. */
 START_TEST(test_karn)
 {
@@ -499,28 +463,6 @@ static void model_ack(struct model *k)
     k->una = to;
 }
 
-/* RFC 6675 4 IsLost(), byte by byte. */
-static void model_mark_lost(struct model *k)
-{
-    const uint32_t mss = 200 + test_random_below(&k->r, 1200);
-    const unsigned dupthresh = 1 + test_random_below(&k->r, 4);
-    uint32_t above = 0, runs = 0, newly = 0;
-    for (uint32_t i = k->len; i-- > 0;) {
-        struct byte_state *b = &k->b[i];
-        if (b->sacked) {
-            above++;
-            runs += i + 1 == k->len || !k->b[i + 1].sacked;
-        } else if (!b->lost && !b->retrans &&
-                   (above > (dupthresh - 1) * mss || runs >= dupthresh)) {
-            if (above == 0)
-                continue;
-            b->lost = true;
-            newly++;
-        }
-    }
-    ck_assert_uint_eq(sentmap_mark_lost(&records, &k->m, mss, dupthresh), newly);
-}
-
 static void model_mark_head(struct model *k)
 {
     const uint32_t mss = 200 + test_random_below(&k->r, 1200);
@@ -591,8 +533,6 @@ START_TEST(test_model)
             model_send(k);
         else if (kind < 14)
             model_ack(k);
-        else if (kind < 15)
-            model_mark_lost(k);
         else if (kind < 16)
             model_mark_head(k);
         else if (kind < 19)
@@ -619,7 +559,6 @@ Suite *suite_sentmap(void)
     tcase_add_test(tc, test_sack);
     tcase_add_test(tc, test_dsack);
     tcase_add_test(tc, test_reneging);
-    tcase_add_test(tc, test_mark_lost);
     tcase_add_test(tc, test_karn);
     tcase_add_test(tc, test_head_lost);
     tcase_add_test(tc, test_all_lost);
