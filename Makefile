@@ -41,6 +41,7 @@ BENCH_SRC := $(wildcard bench/*.c bench/*/*.c)
 TEST_SRC  := $(wildcard tests/unit/*.c tests/packet/*.c tests/sim/*.c tests/explore/*.c)
 FUZZ_SRC  := $(wildcard tests/fuzz/fuzz_*.c)
 FLOOD_SRC := $(wildcard tests/flood/*.c)
+INTEROP_SRC := $(wildcard tests/interop/*.c)
 HEADERS   := $(wildcard stack/*.h stack/*/*.h shim/*.h shim/*/*.h shim/*/*/*.h tests/*/*.h bench/*.h bench/*/*.h)
 
 STACK_OBJ      := $(STACK_SRC:%.c=$(BUILD)/%.o)
@@ -63,6 +64,9 @@ TEST_BIN := $(if $(wildcard tests/unit/*.c),$(BUILD)/asan/unit $(BUILD)/asan/uni
 PACKETDRILL_SRC := $(wildcard tests/packetdrill/*.c)
 PACKETDRILL_BIN := $(BUILD)/tests/packetdrill_tcpshim.so $(BUILD)/tests/packetdrill_smoke
 TEST_BIN += $(PACKETDRILL_BIN) $(BUILD)/tests/flood
+# lwIP as a peer, where liblwip-dev is installed.
+LWIP_INCLUDE := $(wildcard /usr/include/lwip/lwip/api.h)
+TEST_BIN += $(if $(LWIP_INCLUDE),$(BUILD)/tests/interop_lwip)
 TSAN_OBJ := $(STACK_SRC:%.c=$(BUILD)/tsan/%.o) $(BUILD)/tsan/tests/tsan/engine.o
 TEST_BIN += $(BUILD)/tsan/engine
 INSTRUCTIONS_BIN := $(BUILD)/bench/instructions/engine $(BUILD)/bench/instructions/calls
@@ -151,6 +155,10 @@ $(BUILD)/tests/packetdrill_smoke: $(BUILD)/tests/packetdrill/smoke.o
 $(BUILD)/tests/%: tests/flood/%.c
 	@mkdir -p $(@D)
 	$(CC) $(BASE) $(WARN) $(CFLAGS) -o $@ $<
+
+$(BUILD)/tests/interop_lwip: tests/interop/lwip.c
+	@mkdir -p $(@D)
+	$(CC) $(BASE) $(WARN) $(CFLAGS) -isystem /usr/include/lwip -o $@ $< -llwip
 
 # tests/unit makes two programs (see its main.c): the network layer is tested over a stub of TCP.
 UNIT_IP_SUITES := $(shell sed -n '/define UNIT_IP_SUITES/,/[^\\]$$/s/.*X(\([a-z0-9_]*\)).*/\1/p' \
@@ -315,7 +323,7 @@ cppcheck:
 		--enable=warning,performance,portability --suppressions-list=tests/cppcheck.txt stack shim tests bench
 
 format:
-	clang-format -i $(STACK_SRC) $(SHIM_SRC) $(KEEPER_SRC) $(RELAY_SRC) $(COMMAND_SRC) $(TEST_SRC) $(PACKETDRILL_SRC) $(FUZZ_SRC) $(FLOOD_SRC) $(BENCH_SRC) $(HEADERS)
+	clang-format -i $(STACK_SRC) $(SHIM_SRC) $(KEEPER_SRC) $(RELAY_SRC) $(COMMAND_SRC) $(TEST_SRC) $(PACKETDRILL_SRC) $(FUZZ_SRC) $(FLOOD_SRC) $(INTEROP_SRC) $(BENCH_SRC) $(HEADERS)
 
 PREFIX ?= /usr/local
 INSTALL_TO := $(DESTDIR)$(PREFIX)

@@ -5,7 +5,7 @@ set -u
 
 set_build="gcc libc6-dev make binutils libjansson-dev libpcap-dev systemtap-sdt-dev"
 set_demo="iproute2 python3 util-linux curl nginx"
-set_check="$set_demo clang libclang-rt-14-dev python3-jsonschema valgrind check pkg-config libpcap-dev diffutils iputils-ping procps
+set_check="$set_demo clang libclang-rt-14-dev python3-jsonschema valgrind check liblwip-dev pkg-config libpcap-dev diffutils iputils-ping procps
     wget netcat-openbsd socat iperf3 redis-server redis-tools memcached lighttpd haproxy
     apache2-utils wrk openssh-client openssh-server perl nodejs tcpdump ethtool tshark libpcap0.8
     libpython3.11-testsuite apache2-bin rsync vsftpd openbsd-inetd mosquitto mosquitto-clients

@@ -4,7 +4,7 @@
 Timestamps, SACK, window scaling, ECN and Fast Open (sysctls of the kernel's side), MTUs from 576 to
 65535, segmentation offload on and off; the user stack as server and as client; 100 KB each way. What
 must hold: the bytes arrive, and tshark's expert finds nothing in the capture that it does not find in
-that of two kernels.
+that of two kernels. Then against lwIP (lwip.py).
 
     run.py            a subset: each option off alone, all off, all on; three MTUs
     run.py --all      all combinations
@@ -25,7 +25,8 @@ sys.dont_write_bytecode = True
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "lab"))
 sys.path.insert(0, HERE)
-import peer  # noqa: E402  (the paths above come first)
+import lwip  # noqa: E402  (the paths above come first)
+import peer  # noqa: E402
 from lab import Lab, in_namespace, require  # noqa: E402
 
 OPTIONS = ("timestamps", "sack", "window_scaling", "ecn", "fastopen")
@@ -151,7 +152,15 @@ def main():
                   f"{right} transfers", flush=True)
             for line in wrong:
                 print("     " + line, flush=True)
-    print(f"interop: {passed} passed, {failed} failed, 0 skipped")
+    skipped = 0 if os.path.exists(lwip.program(build)) else 1
+    for name, shape_of in lwip.SHAPES if not skipped else ():
+        right, wrong = lwip.play(build, *shape_of)
+        passed += right
+        failed += len(wrong)
+        print(f"{'FAIL' if wrong else 'ok':4} interop: lwIP, {name}: {right} transfers", flush=True)
+        for line in wrong:
+            print("     " + line, flush=True)
+    print(f"interop: {passed} passed, {failed} failed, {skipped} skipped")
     return 1 if failed or not passed else 0
 
 
