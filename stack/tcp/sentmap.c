@@ -356,7 +356,12 @@ static void sack_record(struct pool *pool, struct sentmap *m, struct sent_record
 /* Neighbours that are both sacked need one record only. Returns the one that remains. */
 static struct sent_record *join_sacked(struct pool *pool, struct sentmap *m, struct sent_record *r)
 {
-    if (!r->sacked || r->link.prev == &m->records)
+    if (!r->sacked)
+        return r;
+    struct sent_record *after = next_of(m, r);
+    if (after != NULL && after->sacked)
+        join(pool, m, r, after);
+    if (r->link.prev == &m->records)
         return r;
     struct sent_record *before = record_of(r->link.prev);
     if (!before->sacked)
