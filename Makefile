@@ -70,7 +70,7 @@ TEST_BIN += $(if $(LWIP_INCLUDE),$(BUILD)/tests/interop_lwip)
 TSAN_OBJ := $(STACK_SRC:%.c=$(BUILD)/tsan/%.o) $(BUILD)/tsan/tests/tsan/engine.o
 TEST_BIN += $(BUILD)/tsan/engine
 INSTRUCTIONS_BIN := $(BUILD)/bench/instructions/engine $(BUILD)/bench/instructions/calls
-TEST_BIN += $(INSTRUCTIONS_BIN)
+TEST_BIN += $(INSTRUCTIONS_BIN) $(BENCH_BIN)
 
 .PHONY: docs-programs docs-states docs-calls all tests fuzzers demo check sim bench bench-instructions bench-trace bench-syscalls bench-quick soak fuzz lint tidy cppcheck format clean install docs docs-man docs-conformance install-deps FORCE
 all: $(BUILD)/libtcpshim.so $(BUILD)/tcpshim-keeper $(BUILD)/tcpshim-relay $(BUILD)/tcpshim

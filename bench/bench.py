@@ -1,7 +1,7 @@
 """One measurement: a laboratory, a server and a client in it, each on the stack that its variant says."""
 
 import os
-import signal
+import select
 import subprocess
 import sys
 
@@ -12,6 +12,8 @@ from lab import Lab, end_group, wait_for  # noqa: E402  (the path above comes fi
 from measure import LIMIT  # noqa: E402
 
 PORT = 8000
+CPUS = sorted(os.sched_getaffinity(0))
+PATIENCE = 120  # seconds that a program may take for a step
 SNDBUF = 256 << 10  # what `k` sides say by SO_SNDBUF
 
 
@@ -40,7 +42,7 @@ class Bench:
         if args.against:
             self.libraries["V"] = os.path.abspath(args.against)
         self.variant = None
-        self.place = None  # CPUs of (server, client)
+        self.place = None  # (server's, client's), each an index of CPUS
         self.extra = {}    # variables for user sides
         self.round = 0
 
@@ -61,7 +63,7 @@ class Bench:
         return env
 
     def _placed(self, argv, which):
-        return argv if self.place is None else ["taskset", "-c", str(self.place[which]), *argv]
+        return argv if self.place is None else ["taskset", "-c", str(CPUS[self.place[which]]), *argv]
 
     def start(self, host, argv, which, env, **options):
         """which: 0 for a server, 1 for a client."""
@@ -108,32 +110,31 @@ class Bench:
     def raw(self, there, here):
         """The limit's two ends: packet sockets on the hosts' interfaces, no library."""
         program = self.program("raw")
-        process = self.start(self.lab.a, [program, there, "eth0"], 0, {}, stdout=subprocess.DEVNULL,
-                             stderr=subprocess.DEVNULL)
+        process = self.start(self.lab.a, [program, there, "eth0"], 0, {}, stdout=subprocess.PIPE, text=True)
         try:
-            wait_for(lambda: self.packet_sockets(self.lab.a) > 0, 5)
+            self.expect(process, "ready")
             return self.client(lambda *_: [program, here[0], "eth0", *here[1:]], {})
         finally:
             end_group(process)
 
     @staticmethod
-    def packet_sockets(host):
-        argv = host.command(["sh", "-c", "grep -c . /proc/net/packet"])
-        return int(subprocess.run(argv, capture_output=True, text=True, check=True).stdout) - 1
-
-    def ask(self, process, line=None):
+    def ask(process, line=None):
         """The next line that a program prints; with `line` it is told to go on first."""
         if line is not None:
             process.stdin.write(line + "\n")
             process.stdin.flush()
-        signal.alarm(120)
-        try:
-            answer = process.stdout.readline().strip()
-        finally:
-            signal.alarm(0)
+        if not select.select([process.stdout], [], [], PATIENCE)[0]:
+            raise Failed("no answer")
+        answer = process.stdout.readline().strip()
         if not answer:
             raise Failed("it ended early")
         return answer
+
+    @staticmethod
+    def expect(process, word, line=None):
+        answer = Bench.ask(process, line)
+        if answer != word:
+            raise Failed(f"{answer} instead of {word}")
 
 
 def known_pair(name):
@@ -141,4 +142,4 @@ def known_pair(name):
     return len(name) == 3 and name[1] == "-" and name[0] in "UKkV" and name[2] in "UKV"
 
 
-__all__ = ["Bench", "BenchLab", "Failed", "PORT", "end_group", "known_pair", "wait_for"]
+__all__ = ["Bench", "BenchLab", "CPUS", "Failed", "PORT", "end_group", "known_pair", "wait_for"]

@@ -2,7 +2,7 @@
  * Many idle connections, and round trips beside them. Each of the processes holds `COUNT` of them;
  * they are forks of one process, whose own connection, on PORT, is the one that works.
  *
- *     idle serve PORT PROCESSES COUNT            the first of them listens on PORT + 1, and so on
+ *     idle serve PORT PROCESSES COUNT            they listen on PORT + 1, PORT + 2, ...
  *     idle hold ADDR PORT PROCESSES COUNT SECONDS
  *
  * `hold` says `up` when only its own connection stands, `open` when all do, and each time goes on
@@ -15,7 +15,8 @@
 #include <sys/resource.h>
 #include <sys/wait.h>
 
-#define BYTES 64
+#define BYTES    64
+#define HELD_MAX 8000 /* descriptors of a process */
 static unsigned number(const char *word)
 {
     return (unsigned)strtoul(word, NULL, 10);
@@ -25,7 +26,8 @@ static void raise_limit(void)
 {
     struct rlimit limit;
     must(getrlimit(RLIMIT_NOFILE, &limit) == 0, "getrlimit");
-    limit.rlim_cur = limit.rlim_max / 2; /* a preloaded library may want the rest for itself */
+    /* a preloaded library may want the rest for itself */
+    limit.rlim_cur = limit.rlim_max < 2 * HELD_MAX ? limit.rlim_max / 2 : HELD_MAX;
     must(setrlimit(RLIMIT_NOFILE, &limit) == 0, "setrlimit");
 }
 
@@ -60,14 +62,16 @@ static _Noreturn void serve(const char *port, unsigned processes, unsigned count
     echo_forever(listener);
 }
 
-static _Noreturn void connect_all(const char *addr, const char *port, unsigned count, int go,
-                                  int done)
+/* To each of the servers in turn: a local port serves one connection to each of them. */
+static _Noreturn void connect_all(char **argv, unsigned first, int go, int done)
 {
     char c;
-    const struct sockaddr_in sa = address(addr, port);
+    const unsigned servers = number(argv[4]), count = number(argv[5]);
     must(read(go, &c, 1) == 1, "go");
-    for (unsigned i = 0; i < count; i++)
+    for (unsigned i = 0; i < count; i++) {
+        const struct sockaddr_in sa = address(argv[2], port_of(argv[3], 1 + (first + i) % servers));
         (void)connect_to(&sa);
+    }
     must(write(done, "", 1) == 1, "done");
     rest();
 }
@@ -82,16 +86,15 @@ static void say(const char *word)
 
 static void hold(char **argv)
 {
-    const char *addr = argv[2], *port = argv[3];
-    const unsigned processes = number(argv[4]), count = number(argv[5]);
-    const struct sockaddr_in sa = address(addr, port);
+    const struct sockaddr_in sa = address(argv[2], argv[3]);
+    const unsigned processes = number(argv[4]);
     const int fd = connect_to(&sa);
     int go[2], done[2];
     char c;
     must(pipe(go) == 0 && pipe(done) == 0, "pipe");
     for (unsigned i = 0; i < processes; i++)
         if (fork() == 0)
-            connect_all(addr, port_of(port, i + 1), count, go[0], done[1]);
+            connect_all(argv, i, go[0], done[1]);
     say("up");
     for (unsigned i = 0; i < processes; i++)
         must(write(go[1], "", 1) == 1, "go");

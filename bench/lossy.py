@@ -5,7 +5,7 @@ A program forwards between the hosts (path.c); large frames are cut into segment
 
 import subprocess
 
-from bench import BenchLab, Failed
+from bench import Bench, BenchLab
 from lab import Host, ip, must
 from measure import KK, KU, UK, UU, Measure, Target
 from network import bulk, iperf_numbers
@@ -36,8 +36,7 @@ class PathLab(BenchLab):
         # To host b flows what the server sends: ACKs. The client's bulk flows to a.
         path = self.popen(self.middle, [self.program, "a", "b", *self.settings], stdout=subprocess.PIPE,
                           text=True)
-        if path.stdout.readline().strip() != "ready":
-            raise Failed("the path does not forward")
+        Bench.expect(path, "ready")
 
 
 def path_of(settings):

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 
+from bench import CPUS
 from measure import KK, LIMIT, KU, PAIRS, SMALL, UK, UU, Measure, asked
 
 ONE = (0, 0)  # both sides on one CPU: no wake-up of another, the most repeatable
@@ -137,7 +138,7 @@ def measures():
     found = []
     for measure in free.values():
         found += [measure] if measure.name == "sockperf" else [measure, placed(measure)]
-    for size in (1, 64, 1024):
+    for size in (1, 64, 1024) if len(CPUS) > 1 else ():
         found.append(Measure(f"spin-{size}", f"rtt-{size} with TCPSHIM_SPIN={SPIN}, a CPU for each side",
                              round_trip(size, SPIN), PAIRS, SPINNING, TWO))
     return found

@@ -9,6 +9,8 @@
  *     raw accept IF                   the frames of short connections, and a descriptor each
  *     raw connect IF SECONDS          their other end: prints connections per second
  *     raw copy | call                 memcpy() in GB/s, a system call in nanoseconds
+ *
+ * pong, sink and accept say `ready` first.
  */
 #define _GNU_SOURCE
 #include "round.h"
@@ -49,6 +51,12 @@ static void open_interface(const char *name)
     must(setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &bytes, sizeof(bytes)) == 0, "SO_RCVBUFFORCE");
     must(setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof(bytes)) == 0, "SO_SNDBUFFORCE");
     must(bind(fd, (const struct sockaddr *)&at, sizeof(at)) == 0, name);
+}
+
+static void say_ready(void)
+{
+    printf("ready\n");
+    fflush(stdout);
 }
 
 /* A TCP segment of so many bytes between addresses that nobody has; its checksum is left open. */
@@ -104,6 +112,7 @@ static void ping(size_t bytes, double seconds)
 
 static _Noreturn void pong(void)
 {
+    say_ready();
     for (;;) {
         struct frame f;
         struct iovec iov[] = {{&f, sizeof(f)}, {text, sizeof(text)}};
@@ -137,6 +146,7 @@ static void source(double seconds)
 static _Noreturn void sink(void)
 {
     const struct frame ack = make_frame(0);
+    say_ready();
     for (unsigned n = 1;; n++) {
         must(receive(0), "recvmsg");
         if (n % ACK_EVERY == 0)
@@ -161,6 +171,7 @@ static void descriptor(void)
 
 static _Noreturn void accept_all(void)
 {
+    say_ready();
     for (;;) {
         exchange(0, 1); /* SYN */
         descriptor();

@@ -31,10 +31,14 @@ import plot  # noqa: E402
 import report  # noqa: E402
 from bench import Bench, BenchLab, Failed, known_pair  # noqa: E402
 from lab import NotAllowed, require  # noqa: E402
-from measure import KK, PAIRS  # noqa: E402
+from measure import KK, PAIRS, UU  # noqa: E402
 
 RESULTS = os.path.join(HERE, "..", "docs", "results")
-NUMBERS = (Failed, NotAllowed, RuntimeError, ValueError, KeyError, AttributeError, OSError)
+SMOKE_JOBS, SMOKE_SECONDS, SMOKE_IDLE = 6, 0.1, 100
+# One of each kind.
+SMOKE = ("bulk", "rtt-64", "sockperf", "connect", "http", "redis", "spin-64", "path-1", "path-through", "read",
+         "start-up", "copy", "call", "lo-rtt", "lo-bulk", "idle-memory", "idle-rtt")
+NO_NUMBER = (Failed, NotAllowed, RuntimeError, ValueError, KeyError, AttributeError, OSError)
 
 
 def all_measures(args):
@@ -47,7 +51,7 @@ def measure_one(bench, measure, variant):
     try:
         with (measure.lab(bench) if measure.lab else BenchLab()) as bench.lab:
             return measure.run(bench)
-    except NUMBERS as error:
+    except NO_NUMBER as error:
         print(f"bench: {measure.name} {variant}: {error}", file=sys.stderr, flush=True)
         return {}
 
@@ -87,6 +91,13 @@ def processor():
     return found.group(1) if found else os.uname().machine
 
 
+def make_page(directory):
+    """What nginx serves."""
+    os.chmod(directory, 0o755)
+    with open(os.path.join(directory, "page"), "wb") as page:
+        page.write(b"x" * 1024)
+
+
 def measure_all(args):
     document = {"started": time.strftime("%F %T"), "rounds": args.rounds, "seconds": args.seconds,
                 "kernel": os.uname().release, "processors": os.cpu_count(), "processor": processor(),
@@ -94,9 +105,7 @@ def measure_all(args):
     end = time.monotonic() + args.minutes * 60
     print(report.line(report.HEADINGS), flush=True)
     with tempfile.TemporaryDirectory(prefix="tcpshim-bench-") as directory:
-        os.chmod(directory, 0o755)
-        with open(os.path.join(directory, "page"), "wb") as page:
-            page.write(b"x" * 1024)
+        make_page(directory)
         bench = Bench(args, directory)
         for measure in all_measures(args):
             if args.only and measure.name not in args.only:
@@ -109,6 +118,21 @@ def measure_all(args):
                 report.print_result(measure.name, result)
                 document["measures"].append({"name": measure.name, **result})
     return document
+
+
+def smoke(args):
+    """Measures once, several side by side: whether numbers come out, not which."""
+    with tempfile.TemporaryDirectory(prefix="tcpshim-bench-") as directory:
+        make_page(directory)
+        bench = Bench(args, directory)
+        jobs = [(measure, variant) for measure in all_measures(args) if measure.name in SMOKE
+                for variant in measure.variants
+                if not has_pairs(measure) or variant == UU or variant not in PAIRS]
+        with concurrent.futures.ThreadPoolExecutor(SMOKE_JOBS) as pool:
+            found = list(pool.map(lambda job: measure_one(copy.copy(bench), *job), jobs))
+    failed = [f"FAIL {measure.name} {variant}" for (measure, variant), got in zip(jobs, found) if not got]
+    print(*failed, f"{len(jobs) - len(failed)} passed, {len(failed)} failed", sep="\n")
+    return 1 if failed else 0
 
 
 def write_results(document):
@@ -135,6 +159,8 @@ def arguments():
                         help="another libtcpshim.so, which is V in --pairs: K-K K-U K-V")
     parser.add_argument("--write", action="store_true", help="table and pictures into docs/results")
     parser.add_argument("--from", dest="source", metavar="FILE", help="those of an earlier run's bench.json")
+    parser.add_argument("--smoke", action="store_true", help="only whether measures yield numbers: "
+                        "N passed, N failed")
     parser.add_argument("--list", action="store_true", help="the measures")
     parser.add_argument("-k", dest="only", nargs="+", metavar="NAME", help="these measures alone")
     args = parser.parse_args()
@@ -156,6 +182,9 @@ def main():
             write_results(json.load(file))
         return 0
     require()
+    if args.smoke:
+        args.seconds, args.idle = SMOKE_SECONDS, SMOKE_IDLE
+        return smoke(args)
     document = measure_all(args)
     path = os.path.join(args.build, "bench.json")
     with open(path, "w", encoding="utf-8") as file:

@@ -33,7 +33,7 @@ FAILURE = re.compile(r"^(?:FAIL\b.*|.*\bFAILED\b.*|\S+:\d+:[FE]:.*|not ok\b.*|se
 UNSTEADY = re.compile(r"^unsteady .*$", re.M)
 
 # Those whose peers, processes or clocks are the machine's. The applications look after their own second run.
-TIMED = {"diff", "interop", "flood", "kill", "python", "command", "states", "calls"}
+TIMED = {"bench", "diff", "interop", "flood", "kill", "python", "command", "states", "calls"}
 
 
 def suites(build):
@@ -57,6 +57,8 @@ def suites(build):
         ("tsan", f"{tests}/tsan/*.c", [f"{build}/tsan/engine"], 300),
         ("instructions", f"{ROOT}/bench/instructions/*.c",
          [root, PYTHON, f"{ROOT}/bench/instructions/run.py", "--build", build, "--check"], 400),
+        ("bench", f"{ROOT}/bench/*.py",
+         [root, PYTHON, f"{ROOT}/bench/run.py", "--build", build, "--smoke"], 300),
         ("hooks", f"{tests}/hooks/*.py",
          [PYTHON, f"{tests}/hooks/check_hooks.py", f"{build}/libtcpshim.so"], 120),
         ("docs", f"{tests}/docs/*.sh", [PYTHON, f"{tests}/docs/check.py", "--build", build], 300),
