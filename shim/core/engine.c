@@ -24,6 +24,7 @@
 #include "shim/link/impair_store.h"
 #include "shim/link/link.h"
 #include "shim/wait/epset.h"
+#include "shim/wait/herd.h"
 #include "shim/wait/sleep.h"
 #include "shim/wait/waiter.h"
 #include "shim/watch/trace.h"
@@ -230,6 +231,7 @@ unsigned engine_drain_for(struct stack_cx *cx, const bool *enough)
     link_release(l, cx);
     if (stack_deadline(cx->st) <= cx->now)
         stack_run_timers(cx);
+    herd_release(cx);
     guard_sweep(cx);
     __atomic_store_n(&sh->drains, sh->drains + 1, __ATOMIC_RELAXED);
     sh->drained_at = cx->now;
@@ -259,4 +261,5 @@ void shared_init(struct stack *st)
     impair_store_init(&sh->impair, a);
     list_init(&sh->sleepers);
     list_init(&sh->wakeups);
+    list_init(&sh->herd);
 }

@@ -43,6 +43,7 @@ static void repair_waiters(struct shared *sh)
     pool_each(&sh->watches, forget_watch, &sh->watches);
     list_init(&sh->sleepers);
     list_init(&sh->wakeups);
+    list_init(&sh->herd);
     sh->driver = sh->heir = 0;
     sh->waiters_high = min_u32(sh->waiters_high, WAITERS_MAX);
     for (uint32_t slot = 1; slot <= sh->waiters_high; slot++) {
@@ -50,6 +51,7 @@ static void repair_waiters(struct shared *sh)
         list_init(&w->watches);
         list_init(&w->on_sleepers);
         list_init(&w->on_queue);
+        list_init(&w->turn.on_herd);
         list_init(&w->own.of_waiter);
         list_init(&w->own.watch.on_sock);
         w->own.head = NULL;
@@ -138,6 +140,7 @@ static void enter_item(void *object, void *arg)
     struct list *watches = item->us != NULL ? &item->us->watches : &item->inner->watches;
     list_push_back(&item->set->items, &item->on_set);
     list_push_back(&item->set->ready, &item->on_ready); /* whoever takes it looks */
+    list_init(&item->turn.on_herd);
     item->watch.kind = WATCH_EPOLL;
     if (epitem_exclusive(&item->watch))
         list_push_back(watches, &item->watch.on_sock);

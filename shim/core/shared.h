@@ -22,6 +22,13 @@
 
 struct waiter;
 
+/* Who is told later of a listener's connections (shim/wait/herd.h). */
+struct herd_turn {
+    struct list on_herd;         /* in shared.herd */
+    nsec_t at;                   /* when it is told */
+    const struct list *listener; /* usock.watches, if it is a waiter's; NULL: a member's of a set */
+};
+
 /* A thread's interest in one socket or epoll set. */
 struct waiter_watch {
     struct watch watch; /* kind WATCH_WAITER */
@@ -43,6 +50,7 @@ struct waiter {
     struct list on_queue;    /* in shared.wakeups or process.relay */
     struct list watches;     /* struct waiter_watch */
     struct waiter_watch own; /* for the wait on a single socket */
+    struct herd_turn turn;   /* of one that sleeps in poll or select */
 };
 
 enum service_mode { SERVICE_NONE, SERVICE_DEEP, SERVICE_TICK, SERVICE_DRIVE };
@@ -97,6 +105,7 @@ struct shared {
     bool listened;         /* there was a listener: the engine may have work without a timer */
     struct list sleepers;  /* struct waiter */
     struct list wakeups;   /* struct waiter: to be sent when the lock is gone */
+    struct list herd;      /* struct herd_turn, by `at` */
     struct port_set ports; /* what the family's packet socket lets through (shim/link) */
     int32_t family_fds[FAMILY_FDS]; /* numbers of what every member has (shim/life/handover.c) */
     int32_t keeper; /* its pid; 0: not started yet; negative: see shim/life/keeper.c (atomic) */

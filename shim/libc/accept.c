@@ -107,7 +107,7 @@ static int sock_accept(struct call *c, struct sockaddr *sa, socklen_t *len, int 
     if ((flags & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) != 0)
         return -EINVAL;
     const nsec_t deadline = call_deadline(c, us->rcvtimeo);
-    const unsigned restart = us->rcvtimeo == 0 ? WAIT_RESTART : 0;
+    const unsigned how = WAIT_ONE | (us->rcvtimeo == 0 ? WAIT_RESTART : 0);
     struct pollfd kernel = {.fd = c->fd, .events = POLLIN};
     bool drained = false;
     for (;;) {
@@ -125,7 +125,7 @@ static int sock_accept(struct call *c, struct sockaddr *sa, socklen_t *len, int 
             continue;
         }
         const bool two_doors = us->kernel_listen && fd_usock(c->fd) == us;
-        r = call_wait(c, TCP_EV_IN, two_doors ? &kernel : NULL, deadline, restart);
+        r = call_wait(c, TCP_EV_IN, two_doors ? &kernel : NULL, deadline, how);
         if (r < 0)
             return r;
     }

@@ -396,8 +396,9 @@ static int take_kernel(struct wait_call *c)
     return c->ep->twins != 0 ? (int)epset_translate(c->ep, c->events, (unsigned)n) : n;
 }
 
-/* Entered, and again when it returns: what is there now. */
-static int take(struct wait_call *c, bool last)
+/* Entered, and again when it returns: what is there now; first, last: it did not sleep yet, it will
+ * not. */
+static int take(struct wait_call *c, bool first, bool last)
 {
     struct epset *ep = c->ep;
     int n = 0;
@@ -408,7 +409,7 @@ static int take(struct wait_call *c, bool last)
     ep = c->ep;
     if (n < 0 || ep == NULL)
         return n;
-    n = (int)epset_collect(ep, c->events, (unsigned)n, (unsigned)c->max);
+    n = (int)epset_collect(ep, c->events, (unsigned)n, (unsigned)c->max, first || last);
     if (n > 0)
         epset_pass_on(ep);
     return n;
@@ -435,7 +436,7 @@ static int wait_ours(struct wait_call *c, nsec_t timeout, const sigset_t *mask)
     engine_enter(&c->cx);
     const nsec_t deadline = timeout < NSEC_NEVER - c->cx.now ? c->cx.now + timeout : NSEC_NEVER;
     int r = 0;
-    for (;;) {
+    for (bool first = true;; first = false) {
         /* The set may have gone while this thread slept: its descriptor was closed. */
         c->ep = fd_epset(c->epfd);
         const bool last = c->cx.now >= deadline;
@@ -445,7 +446,7 @@ static int wait_ours(struct wait_call *c, nsec_t timeout, const sigset_t *mask)
         }
         if (last || (!list_empty(&c->ep->ready) && sleep_drain_due(&c->cx)))
             engine_drain(&c->cx);
-        r = take(c, last);
+        r = take(c, first, last);
         if (r != 0 || last)
             break;
         if (c->ep == NULL)

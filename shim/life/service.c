@@ -228,7 +228,7 @@ static enum service_mode drive(struct process *self)
     while (mine) {
         w->asleep = true;
         stack_flush(&cx);
-        const nsec_t until = sh->driver_until = engine_deadline(cx.st);
+        const nsec_t until = sh->driver_until = sleep_deadline(&cx);
         const nsec_t slept_at = cx.now;
         engine_leave(&cx);
         const int r = drive_sleep(until, slept_at);

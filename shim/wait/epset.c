@@ -7,6 +7,7 @@
 #include "shim/core/hold.h"
 #include "shim/core/raw.h"
 #include "shim/core/shared.h"
+#include "shim/wait/herd.h"
 #include "shim/wait/ready.h"
 #include "shim/wait/waiter.h"
 
@@ -83,6 +84,7 @@ static void item_free(struct epitem *item)
     list_remove(&item->watch.on_sock);
     list_remove(&item->on_set);
     list_remove(&item->on_ready);
+    list_remove(&item->turn.on_herd);
     pool_free(&engine.sh->epitems, item);
 }
 
@@ -154,6 +156,11 @@ bool epset_ready(struct epset *ep, unsigned depth)
     return false;
 }
 
+bool epitem_ready(const struct epitem *item)
+{
+    return item_ready(item, 0) != 0;
+}
+
 bool epitem_exclusive(const struct watch *watch)
 {
     return (item_of(watch)->events & EPOLLEXCLUSIVE) != 0;
@@ -166,13 +173,34 @@ bool epitem_notify(struct watch *watch, unsigned depth)
         return false;
     if (!list_linked(&item->on_ready))
         list_push_back(&item->set->ready, &item->on_ready);
+    if (herd_held(item))
+        return false;
     return watches_notify(&item->set->watches, TCP_EV_IN, depth + 1);
+}
+
+void epset_let_go(struct epset *ep)
+{
+    list_for_each (n, &ep->ready)
+        list_remove(&list_entry(n, struct epitem, on_ready)->turn.on_herd);
+}
+
+void epitem_tell(struct watch *watch)
+{
+    epset_let_go(item_of(watch)->set);
+    list_remove(&item_of(watch)->turn.on_herd);
+    epitem_notify(watch, 0);
 }
 
 void epset_pass_on(struct epset *ep)
 {
-    if (!list_empty(&ep->ready) && !list_empty(&ep->watches))
+    if (list_empty(&ep->watches))
+        return;
+    list_for_each (n, &ep->ready) {
+        if (herd_held(list_entry(n, struct epitem, on_ready)))
+            continue;
         watches_notify(&ep->watches, TCP_EV_IN, 1);
+        return;
+    }
 }
 
 static void item_disable(struct epitem *item)
@@ -183,15 +211,19 @@ static void item_disable(struct epitem *item)
         kernel_ctl(set_fd(item), EPOLL_CTL_MOD, item->fd, EPOLLONESHOT, cookie_of(item));
 }
 
-unsigned epset_collect(struct epset *ep, struct epoll_event *events, unsigned have, unsigned max)
+unsigned epset_collect(struct epset *ep, struct epoll_event *events, unsigned have, unsigned max,
+                       bool held)
 {
     unsigned n = have;
     struct list *last = ep->ready.prev;
     while (n < max && !list_empty(&ep->ready)) {
         struct list *node = list_pop_front(&ep->ready);
         struct epitem *item = list_entry(node, struct epitem, on_ready);
-        uint32_t ready = item_ready(item, 0);
-        if (ready != 0) {
+        const uint32_t ready = item_ready(item, 0);
+        if (ready != 0 && !held && herd_held(item)) {
+            list_push_back(&ep->ready, node);
+        } else if (ready != 0) {
+            list_remove(&item->turn.on_herd);
             if (item->twin && have != 0 && item->told_round == ep->round) {
                 events[item->told_at].events |= ready;
             } else {
@@ -273,7 +305,7 @@ static void item_arm(struct epitem *item, const struct epoll_event *event)
     item->disabled = false;
     item->watch.events = ready_interest(item->events);
     if (item_ready(item, 0) != 0)
-        epitem_notify(&item->watch, 0);
+        epitem_tell(&item->watch);
 }
 
 static struct epitem *item_new(struct epset *ep, int epfd, struct epmember member, int fd,

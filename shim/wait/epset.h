@@ -16,6 +16,7 @@
 
 #include <sys/epoll.h>
 
+#include "shim/core/shared.h"
 #include "shim/wait/wait.h"
 
 struct epset {
@@ -42,7 +43,8 @@ struct epitem {
     bool disabled; /* EPOLLONESHOT, reported */
     bool twin;
     uint32_t told_round,
-        told_at; /* a twin: when, and where in the array, the kernel's side was told */
+        told_at;           /* a twin: when, and where in the array, the kernel's side was told */
+    struct herd_turn turn; /* its set is told later (shim/wait/herd.h) */
 };
 
 /* Whose member: exactly one is set. */
@@ -76,21 +78,29 @@ int epset_adopt(struct stack_cx *cx, struct epset *ep, int epfd, struct epset *i
 unsigned epset_translate(struct epset *ep, struct epoll_event *events, unsigned n);
 /*
  * Then ours behind those `have`, until there are max; level-triggered members queue up again behind
- * the others. Returns how many events there are.
+ * the others. Members that are held (herd.h) are left out unless `held`. Returns how many events
+ * there are.
  */
-unsigned epset_collect(struct epset *ep, struct epoll_event *events, unsigned have, unsigned max);
+unsigned epset_collect(struct epset *ep, struct epoll_event *events, unsigned have, unsigned max,
+                       bool held);
 /* Whether a member is ready (the user-stack side only). */
 bool epset_ready(struct epset *ep, unsigned depth);
 /* More is ready than was taken: another sleeper may take it. */
 void epset_pass_on(struct epset *ep);
+/* None of its members is held any more (herd.h). */
+void epset_let_go(struct epset *ep);
 /* The kernel's set got its first member. */
 void epset_has_kernel_members(struct epset *ep);
 
 /* ---- a member, as the lists of watches know it ---- */
 
 bool epitem_exclusive(const struct watch *watch);
+/* Whether it has something to tell now. */
+bool epitem_ready(const struct epitem *item);
 /* Something that the member asked for happened. Whether a sleeper was found. */
 bool epitem_notify(struct watch *watch, unsigned depth);
+/* The same, also when it was held. */
+void epitem_tell(struct watch *watch);
 void epitem_remove(struct stack_cx *cx, struct watch *watch);
 void epitem_to_kernel(struct stack_cx *cx, struct watch *watch);
 void epitem_listens(struct stack_cx *cx, struct watch *watch);

@@ -8,6 +8,7 @@
 #include "shim/core/shared.h"
 #include "shim/libc/real.h"
 #include "shim/wait/epset.h"
+#include "shim/wait/herd.h"
 #include "shim/wait/ready.h"
 #include "shim/wait/sleep.h"
 #include "shim/wait/waiter.h"
@@ -171,7 +172,8 @@ static int wait_for(struct pollset *p, nsec_t timeout, const sigset_t *mask)
             engine_leave(&p->cx);
             return r;
         }
-        look(p, r == 0);
+        if (r != 0 || w == NULL || !herd_waits(w) || p->cx.now >= deadline)
+            look(p, r == 0);
         p->left_out = false;
         if (r > 0) {
             const int ready = combine(p);

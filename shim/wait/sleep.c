@@ -33,6 +33,7 @@
 #include "shim/life/births.h"
 #include "shim/life/service.h"
 #include "shim/link/link.h"
+#include "shim/wait/herd.h"
 #include "shim/wait/waiter.h"
 
 /* A timer may be late by this before the driver is woken for it. */
@@ -74,6 +75,11 @@ void sleep_check_driver(struct shared *sh)
         return;
     if (!process_counts(process_at(sh, w->process)))
         sleep_forget(w);
+}
+
+nsec_t sleep_deadline(const struct stack_cx *cx)
+{
+    return min_u64(engine_deadline(cx->st), herd_deadline(engine.sh));
 }
 
 static bool driver_take(struct shared *sh, struct waiter *w)
@@ -131,7 +137,7 @@ void sleep_settle(struct stack_cx *cx)
             sh->driver = 0;
         } else {
             /* A timer was set that ends before the driver's sleep does. */
-            nsec_t deadline = engine_deadline(cx->st);
+            const nsec_t deadline = sleep_deadline(cx);
             if (unlikely(deadline < sh->driver_until &&
                          sh->driver_until - deadline > TIMER_SLACK) &&
                 !list_linked(&d->on_queue)) {
@@ -348,7 +354,7 @@ int wait_sleep(struct stack_cx *cx, struct waiter *w, struct pollfd *fds, unsign
     }
     nsec_t until = deadline;
     if (drives)
-        until = sh->driver_until = min_u64(deadline, engine_deadline(cx->st));
+        until = sh->driver_until = min_u64(deadline, sleep_deadline(cx));
     else if (sh->driver == 0 || waiter_at(sh, sh->driver)->process != w->process)
         until = min_u64(deadline, cx->now + FOREIGN_DRIVER_CHECK);
     if (unlikely(t->wake_fd <= 0))
@@ -385,9 +391,10 @@ int wait_sleep(struct stack_cx *cx, struct waiter *w, struct pollfd *fds, unsign
         if (fds[n + 1].revents != 0) {
             engine_drain_for(cx, w->single ? &w->woken : NULL);
             drain_first |= cx->now - before < SLEPT_NOT;
-        } else if (engine_deadline(cx->st) <= cx->now) {
+        } else if (sleep_deadline(cx) <= cx->now) {
             link_release(engine.link, cx);
             stack_run_timers(cx);
+            herd_release(cx);
         }
     } else if (r == 0 && !engine.sandboxed) {
         sleep_check_driver(sh);

@@ -46,6 +46,8 @@ void sleep_end_now(void);
 bool sleep_drain_due(const struct stack_cx *cx);
 /* Entered: the waiter sleeps no more, watches nothing and does not drive. */
 void sleep_forget(struct waiter *w);
+/* Entered: when a driver wakes although nothing arrives. */
+nsec_t sleep_deadline(const struct stack_cx *cx);
 /* Entered, by engine_leave(): somebody drives, or will. */
 void sleep_settle(struct stack_cx *cx);
 /* Entered: this process ends; somebody else is to drive. */

@@ -11,28 +11,32 @@
 #include "shim/libc/signal.h"
 #include "shim/life/service.h"
 #include "shim/wait/epset.h"
+#include "shim/wait/herd.h"
 #include "shim/wait/ready.h"
 #include "shim/wait/sleep.h"
 #include "shim/wait/waiter.h"
 
 void wait_notify(struct stack_cx *cx, void *owner, uint32_t events)
 {
-    (void)cx;
     struct usock *us = owner;
-    if (us != NULL && !list_empty(&us->watches))
+    if (us == NULL || list_empty(&us->watches))
+        return;
+    if (us->kind == USOCK_LISTENER)
+        herd_notify(cx, us, events);
+    else
         watches_notify(&us->watches, events, 0);
 }
 
 /* One more sleep of wait_socket(): 1: slept, nothing for us yet; else its result. */
 static int wait_once(struct stack_cx *cx, struct waiter *w, struct usock *us, uint32_t events,
-                     struct pollfd *kfd, nsec_t deadline)
+                     struct pollfd *kfd, nsec_t deadline, bool one)
 {
     struct pollfd fds[1 + SLEEP_FDS];
     unsigned n = 0;
     if (kfd != NULL)
         fds[n++] = (struct pollfd){.fd = kfd->fd, .events = kfd->events};
     if (w != NULL)
-        waiter_watch(w, &us->watches, events, false); /* the slot's own: never fails */
+        waiter_watch(w, &us->watches, events, one); /* the slot's own: never fails */
     int r = wait_sleep(cx, w, fds, n, deadline, NULL);
     if (kfd != NULL)
         kfd->revents = fds[0].revents;
@@ -53,7 +57,7 @@ int wait_socket(struct stack_cx *cx, struct usock *us, uint32_t events, struct p
     if (kfd != NULL)
         kfd->revents = 0;
     while (cx->now < deadline) {
-        int r = wait_once(cx, w, us, events, kfd, deadline);
+        int r = wait_once(cx, w, us, events, kfd, deadline, (flags & WAIT_ONE) != 0);
         if (r <= 0)
             return r;
         int interrupted = sleep_interrupted(&since, restart);
@@ -72,7 +76,7 @@ void wait_wake_all(struct stack_cx *cx, struct usock *us)
         if (watch->kind == WATCH_WAITER)
             waiter_wake(container_of(watch, struct waiter_watch, watch)->who);
         else
-            epitem_notify(watch, 0); /* Linux: sk_state_change, an edge for whatever was asked */
+            epitem_tell(watch); /* Linux: sk_state_change, an edge for whatever was asked */
     }
 }
 
@@ -109,7 +113,7 @@ void wait_listens(struct stack_cx *cx, struct usock *us)
 
 void wait_unlistens(struct stack_cx *cx, struct usock *us)
 {
-    list_for_each(n, &us->watches) {
+    list_for_each (n, &us->watches) {
         struct watch *watch = list_entry(n, struct watch, on_sock);
         if (watch->kind == WATCH_EPOLL)
             epitem_unlistens(cx, watch);

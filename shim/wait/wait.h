@@ -25,6 +25,7 @@ struct watch {
 void wait_notify(struct stack_cx *cx, void *owner, uint32_t events);
 
 #define WAIT_RESTART 0x1u /* a handler installed with SA_RESTART does not end the wait */
+#define WAIT_ONE     0x2u /* an event wakes one of those who wait so (accept) */
 /*
  * Entered (engine_enter). Leaves the engine, sleeps until one of `events` is notified for us, until
  * kernel descriptor *kfd (may be NULL) is ready, until `deadline` (NSEC_NEVER: for ever) or a

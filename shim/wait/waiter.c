@@ -10,6 +10,7 @@
 #include "shim/core/thread.h"
 #include "shim/life/births.h"
 #include "shim/wait/epset.h"
+#include "shim/wait/herd.h"
 #include "shim/wait/sleep.h"
 
 /* Process-local. By slot - 1: the slot's eventfd, or 0; and the next of this process's idle slots.
@@ -26,6 +27,7 @@ static void waiter_free(struct waiter *w)
 {
     sleep_forget(w);
     list_remove(&w->on_queue);
+    list_remove(&w->turn.on_herd);
     w->process = 0;
 }
 
@@ -211,6 +213,8 @@ bool watches_notify(struct list *head, uint32_t events, unsigned depth)
             if (waiter_taken || ww->who->woken)
                 continue;
             waiter_taken = true;
+        } else if (herd_holds(&ww->who->turn, head)) {
+            continue;
         }
         woke = true;
         waiter_wake(ww->who);

@@ -451,7 +451,7 @@ static void child_ready(struct stack_cx *cx, struct tcp_listener *l, struct tcp_
     tcp_segment_arrives(cx, c, s, p); /* the third ACK may carry data or FIN */
     work_end(cx->st, outer);
     if (l->owner && cx->ops->notify)
-        cx->ops->notify(cx, l->owner, TCP_EV_IN);
+        cx->ops->notify(cx, l->owner, TCP_WAKE_DATA);
 }
 
 /*
@@ -502,7 +502,7 @@ static bool open_by_cookie(struct stack_cx *cx, struct tcp_listener *l, const st
     tcp_emit(cx, c, &e);
     tcp_arm_retransmit(cx, c);
     if (l->owner && cx->ops->notify)
-        cx->ops->notify(cx, l->owner, TCP_EV_IN);
+        cx->ops->notify(cx, l->owner, TCP_WAKE_DATA);
     return true;
 }
 

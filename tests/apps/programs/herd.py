@@ -1,7 +1,8 @@
 """Several processes wait for connections on one listener: how many are woken for nothing?
 
 herd.py server ADDRESS PORT MODE COUNT   prints "served N idle-wakes M" when COUNT connections are served
-    MODE: epoll, exclusive (EPOLLEXCLUSIVE), accept (blocking)
+    MODE: epoll, exclusive (EPOLLEXCLUSIVE), poll, accept (blocking), lazy (epoll; all but one of the
+          workers do nothing about the first connection that they hear of, and no more from then on)
 herd.py client ADDRESS PORT COUNT
 """
 import os
@@ -14,16 +15,18 @@ import time
 WORKERS = 4
 
 
-def worker(listener, mode, report):
+def worker(listener, mode, lazy, report):
     served = idle = 0
     signal.signal(signal.SIGTERM, lambda *_: (os.write(report, b"%d %d\n" % (served, idle)), os._exit(0)))
     if mode != "accept":
         listener.setblocking(False)
-        poll = select.epoll()
+        poll = select.poll() if mode == "poll" else select.epoll()
         poll.register(listener.fileno(), select.EPOLLIN | (select.EPOLLEXCLUSIVE if mode == "exclusive" else 0))
     while True:
         if mode != "accept" and not poll.poll():
             continue
+        if mode == "lazy" and os.read(lazy, 1) == b"l":
+            signal.pause()
         try:
             connection, _ = listener.accept()
         except BlockingIOError:
@@ -40,11 +43,13 @@ def server(address, mode, count):
     listener.bind(address)
     listener.listen(64)
     theirs, ours = os.pipe()
+    lazy, tokens = os.pipe()
+    os.write(tokens, b"l" * (WORKERS - 1) + b"." * count)
     pids = []
     for _ in range(WORKERS):
         pid = os.fork()
         if pid == 0:
-            worker(listener, mode, ours)
+            worker(listener, mode, lazy, ours)
         pids.append(pid)
     signal.sigwait({signal.SIGUSR1})
     for pid in pids:
