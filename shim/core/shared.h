@@ -102,6 +102,7 @@ struct shared {
     nsec_t heir_since;
     uint64_t drains; /* (atomic) counts engine_drain() by callers: whether somebody drives */
     nsec_t drained_at;
+    uint32_t set_shares;   /* epoll sets that several processes have got user sockets (atomic) */
     bool listened;         /* there was a listener: the engine may have work without a timer */
     struct list sleepers;  /* struct waiter */
     struct list wakeups;   /* struct waiter: to be sent when the lock is gone */

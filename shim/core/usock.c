@@ -185,6 +185,7 @@ void fds_before_fork(void)
     fork_entered = engine_running() && !engine_inside();
     if (!fork_entered)
         return;
+    wait_before_fork();
     engine_enter(&fork_cx);
     family_before_fork();
 }

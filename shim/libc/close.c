@@ -37,7 +37,7 @@ int sock_forget_fd(int fd, const char *name, bool lingers)
 {
     if (fd_is_internal(fd))
         return -EBADF;
-    if (fd_epset(fd) != NULL) {
+    if (fd_epset(fd) != NULL || (fd_entry(fd) == 0 && wait_is_epoll(fd))) {
         wait_epoll_close(fd);
         return 0;
     }
@@ -53,7 +53,7 @@ int sock_forget_fd(int fd, const char *name, bool lingers)
 
 SHIM_EXPORT int close(int fd)
 {
-    if (unlikely(fd_entry(fd) != 0)) {
+    if (unlikely(fd_entry(fd) != 0 || wait_is_epoll(fd))) {
         const int r = sock_forget_fd(fd, "close", true);
         if (r < 0)
             return (int)call_result(r);

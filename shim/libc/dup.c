@@ -62,9 +62,14 @@ static int replace(int fd, int newfd, int flags, const char *name)
     return (int)call_result(r);
 }
 
+static bool is_plain(int fd)
+{
+    return fd_entry(fd) == 0 && !wait_is_epoll(fd);
+}
+
 SHIM_EXPORT int dup2(int fd, int newfd)
 {
-    if (likely(fd_entry(fd) == 0 && fd_entry(newfd) == 0) || fd == newfd)
+    if (likely(is_plain(fd) && is_plain(newfd)) || fd == newfd)
         return real_ready()->dup2(fd, newfd);
     return replace(fd, newfd, 0, "dup2");
 }
@@ -73,7 +78,7 @@ extern int __dup2(int fd, int newfd)
 
 SHIM_EXPORT int dup3(int fd, int newfd, int flags)
 {
-    if (likely(fd_entry(fd) == 0 && fd_entry(newfd) == 0) || fd == newfd)
+    if (likely(is_plain(fd) && is_plain(newfd)) || fd == newfd)
         return real_ready()->dup3(fd, newfd, flags);
     return replace(fd, newfd, flags, "dup3");
 }

@@ -9,11 +9,13 @@
 #include <pthread.h>
 #include <sys/epoll.h>
 
+#include "shim/core/family.h"
 #include "shim/core/fdtable.h"
 #include "shim/core/hold.h"
 #include "shim/core/raw.h"
 #include "shim/core/shared.h"
 #include "shim/libc/real.h"
+#include "shim/life/births.h"
 #include "shim/wait/epset.h"
 #include "shim/wait/pollset.h"
 #include "shim/wait/sleep.h"
@@ -25,8 +27,10 @@
 /* What EPOLLEXCLUSIVE may be combined with (Linux: EPOLLEXCLUSIVE_OK_BITS). */
 #define EXCLUSIVE_OK                                                                               \
     (EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLWAKEUP | EPOLLET | EPOLLEXCLUSIVE)
-/* While our side always has events, the kernel's is asked this often. */
-#define KERNEL_CHECK (200 * NSEC_PER_USEC)
+/* While our side always has events, the kernel's is asked this often, and at the latest by the so
+ * many-th call. */
+#define KERNEL_CHECK (50 * NSEC_PER_USEC)
+#define KERNEL_CALLS 8
 
 static int result_of(int r)
 {
@@ -48,10 +52,16 @@ static int result_of(int r)
 static uint64_t known[KNOWN_MAX / 64];
 static struct nested {
     int epfd, fd; /* -1: free */
+    bool
+        moved; /* the number that it was added under was closed: fd is another of the inner set's */
     struct epoll_event event;
 } nested[NESTED_MAX];
 static unsigned nested_used;
 static pthread_mutex_t nested_lock = PTHREAD_MUTEX_INITIALIZER;
+
+/* Those of the known that a fork may have shared with other processes of the family. */
+static uint64_t forked[KNOWN_MAX / 64];
+static uint32_t shares_seen; /* of shared.set_shares, under the engine lock */
 
 static void known_set(int fd)
 {
@@ -65,12 +75,18 @@ static bool is_known(int fd)
            (__atomic_load_n(&known[fd / 64], __ATOMIC_RELAXED) >> fd % 64 & 1) != 0;
 }
 
+static bool is_forked(int fd)
+{
+    return fd >= 0 && fd < KNOWN_MAX &&
+           unlikely((__atomic_load_n(&forked[fd / 64], __ATOMIC_RELAXED) >> fd % 64 & 1) != 0);
+}
+
 static void nested_remember(int op, int epfd, int fd, const struct epoll_event *event)
 {
     pthread_mutex_lock(&nested_lock);
     struct nested *slot = NULL;
     for (unsigned i = 0; i < nested_used; i++)
-        if (nested[i].epfd == epfd && nested[i].fd == fd)
+        if (nested[i].epfd == epfd && nested[i].fd == fd && !nested[i].moved)
             slot = &nested[i];
     for (unsigned i = 0; i < nested_used && slot == NULL; i++)
         if (nested[i].epfd < 0)
@@ -79,7 +95,45 @@ static void nested_remember(int op, int epfd, int fd, const struct epoll_event *
         slot = &nested[nested_used++];
     if (slot != NULL)
         *slot = op == EPOLL_CTL_DEL ? (struct nested){.epfd = -1, .fd = -1}
-                                    : (struct nested){epfd, fd, *event};
+                                    : (struct nested){epfd, fd, false, *event};
+    pthread_mutex_unlock(&nested_lock);
+}
+
+static bool same_file(long pid, int fd, long other_pid, int other)
+{
+    return raw_syscall(SYS_kcmp, pid, other_pid, KCMP_FILE, fd, other, 0) == 0;
+}
+
+/* Another number of the same epoll set in this process; -1: there is none. */
+static int other_number(int epfd)
+{
+    const long pid = raw_getpid();
+    for (int fd = 0; fd < KNOWN_MAX; fd++) {
+        if (known[fd / 64] == 0)
+            fd |= 63;
+        else if (fd != epfd && is_known(fd) && same_file(pid, epfd, pid, fd))
+            return fd;
+    }
+    return -1;
+}
+
+/* The number is closed. */
+static void forget_number(int fd)
+{
+    __atomic_and_fetch(&known[fd / 64], ~(1ull << fd % 64), __ATOMIC_RELAXED);
+    __atomic_and_fetch(&forked[fd / 64], ~(1ull << fd % 64), __ATOMIC_RELAXED);
+    pthread_mutex_lock(&nested_lock);
+    for (unsigned i = 0; i < nested_used; i++) {
+        struct nested *n = &nested[i];
+        if (n->epfd != fd && n->fd != fd)
+            continue;
+        const int other = other_number(fd);
+        n->moved |= n->fd == fd;
+        n->fd = n->fd == fd ? other : n->fd;
+        n->epfd = n->epfd == fd ? other : n->epfd;
+        if (other < 0)
+            n->epfd = n->fd = -1;
+    }
     pthread_mutex_unlock(&nested_lock);
 }
 
@@ -117,8 +171,7 @@ static bool share_with_duplicates(int epfd, struct epset *ep)
             fd |= 63;
             continue;
         }
-        if (fd == epfd || !is_known(fd) || fd_entry(fd) != 0 ||
-            raw_syscall(SYS_kcmp, pid, pid, KCMP_FILE, epfd, fd, 0) != 0)
+        if (fd == epfd || !is_known(fd) || fd_entry(fd) != 0 || !same_file(pid, epfd, pid, fd))
             continue;
         hold_epset(fd, ep);
         asleep |= __atomic_load_n(sleepers_on(fd), __ATOMIC_SEQ_CST) != 0;
@@ -165,7 +218,7 @@ static void kick(struct stack_cx *cx, int epfd, struct epset *ep)
 static void kick_end(int epfd, struct epset *ep)
 {
     struct epoll_event unused = {0};
-    if (ep->kicked != 0)
+    if (kick_fd >= 0)
         raw_syscall(SYS_epoll_ctl, epfd, EPOLL_CTL_DEL, kick_fd, (long)&unused, 0, 0);
     ep->kicked = 0;
 }
@@ -175,7 +228,7 @@ static int leave_out_kick(struct stack_cx *cx, int epfd, struct epset *ep,
                           struct epoll_event *events, int n)
 {
     int kept = 0;
-    if (likely(kick_fd < 0))
+    if (likely(kick_fd < 0 && shares_seen == 0))
         return n;
     for (int i = 0; i < n; i++)
         if (events[i].data.u64 != kick_data())
@@ -200,10 +253,97 @@ static void sleeper_leaves(void *arg)
     engine_leave(&cx);
 }
 
+/* ---- sets that several processes have by fork ---- */
+
+/*
+ * The first user socket that one of them adds gives the set its second half in that process. The
+ * others find it there when they next use the set, or are rung.
+ */
+
+/* The set that another process of the family has for the same epoll description; NULL. */
+static struct epset *set_of_others(int epfd)
+{
+    struct shared *sh = engine.sh;
+    const long pid = raw_getpid();
+    for (uint32_t number = 1; number <= sh->processes_high; number++) {
+        const struct process *p = process_at(sh, number);
+        if (number == process_number() || !process_counts(p) || p->pid == 0)
+            continue;
+        list_for_each (n, &p->holds) {
+            const struct hold *h = list_entry(n, struct hold, of_process);
+            if (h->ep != NULL && h->fd >= 0 && same_file(pid, epfd, p->pid, h->fd))
+                return h->ep;
+        }
+    }
+    return NULL;
+}
+
+/* Entered. */
+static void find_shared(struct stack_cx *cx)
+{
+    if (engine.sandboxed || shares_seen == engine.sh->set_shares)
+        return;
+    shares_seen = engine.sh->set_shares;
+    for (int fd = 0; fd < KNOWN_MAX; fd++) {
+        if (forked[fd / 64] == 0) {
+            fd |= 63;
+            continue;
+        }
+        struct epset *ep = is_forked(fd) && fd_entry(fd) == 0 ? set_of_others(fd) : NULL;
+        if (ep != NULL && hold_epset(fd, ep) &&
+            __atomic_load_n(sleepers_on(fd), __ATOMIC_SEQ_CST) != 0)
+            kick(cx, fd, ep);
+    }
+}
+
+/* Entered: a set that others may have got its first user socket here. */
+static void tell_others(void)
+{
+    struct shared *sh = engine.sh;
+    shares_seen = ++sh->set_shares;
+    for (uint32_t number = 1; number <= sh->processes_high; number++)
+        if (number != process_number() && process_counts(process_at(sh, number)))
+            bell_ring(&process_at(sh, number)->doorbell);
+    births_ring(); /* for a service thread that drives */
+}
+
+void wait_shared_sets(void)
+{
+    if (likely(__atomic_load_n(&engine.sh->set_shares, __ATOMIC_RELAXED) == shares_seen))
+        return;
+    struct stack_cx cx;
+    engine_enter(&cx);
+    find_shared(&cx);
+    engine_leave(&cx);
+}
+
+/* Not entered; the program uses a set. To leave the engine starts the service thread, which can be
+ * rung. */
+static void look_for_shared(int epfd)
+{
+    if (likely(!is_forked(epfd)) || fd_entry(epfd) != 0 || !engine_running())
+        return;
+    struct stack_cx cx;
+    engine_enter(&cx);
+    find_shared(&cx);
+    engine_leave(&cx);
+}
+
+void wait_before_fork(void)
+{
+    for (unsigned i = 0; i < ARRAY_LEN(known); i++)
+        if (known[i] != 0)
+            __atomic_or_fetch(&forked[i], known[i], __ATOMIC_RELAXED);
+}
+
 /* Entered. The set of an epoll descriptor, made when it has none. NULL: the arena is full. */
 static struct epset *attach(struct stack_cx *cx, int epfd, unsigned depth)
 {
     struct epset *ep = fd_epset(epfd);
+    if (ep == NULL && is_forked(epfd)) {
+        find_shared(cx);
+        ep = fd_epset(epfd);
+    }
     if (ep != NULL)
         return ep;
     ep = epset_new(has_kernel_members(epfd));
@@ -217,16 +357,19 @@ static struct epset *attach(struct stack_cx *cx, int epfd, unsigned depth)
     if (share_with_duplicates(epfd, ep) ||
         __atomic_load_n(sleepers_on(epfd), __ATOMIC_SEQ_CST) != 0)
         kick(cx, epfd, ep);
+    if (is_forked(epfd))
+        tell_others();
     for (unsigned i = 0; i < nested_used && depth < 5; i++) {
         const struct nested n = nested[i];
         if (n.epfd < 0 || fd_epset(n.fd) != ep)
             continue;
         struct epoll_event event = n.event;
-        if (raw_syscall(SYS_epoll_ctl, n.epfd, EPOLL_CTL_MOD, n.fd, (long)&event, 0, 0) < 0)
+        if (!n.moved &&
+            raw_syscall(SYS_epoll_ctl, n.epfd, EPOLL_CTL_MOD, n.fd, (long)&event, 0, 0) < 0)
             continue; /* one of them was closed meanwhile */
         struct epset *outer = attach(cx, n.epfd, depth + 1);
         if (outer != NULL)
-            epset_adopt(cx, outer, n.epfd, ep, n.fd, &n.event);
+            epset_adopt(cx, outer, n.epfd, ep, n.moved ? -1 : n.fd, &n.event);
     }
     return ep;
 }
@@ -254,6 +397,8 @@ bool wait_is_epoll(int fd)
 
 void wait_epoll_close(int fd)
 {
+    if (is_known(fd))
+        forget_number(fd);
     if (fd_epset(fd) == NULL)
         return;
     struct stack_cx cx;
@@ -284,6 +429,7 @@ void wait_epoll_dup(int oldfd, int newfd)
 
 static int ctl_kernel(int epfd, int op, int fd, struct epoll_event *event)
 {
+    look_for_shared(epfd);
     const int r = real_ready()->epoll_ctl(epfd, op, fd, event);
     if (r < 0)
         return r;
@@ -306,6 +452,7 @@ static int ctl_check(int epfd, int op, int fd, const struct epoll_event *event, 
 {
     if (op != EPOLL_CTL_DEL && event == NULL)
         return -EFAULT;
+    look_for_shared(epfd);
     if (fd_epset(epfd) == NULL) {
         /* ENOENT: an epoll descriptor without this member, as it must be. */
         struct epoll_event unused = {0};
@@ -392,6 +539,7 @@ static int take_kernel(struct wait_call *c)
     if (c->ep == NULL)
         return n;
     c->ep->kernel_checked = c->cx.now;
+    c->ep->kernel_calls = 0;
     n = leave_out_kick(&c->cx, c->epfd, c->ep, c->events, n);
     return c->ep->twins != 0 ? (int)epset_translate(c->ep, c->events, (unsigned)n) : n;
 }
@@ -404,7 +552,8 @@ static int take(struct wait_call *c, bool first, bool last)
     int n = 0;
     if (ep->kernel_members &&
         (c->kernel_ready || last ||
-         (!list_empty(&ep->ready) && c->cx.now - ep->kernel_checked > KERNEL_CHECK)))
+         (!list_empty(&ep->ready) &&
+          (++ep->kernel_calls >= KERNEL_CALLS || c->cx.now - ep->kernel_checked > KERNEL_CHECK))))
         n = take_kernel(c);
     ep = c->ep;
     if (n < 0 || ep == NULL)
@@ -518,11 +667,15 @@ static int plain_attached(const struct plain *p, int n, nsec_t left)
 static int plain_wait(const struct plain *p)
 {
     int n = 0;
-    if (p->timeout == 0)
-        return plain_call(p);
+    if (p->timeout == 0) {
+        look_for_shared(p->epfd);
+        return fd_epset(p->epfd) == NULL ? plain_call(p)
+                                         : wait_set(p->epfd, p->events, p->max, 0, p->mask);
+    }
     const nsec_t start = p->timeout == NSEC_NEVER ? 0 : clock_now();
     __atomic_add_fetch(sleepers_on(p->epfd), 1, __ATOMIC_SEQ_CST);
     pthread_cleanup_push(sleeper_leaves, (void *)&p->epfd);
+    look_for_shared(p->epfd);
     if (likely(fd_epset(p->epfd) == NULL))
         n = plain_call(p);
     pthread_cleanup_pop(1);

@@ -367,7 +367,7 @@ int epset_adopt(struct stack_cx *cx, struct epset *ep, int epfd, struct epset *i
     if (item == NULL)
         return -ENOMEM;
     item->events = event->events | EPOLLERR | EPOLLHUP;
-    int err = twin_add(item, EPOLL_CTL_MOD);
+    const int err = fd >= 0 ? twin_add(item, EPOLL_CTL_MOD) : 0;
     if (err < 0) {
         item_free(item);
         return err;

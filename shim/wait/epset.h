@@ -23,7 +23,8 @@ struct epset {
     uint32_t refs;         /* descriptors, over all processes: a sum over struct hold */
     uint32_t twins;        /* members that the kernel's set has too */
     bool kernel_members;   /* the kernel's set has (or had) members (atomic) */
-    nsec_t kernel_checked; /* when the kernel's set was last asked while ours had events */
+    nsec_t kernel_checked; /* when the kernel's set was last asked while ours had events, */
+    uint32_t kernel_calls; /* and calls since */
     nsec_t kicked;     /* since when the kernel's set has what wakes its sleepers; 0: it has not */
     uint32_t round;    /* of epoll_wait(): so that a twin's two sides make one event */
     struct list items; /* struct epitem */
@@ -67,7 +68,7 @@ int epset_mod(struct stack_cx *cx, struct epset *ep, struct epmember member, int
               const struct epoll_event *event);
 int epset_del(struct stack_cx *cx, struct epset *ep, struct epmember member, int fd);
 /* The kernel's set already has the inner set's descriptor, under the program's data: makes it a
- * twin. */
+ * twin. fd -1: that cannot be changed any more, the number being closed; both sides tell. */
 int epset_adopt(struct stack_cx *cx, struct epset *ep, int epfd, struct epset *inner, int fd,
                 const struct epoll_event *event);
 

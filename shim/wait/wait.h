@@ -47,6 +47,11 @@ void wait_forget(struct stack_cx *cx, struct usock *us);
 /* The program closed or replaced descriptor fd in this process: epoll members registered under it
  * end when the description does. */
 void wait_socket_init(struct usock *us);
+/* Before a fork of a process that has the engine. */
+void wait_before_fork(void);
+/* Not entered, by the service thread: other processes of the family may have given sets that this
+ * one has, too, their first user sockets. */
+void wait_shared_sets(void);
 /* After fork, in the child: this thread has no sleeper, no role; the service thread is not there.
  */
 void wait_after_fork_child(void);

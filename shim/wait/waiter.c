@@ -326,6 +326,7 @@ void waiter_relay(void)
 {
     struct shared *sh = engine.sh;
     struct process *self = process_self();
+    wait_shared_sets();
     if (self == NULL || __atomic_load_n(&self->relay.next, __ATOMIC_RELAXED) == &self->relay)
         return;
     struct stack_cx cx;

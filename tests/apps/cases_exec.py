@@ -105,7 +105,7 @@ def inetd(run):
     server.stop()
 
 
-@case("against-kernel", pairings=("KU",), sizes=("threads", "family", "leader", "limits"), needs=("gcc",))
+@case("against-kernel", pairings=("KU",), sizes=("threads", "family", "leader", "limits", "sets"), needs=("gcc",))
 def against_kernel(run):
     """Threads, or processes, against each other on the sockets that they share; main threads that end
     before others; limits reached: the same results as on the kernel's."""
