@@ -48,12 +48,14 @@ def path_of(settings):
     return lab
 
 
-def goodput(bench):
-    length = SECONDS if bench.seconds >= 1 else 1
-    text = bench.both(lambda port: ["iperf3", "-s", "-1", "-p", port],
-                      lambda addr, port: ["iperf3", "-c", addr, "-p", port, "-J", "-P", str(STREAMS),
-                                          "-t", str(length)])
-    return {"Mbit/s": iperf_numbers(text)["Gbit/s"] * 1000}
+def goodput(streams, seconds):
+    def run(bench):
+        length = seconds if bench.seconds >= 1 else 1
+        text = bench.both(lambda port: ["iperf3", "-s", "-1", "-p", port],
+                          lambda addr, port: ["iperf3", "-c", addr, "-p", port, "-J", "-P", str(streams),
+                                              "-t", str(length)])
+        return {"Mbit/s": iperf_numbers(text)["Gbit/s"] * 1000}
+    return run
 
 
 def straight(bench):
@@ -67,7 +69,11 @@ def measures():
     cases = [("path-clean", "no loss", {}), ("path-0.1", "0.1 % loss", {"loss": "0.1%"}),
              ("path-1", "1 % loss", {"loss": "1%"}), ("path-3", "3 % loss", {"loss": "3%"}),
              ("path-reorder", "1 % reordered", {"reorder": "1%"})]
-    return [Measure(name, f"iperf3, {STREAMS} streams, RTT 20 ms, 100 Mbit/s, {words}", goodput, PAIRS, goal,
-                    lab=path_of({**rate, **more}), together=True) for name, words, more in cases] + \
-        [Measure("path-through", "iperf3 through the forwarder without delay or loss", bulk(1), (KK, UU),
-                 {"Gbit/s": {}}, lab=straight)]
+    found = [Measure(name, f"iperf3, {STREAMS} streams, RTT 20 ms, 100 Mbit/s, {words}",
+                     goodput(STREAMS, SECONDS), PAIRS, goal, lab=path_of({**rate, **more}), together=True)
+             for name, words, more in cases]
+    return found + [
+        Measure("path-fast", "iperf3, one stream, RTT 20 ms, 500 Mbit/s, no loss", goodput(1, SECONDS // 2),
+                PAIRS, goal, lab=path_of({"rate": "500mbit"}), rounds=3),
+        Measure("path-through", "iperf3 through the forwarder without delay or loss", bulk(1), (KK, UU),
+                {"Gbit/s": {}}, lab=straight)]

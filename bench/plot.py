@@ -34,7 +34,7 @@ def bars(document, pattern, units):
 def script(path, title, clusters):
     """What gnuplot is told."""
     variants = [v for v in COLOURS if any(v in rows for _, rows in clusters)]
-    lines = [f'set terminal svg size {200 + CLUSTER * len(clusters)},380 font "sans-serif,12" background "white"',
+    lines = [f'set terminal svg noenhanced size {max(640, 200 + CLUSTER * len(clusters))},380 font "sans-serif,12" background "white"',
              f'set output "{path}"', f'set title "{title} (ratio to the kernel\'s stack)"',
              "set style data histogram", "set style histogram errorbars gap 1 linewidth 1",
              "set style fill solid", "set boxwidth 0.9", "set yrange [0:*]", "set grid ytics",
