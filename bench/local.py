@@ -7,6 +7,7 @@ from network import ROUND_TRIP, iperf_numbers, latency, whole_seconds
 PLAIN, WITH = "plain", "with"
 KERNEL, ARENA = "K lo", "U lo"
 LIBRARY = "U"
+PROCESSES = 5  # of which the cheapest counts: where its pages lie makes a difference, too
 
 
 def untouched(mode, unit, scale):
@@ -15,7 +16,9 @@ def untouched(mode, unit, scale):
         env = {}
         if bench.variant == WITH:
             env = {"PRELOAD" if mode == "spawn" else "LD_PRELOAD": bench.libraries[LIBRARY]}
-        return {unit: float(bench.client(lambda *_: [bench.program("plain"), mode], env)) * scale}
+        argv = [bench.program("plain"), mode]
+        costs = [float(bench.client(lambda *_: argv, env)) for _ in range(PROCESSES if bench.seconds >= 1 else 1)]
+        return {unit: min(costs) * scale}
     return run
 
 
