@@ -4,6 +4,7 @@
  * for its descriptor; where none can be had (EMFILE) it stays in the queue, as in the kernel.
  */
 #define _GNU_SOURCE
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <sys/socket.h>
@@ -101,6 +102,19 @@ static int accept_now(struct call *c, struct sockaddr *sa, socklen_t *len, int f
     return r < 0 ? drop_accepted(c, fd, r) : fd;
 }
 
+/* Linux takes a number before it waits: 0, or -EMFILE when there is none. */
+static int number_free(const struct call *c)
+{
+    if (engine.sandboxed)
+        return 0;
+    const int fd = raw_fcntl(c->fd, F_DUPFD_CLOEXEC, 0);
+    if (fd == -EMFILE)
+        return fd;
+    if (fd >= 0)
+        raw_close(fd);
+    return 0;
+}
+
 static int sock_accept(struct call *c, struct sockaddr *sa, socklen_t *len, int flags)
 {
     struct usock *us = c->us;
@@ -109,7 +123,7 @@ static int sock_accept(struct call *c, struct sockaddr *sa, socklen_t *len, int 
     const nsec_t deadline = call_deadline(c, us->rcvtimeo);
     const unsigned how = WAIT_ONE | (us->rcvtimeo == 0 ? WAIT_RESTART : 0);
     struct pollfd kernel = {.fd = c->fd, .events = POLLIN};
-    bool drained = false;
+    bool drained = false, waited = false;
     for (;;) {
         if (us->kind != USOCK_LISTENER)
             return -EINVAL; /* or shut down while we slept; the backing socket may listen, as a
@@ -124,6 +138,9 @@ static int sock_accept(struct call *c, struct sockaddr *sa, socklen_t *len, int 
             drained = true;
             continue;
         }
+        if (!waited && (r = number_free(c)) < 0)
+            return r;
+        waited = true;
         const bool two_doors = us->kernel_listen && fd_usock(c->fd) == us;
         r = call_wait(c, TCP_EV_IN, two_doors ? &kernel : NULL, deadline, how);
         if (r < 0)

@@ -319,6 +319,7 @@ static int listen_in_engine(struct call *c, int backlog)
     us->kind = USOCK_LISTENER;
     us->backlog = backlog;
     if (us->conn != NULL) {
+        us->listen_error = tcp_take_error(us->conn);
         tcp_set_owner(us->conn, NULL);
         tcp_close(&c->cx, us->conn);
         us->conn = NULL;

@@ -141,6 +141,11 @@ static int64_t get_linger(struct call *c, void *val, socklen_t *len)
 
 static int64_t get_error(struct call *c, void *val, socklen_t *len)
 {
+    if (c->us->kind == USOCK_LISTENER) {
+        const int err = c->us->listen_error;
+        c->us->listen_error = 0;
+        return give_int(err, val, len);
+    }
     if (c->us->conn == NULL)
         return CALL_PASS;
     return give_int(tcp_take_error(c->us->conn), val, len);

@@ -89,6 +89,7 @@ static void without_any(void)
     say("socket", socket(AF_INET, SOCK_STREAM, 0));
     say("socket of six", socket(AF_INET6, SOCK_STREAM, 0));
     say("unix socket", socket(AF_UNIX, SOCK_STREAM, 0));
+    say("accept with nobody there", accept(listener, NULL, NULL));
     say("connect", dial(spare));
     printf("the door: %d\n", poll(&door, 1, 2000));
     say("accept", accept(listener, NULL, NULL));
@@ -168,6 +169,29 @@ static void leaks(void)
     close(out);
 }
 
+/* shutdown() of a connect() that nobody answered leaves an error, which listen() does not take
+ * away. */
+static void pending_error(void)
+{
+    struct sockaddr_in full;
+    const int queue = listen_somewhere(&full, 0);
+    int fd[4], err = -1;
+    for (unsigned i = 0; i < 4; i++) { /* one has room */
+        fd[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+        connect(fd[i], (struct sockaddr *)&full, sizeof(full));
+    }
+    say("shutdown of an attempt", shutdown(fd[3], SHUT_RD));
+    say("listen after it", listen(fd[3], 1));
+    for (unsigned i = 0; i < 2; i++) {
+        socklen_t len = sizeof(err);
+        getsockopt(fd[3], SOL_SOCKET, SO_ERROR, &err, &len);
+        printf("its error: %s\n", strerrorname_np(err));
+    }
+    for (unsigned i = 0; i < 4; i++)
+        close(fd[i]);
+    close(queue);
+}
+
 /* The engine runs already, or it starts under the limit. */
 static void scene(const char *name, bool early)
 {
@@ -196,6 +220,7 @@ static void scene(const char *name, bool early)
 int main(void)
 {
     scene("limited early", true);
+    pending_error();
     listener = listen_somewhere(&at, 64);
     connect_pair(listener, &at, pair);
     scene("limited late", false);

@@ -15,24 +15,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#define LONG_MS 20000
+#include "pair.h"
 
-/* Both ends of a connection. */
-static void connect_pair(int ends[2])
-{
-    struct sockaddr_in sa = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t len = sizeof(sa);
-    const int listener = socket(AF_INET, SOCK_STREAM, 0);
-    ends[0] = socket(AF_INET, SOCK_STREAM, 0);
-    if (listener < 0 || ends[0] < 0 || bind(listener, (struct sockaddr *)&sa, len) < 0 ||
-        listen(listener, 4) < 0 || getsockname(listener, (struct sockaddr *)&sa, &len) < 0 ||
-        connect(ends[0], (struct sockaddr *)&sa, len) < 0 ||
-        (ends[1] = accept(listener, NULL, NULL)) < 0) {
-        perror("a pair");
-        exit(1);
-    }
-    close(listener);
-}
+#define LONG_MS 20000
 
 static int add(int set, int fd, unsigned id)
 {
@@ -62,7 +47,7 @@ static void nested(const char *what, int reuse)
     const int alias = dup(inner);
     close(inner);
     const int other = reuse ? open("/dev/null", O_RDONLY) : -1;
-    connect_pair(ends);
+    make_pair(ends);
     add(alias, ends[1], 7);
     printf("%s: before %u", what, one(outer, 0));
     (void)!write(ends[0], "x", 1);
@@ -87,7 +72,7 @@ static void child_adds(const char *what, int asleep)
     if (pid == 0) {
         if (asleep)
             moment();
-        connect_pair(ends);
+        make_pair(ends);
         const int r = add(set, ends[1], 11);
         (void)!write(ready[1], "r", 1);
         if (asleep)
@@ -134,7 +119,7 @@ static void parent_adds(const char *what, int asleep)
     }
     if (asleep)
         moment();
-    connect_pair(ends);
+    make_pair(ends);
     add(set, ends[1], 21);
     (void)!write(ready[1], "r", 1);
     if (asleep)
@@ -157,7 +142,7 @@ static void busy(void)
     int ends[2], ready[2];
     if (pipe(ready) < 0)
         exit(1);
-    connect_pair(ends);
+    make_pair(ends);
     add(set, ends[1], 1);
     add(set, ready[0], 2);
     (void)!write(ends[0], "x", 1);
@@ -191,7 +176,7 @@ int main(void)
     setvbuf(stdout, NULL, _IONBF, 0);
     nested("nested", 0);
     nested("nested, number used again", 1);
-    connect_pair(ends); /* processes that are forked from here on are a family */
+    make_pair(ends); /* processes that are forked from here on are a family */
     child_adds("child adds", 0);
     child_adds("child adds, parent asleep", 1);
     parent_adds("parent adds", 0);
