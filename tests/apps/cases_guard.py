@@ -173,4 +173,4 @@ def guard_pause(run):
     echo(first, b"and the first lives on")
     first.close()
     second.close()
-    server.stop(codes=(0,))
+    server.wait()

@@ -236,7 +236,8 @@ def impair_rules(run):
     trace = client.trace()
     if run.size == "syn-ack":
         run.check([d[:3] for d in did] == [("drop", "in", "SYN,ACK")], f"{did}")
-        run.check(trace.count(" tx SYN ") == 2, "the SYN was not repeated")
+        # the server repeats its SYN-ACK after a second, the client its SYN: either may be first
+        run.check(trace.count(" tx SYN ") in (1, 2) and " rx SYN,ACK " in trace, "nothing was repeated")
     elif run.size == "fin":
         run.check([d[:2] for d in did] == [("drop", "out")] * 2 and all("FIN" in d[2] for d in did), f"{did}")
         run.check(len(re.findall(r" tx (?:PSH,)?FIN", trace)) == 3, "the FIN was not sent three times")

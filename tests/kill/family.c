@@ -6,20 +6,22 @@
  *     family kill ADDRESS PORT KILLS SEED       stayers and victims against that peer
  *     family bomb ADDRESS PORT CHILDREN         that many children at once, each with a connection
  *     family crowd PAIRS full|idle              that many connections to itself, with full buffers
+ *     family mass PAIRS PROCESSES               the same over several processes
  *     family pingpong ROUNDS                    a byte to and fro between two processes, on
  * 127.0.0.1
  *
  * Stayers echo blocks and check every byte. Victims do the same, by all kinds of calls, and are
  * killed at random moments. The last line says how it went:
  *
- *     kills N resets N late N slowest N us bytes N
+ *     kills N fds N resets N late N slowest N us bytes N
  *
- * resets: connections of stayers that broke. late: how often a stayer saw no progress for more than
- * 100 ms; slowest: for how long at most. The program sleeps after it until its stdin ends, so that
- * what is left of it can be looked at.
+ * fds: descriptors more than before. resets: connections of stayers that broke. late: how often a
+ * stayer saw no progress for more than 100 ms; slowest: for how long at most. The program sleeps
+ * after it until its stdin ends, so that what is left of it can be looked at.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -33,19 +35,21 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-#define STAYERS    3
-#define VICTIMS    4 /* at once */
-#define BLOCK      16384
-#define PEER_CONNS 4096
-#define LIFE_MIN   300 /* us from the birth of a victim to its end */
-#define LIFE_SPAN  6000
-#define STUCK      20     /* seconds */
-#define LATE       100000 /* us */
-#define PER_PORT   8000   /* connections to one listener, as there are ports for */
+#define STAYERS           3
+#define VICTIMS           4 /* at once */
+#define BLOCK             16384
+#define PEER_CONNS        4096
+#define LIFE_MIN          300 /* us from the birth of a victim to its end */
+#define LIFE_SPAN         6000
+#define STUCK             20     /* seconds */
+#define LATE              100000 /* us */
+#define PER_PORT          8000   /* connections to one listener, as there are ports for */
+#define PER_PORT_OF_SHARE 1000   /* each process takes client ports of its own */
 
 struct tally {
     uint64_t bytes, resets, late, slowest; /* us */
@@ -328,6 +332,18 @@ static void kill_some(unsigned kills, uint32_t *random)
     }
 }
 
+/* Descriptors of this process, the library's own among them. */
+static int open_fds(void)
+{
+    int n = 0;
+    DIR *dir = opendir("/proc/self/fd");
+    while (dir != NULL && readdir(dir) != NULL)
+        n++;
+    if (dir != NULL)
+        closedir(dir);
+    return n;
+}
+
 static void family(unsigned kills, uint32_t seed)
 {
     struct tally sum = {0};
@@ -336,6 +352,7 @@ static void family(unsigned kills, uint32_t seed)
     const int own = dial(); /* held by all */
     if (own < 0)
         fail("connect");
+    const int before = open_fds();
     for (unsigned i = 0; i < STAYERS; i++)
         if (fork() == 0)
             stayer(&tallies[i], seed * 1000 + i);
@@ -352,12 +369,13 @@ static void family(unsigned kills, uint32_t seed)
     }
     struct tally last = {0};
     const bool whole = exchange(own, seed, &last);
+    const int leaked = open_fds() - before;
     close(own);
     if (over != STAYERS)
         printf("a stayer failed\n");
-    printf("kills %u resets %lu late %lu slowest %lu us bytes %lu%s\n", kills,
-           (unsigned long)sum.resets + !whole, (unsigned long)sum.late, (unsigned long)sum.slowest,
-           (unsigned long)sum.bytes, over == STAYERS ? "" : " BAD");
+    printf("kills %u fds %d resets %lu late %lu slowest %lu us bytes %lu%s\n", kills,
+           leaked > 0 ? leaked : 0, (unsigned long)sum.resets + !whole, (unsigned long)sum.late,
+           (unsigned long)sum.slowest, (unsigned long)sum.bytes, over == STAYERS ? "" : " BAD");
     rest();
 }
 
@@ -553,6 +571,97 @@ static void crowd(unsigned pairs, bool full)
     rest();
 }
 
+/* ---- more connections than a process has descriptors for ---- */
+
+/* Bytes that the stack's memory takes in all processes together: the file behind it. */
+static uint64_t arena_bytes(void)
+{
+    char path[64], target[64];
+    struct stat st;
+    for (int fd = 3; fd < 65536; fd++) {
+        snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+        const ssize_t n = readlink(path, target, sizeof(target) - 1);
+        target[n > 0 ? n : 0] = '\0';
+        if (strncmp(target, "/memfd:tcpshim", 14) == 0 && stat(path, &st) == 0)
+            return (uint64_t)st.st_blocks * 512;
+    }
+    return 0;
+}
+
+struct share {
+    unsigned made, good;
+    int error;
+};
+
+/* One process: makes its connections, says so, and when all have theirs tries each of them. */
+static void hold_share(unsigned pairs, struct share *share, int ready, int gate)
+{
+    int(*ends)[2] = calloc(pairs, sizeof(*ends));
+    int listener = listen_here();
+    char byte = 'x';
+    while (share->made < pairs && make_pair(listener, ends[share->made])) {
+        share->made++;
+        if (share->made % PER_PORT_OF_SHARE == 0) {
+            close(listener);
+            listener = listen_here();
+        }
+    }
+    share->error = share->made < pairs ? errno : 0;
+    close(ready);
+    (void)!read(gate, &byte, 1); /* ends when the gate does */
+    for (unsigned i = 0; i < share->made; i++) {
+        struct pollfd p = {.fd = ends[i][1], .events = POLLIN};
+        byte = (char)i;
+        share->good += write(ends[i][0], &byte, 1) == 1 && poll(&p, 1, 20000) == 1 &&
+                       read(ends[i][1], &byte, 1) == 1 && byte == (char)i;
+    }
+    for (unsigned i = 0; i < share->made; i++) {
+        close(ends[i][0]);
+        close(ends[i][1]);
+    }
+    close(listener);
+}
+
+static void mass(unsigned pairs, unsigned processes)
+{
+    struct share *shares = mmap(NULL, processes * sizeof(*shares), PROT_READ | PROT_WRITE,
+                                MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    struct share sum = {0};
+    int ready[2], gate[2];
+    char byte;
+    close(listen_here()); /* the stack is there before the family grows */
+    if (shares == MAP_FAILED || pipe(ready) < 0 || pipe(gate) < 0)
+        fail("pipe");
+    const uint64_t empty_arena = arena_bytes();
+    for (unsigned i = 0; i < processes; i++) {
+        const unsigned part = pairs / processes + (i < pairs % processes);
+        const pid_t pid = fork();
+        if (pid < 0)
+            fail("fork");
+        if (pid > 0)
+            continue;
+        close(ready[0]);
+        close(gate[1]);
+        hold_share(part, &shares[i], ready[1], gate[0]);
+        _exit(0);
+    }
+    close(ready[1]);
+    (void)!read(ready[0], &byte, 1); /* all have closed their ends */
+    const uint64_t bytes = arena_bytes() - empty_arena;
+    close(gate[0]);
+    close(gate[1]);
+    while (wait(NULL) > 0)
+        ;
+    for (unsigned i = 0; i < processes; i++) {
+        sum.made += shares[i].made;
+        sum.good += shares[i].good;
+        sum.error = shares[i].error != 0 ? shares[i].error : sum.error;
+    }
+    printf("made %u good %u errno %d arena %lu each %lu\n", sum.made, sum.good, sum.error,
+           (unsigned long)bytes, (unsigned long)(sum.made > 0 ? bytes / sum.made : 0));
+    rest();
+}
+
 int main(int argc, char **argv)
 {
     signal(SIGPIPE, SIG_IGN);
@@ -570,6 +679,8 @@ int main(int argc, char **argv)
         bomb((unsigned)atoi(argv[4]));
     } else if (argc == 4 && strcmp(argv[1], "crowd") == 0) {
         crowd((unsigned)atoi(argv[2]), strcmp(argv[3], "full") == 0);
+    } else if (argc == 4 && strcmp(argv[1], "mass") == 0) {
+        mass((unsigned)atoi(argv[2]), (unsigned)atoi(argv[3]));
     } else if (argc == 3 && strcmp(argv[1], "pingpong") == 0) {
         pingpong((unsigned)atoi(argv[2]));
     } else {

@@ -8,6 +8,7 @@
     no-keeper the same as kill, without the keeper that notices deaths
     arena     connections with full buffers until the stack's memory is used up, and on from there
     crowd     3,000 connections in one process (--crowd), and what is left when they are closed
+    mass      8,000 connections (--mass) over processes of one family, each with as many as it has descriptors for
     pingpong  how long a byte takes from one process of a family to another and back
 
 The last line is `kill: N passed, N failed, N skipped`.
@@ -16,6 +17,7 @@ The last line is `kill: N passed, N failed, N skipped`.
 import argparse
 import errno
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -30,6 +32,10 @@ from lab import Lab, NotAllowed, keepers, wait_for  # noqa: E402  (the path abov
 PORT = 5000
 # Progress is asked for within 100 ms; a machine that does ten other things at once may be late.
 LATE_SHARE = 0.05
+# Its standard streams, what the family gave it, and a pidfd for each process that lives.
+KEEPER_FDS = 20
+# Of both ends of an idle connection: control blocks, sockets, holds (a buffer would be 4,096 more).
+MASS_BYTES = 4000
 PINGPONG_P99 = 5000 * 2 * (4 if os.getloadavg()[0] > 2 * os.cpu_count() else 1)
 
 
@@ -95,6 +101,7 @@ class Runner:
                 found.update(pairs(line))
                 return found.get("processes") == 1 and not any(found.get(name) for name in GONE)
             wait_for(quiet, 5, 0.05)
+            found["keeper_fds"] = len(os.listdir(f"/proc/{pid}/fd"))
         return found
 
 
@@ -107,6 +114,8 @@ def check_rest(left):
     wrong = [f"{name} {left[name]}" for name in ZERO if left[name] != 0]
     if left["processes"] != 1 or wrong:
         raise Failed(f"left behind: processes {left['processes']} {' '.join(wrong)}")
+    if left["keeper_fds"] > KEEPER_FDS:
+        raise Failed(f"the keeper has {left['keeper_fds']} descriptors")
     if left["flows"] != left["time_waits"]:
         raise Failed(f"the table has {left['flows']} flows for {left['time_waits']} TIME_WAIT entries")
 
@@ -115,6 +124,8 @@ def case_kill(runner, options):
     result, left = runner.run(["kill", runner.lab.a.addr, PORT, options.kills, options.seed], runner.build,
                               60 + options.kills / 10)
     check_rest(left)
+    if result["fds"] > 2:
+        raise Failed(f"{result['fds']} descriptors more than before")
     if result["resets"] > left["repairs"]:
         raise Failed(f"{result['resets']} resets for {left['repairs']} deaths inside the engine")
     if result["late"] > max(3, options.kills * LATE_SHARE):
@@ -174,6 +185,22 @@ def case_crowd(runner, options):
     return f"{result['made']} connections"
 
 
+def case_mass(runner, options):
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    of_one = min(options.mass // 4, (hard - 1000) // 2)
+    processes = -(-options.mass // of_one)
+    result, left = runner.run(["mass", options.mass, processes], runner.build, 60 + options.mass / 300,
+                              env={"TCPSHIM_LOOPBACK": "user", "TCPSHIM_MEM": "4G"},
+                              before=["prlimit", f"--nofile={2 * of_one + 900}:"])
+    check_rest(left)
+    if result["made"] != options.mass or result["good"] != options.mass:
+        raise Failed(f"{result['made']} connections, then {errno.errorcode.get(result['errno'])}; {result}")
+    if result["each"] > MASS_BYTES:
+        raise Failed(f"{result['each']} bytes of the stack's memory for both ends of a connection")
+    return (f"{result['made']} connections with both ends in {processes} processes, {result['each']} bytes of the "
+            "stack's memory each")
+
+
 def case_engine(runner, options):
     done = subprocess.run([runner.engine, str(options.instructions), str(options.seed)],
                           stdout=subprocess.PIPE, text=True)
@@ -183,7 +210,7 @@ def case_engine(runner, options):
 
 
 CASES = {"engine": case_engine, "kill": case_kill, "bomb": case_bomb, "no-keeper": case_no_keeper, "pingpong": case_pingpong,
-         "arena": case_arena, "crowd": case_crowd}
+         "arena": case_arena, "crowd": case_crowd, "mass": case_mass}
 
 
 def main():
@@ -193,6 +220,7 @@ def main():
     parser.add_argument("--instructions", type=int, default=100, help="kills of the case engine")
     parser.add_argument("--children", type=int, default=500)
     parser.add_argument("--crowd", type=int, default=3000, help="connections of the case crowd")
+    parser.add_argument("--mass", type=int, default=8000, help="connections of the case mass")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=1, help="each with a seed of its own")
     parser.add_argument("-k", dest="only", choices=sorted(CASES), action="append")
