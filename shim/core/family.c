@@ -335,6 +335,17 @@ void family_look(void)
         __atomic_add_fetch(&sh->deaths, 1, __ATOMIC_RELEASE);
 }
 
+void family_introduce(void)
+{
+    struct shared *sh = engine.sh;
+    for (uint32_t i = 0; i < sh->processes_high; i++) {
+        const struct process *p = &sh->processes[i];
+        if (process_counts(p) && p->pid > 0)
+            births_announce(i + 1, p->generation, p->pid);
+    }
+    family_look(); /* after that: who died before is found here, who dies from now on by the keeper */
+}
+
 bool family_unattended(void)
 {
     return engine_processes() > 1 && !keeper_watches();

@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #include "shim/core/config.h"
+#include "shim/core/family.h"
 #include "shim/core/fdtable.h"
 #include "shim/core/raw.h"
 #include "shim/core/shared.h"
@@ -56,9 +57,11 @@ static struct {
     int program;           /* O_PATH; -1: there is none */
     int arena;
     int out, in; /* custody */
+    int pidfd; /* of the keeper that this process, or one that it was forked from, started */
+    int32_t watched;
     char env_text[ENV_BYTES];
     char *env[ENV_MAX + 1];
-} keeper = {.program = -1, .arena = -1, .out = -1, .in = -1};
+} keeper = {.program = -1, .arena = -1, .out = -1, .in = -1, .pidfd = -1};
 
 static int internal(int fd)
 {
@@ -282,6 +285,15 @@ void keeper_begin(void)
     errno = saved;
 }
 
+static void watch(int32_t pid)
+{
+    const int fd = (int)raw_syscall(SYS_pidfd_open, pid, 0, 0, 0, 0, 0);
+    if (keeper.pidfd >= 0)
+        fd_release_internal(keeper.pidfd);
+    keeper.pidfd = fd >= 0 ? internal(fd) : -1;
+    keeper.watched = fd >= 0 ? pid : 0;
+}
+
 /* Whoever comes first waits for the intermediate child and says how it went. */
 static void collect(void)
 {
@@ -292,14 +304,31 @@ static void collect(void)
         return;
     wait_for(child); /* or it was waited for: ECHILD */
     const bool born = birth.error == 0 && birth.pid > 0;
+    if (born)
+        watch(birth.pid);
     __atomic_store_n(&engine.sh->keeper, born ? birth.pid : KEEPER_IMPOSSIBLE, __ATOMIC_RELEASE);
+}
+
+/*
+ * It was killed: by hand, or for its memory. True: this process is to start another. Only who
+ * started it, or was forked from that process later, knows; by a call that no sandbox refuses.
+ */
+static bool lost(void)
+{
+    int32_t pid = __atomic_load_n(&engine.sh->keeper, __ATOMIC_ACQUIRE);
+    struct pollfd end = {.fd = keeper.pidfd, .events = POLLIN};
+    struct timespec zero = {0};
+    return pid > 0 && pid == keeper.watched && raw_ppoll(&end, 1, &zero) == 1 &&
+           __atomic_compare_exchange_n(&engine.sh->keeper, &pid, KEEPER_NONE, false,
+                                       __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
 }
 
 bool keeper_start(void)
 {
-    keeper_begin();
     if (keeper.program < 0 || !engine_running())
         return false;
+    const bool again = lost();
+    keeper_begin();
     collect();
     int32_t state = __atomic_load_n(&engine.sh->keeper, __ATOMIC_ACQUIRE);
     for (unsigned i = 0; state == KEEPER_STARTING && i < STARTING_LOOKS; i++) {
@@ -307,6 +336,8 @@ bool keeper_start(void)
         raw_ppoll(NULL, 0, &pause);
         state = __atomic_load_n(&engine.sh->keeper, __ATOMIC_ACQUIRE);
     }
+    if (again && state > 0)
+        family_introduce();
     return alive(state);
 }
 

@@ -30,7 +30,10 @@ void keeper_fds(int fds[KEEPER_HAS]);
 void keeper_adopt(const int fds[KEEPER_HAS]);
 /* Begins to start the family's keeper unless that was done. Not entered; errno unchanged. */
 void keeper_begin(void);
-/* The same, and waits until it stands. True: it does, and the process may go. */
+/*
+ * The same, also in place of one that was killed, and waits until it stands. True: it does, and the
+ * process may go.
+ */
 bool keeper_start(void);
 
 /* Whether it stands: then it notices deaths in the family. */

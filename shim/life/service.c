@@ -40,7 +40,8 @@
 /* The driver is another process: whether it still lives. */
 #define FOREIGN_LOOK NSEC_PER_SEC
 /* Without a keeper that notices deaths: whether the other processes live. */
-#define DEATH_LOOK (80 * NSEC_PER_MSEC)
+#define DEATH_LOOK  (80 * NSEC_PER_MSEC)
+#define KEEPER_LOOK NSEC_PER_SEC
 /* After the main thread left: whether others are left. */
 #define ALONE_LOOK  (100 * NSEC_PER_MSEC)
 #define RETRY       NSEC_PER_SEC
@@ -50,6 +51,7 @@ static struct {
     bool started;   /* (atomic) */
     nsec_t retry_at;
     nsec_t looked;   /* for deaths */
+    nsec_t asked;    /* for the keeper */
     bool stop;       /* (atomic) */
     uint32_t coming; /* the thread was made and does not run yet (atomic) */
     uint32_t slot;
@@ -98,9 +100,20 @@ static void settle(void)
     engine_leave(&cx);
 }
 
+/* Whether the keeper still lives: where the process does something, not where it sleeps. */
+static void look_for_keeper(void)
+{
+    const nsec_t at = now();
+    if (at - service.asked < KEEPER_LOOK || engine.sandboxed)
+        return;
+    service.asked = at;
+    keeper_start();
+}
+
 /* Not entered. Deaths that were noticed, here or by the keeper, are seen to by who enters. */
 static void look_for_deaths(void)
 {
+    look_for_keeper();
     if (family_unattended()) {
         const nsec_t at = now();
         if (at - service.looked >= DEATH_LOOK) {

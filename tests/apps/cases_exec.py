@@ -83,6 +83,23 @@ def relay(run):
         server.wait()
 
 
+@case("relay-busybox", pairings=("KU",), sizes=("filter", "wget"), needs=("socat", "busybox", "nc"))
+def relay_busybox(run):
+    """Debian's static busybox behind a user socket; its wget fetches from the kernel and prints into it."""
+    busybox = find_program("busybox")
+    if run.size == "filter":
+        exec_program(run, f"{busybox} tr a-z A-Z").wait()
+        return
+    wanted = run.data.path("1M")
+    web = run.server([PYTHON, "-m", "http.server", "--bind", "127.0.0.1", "--directory", os.path.dirname(wanted), PORT + 1],
+                     PORT + 1, role="web", user=False)
+    fetch = f"{busybox} wget -q -O - http\\://127.0.0.1\\:{PORT + 1}/1M"
+    server = run.server(["socat", f"TCP-LISTEN:{PORT},reuseaddr", f"EXEC:{fetch},nofork"], PORT)
+    run.client(["nc", "-d", run.server_addr, PORT], same=wanted)
+    server.wait()
+    web.stop(codes=(-15,))
+
+
 @case("inetd", sizes=("-",), needs=("inetd", "git", "nc"))
 def inetd(run):
     """openbsd-inetd with two services: one child for each connection, by exec."""

@@ -179,6 +179,21 @@ def merge(run):
     stop_nginx(run, server)
 
 
+@case("keeper-killed", pairings=("UK",), sizes=("-",), kernel=False)
+def killed(run):
+    """Somebody kills the keeper: there is another, and it does its work."""
+    server = run.server(["nc", "-d", "-l", PORT], PORT)
+    client = run.start("client", [PYTHON, ENDER, "lasting", run.server_addr, PORT], run.client_host, True)
+    run.check(wait_for(lambda: keepers(run.client_host), 5), "there is no keeper")
+    first = keepers(run.client_host)
+    os.kill(first[0], signal.SIGKILL)
+    run.check(wait_for(lambda: keepers(run.client_host) not in ([], first), 10), "there is no other keeper")
+    client.popen.kill()
+    client.popen.wait()
+    server.wait()  # ends with the FIN that the keeper sends
+    run.check(server.stdout().startswith("0123456789abcdef" * 2), "the bytes did not arrive")
+
+
 @case("keeper-own-address", pairings=("UK",), sizes=("-",), kernel=False)
 def own_address(run):
     """A keeper gives the stack's own address to the next program."""

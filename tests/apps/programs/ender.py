@@ -4,6 +4,7 @@
     sink PORT                 accepts one, waits a while, reads to the end, says how much it was
     family ADDRESS PORT [adopts]  looks for children that are not its own
     idle WHAT                 a while without a connection, but perhaps with a socket
+    lasting ADDRESS PORT      sends a little now and then until it is killed
     hold PORT                 accepts, answers "ready", and sleeps
 """
 import ctypes
@@ -53,6 +54,13 @@ def sink(port):
         shift = (total - len(data)) % 16
         assert data == good[shift:shift + len(data)], "not what was sent"
     print(total)
+
+
+def lasting(address, port):
+    sock = socket.create_connection((address, int(port)))
+    while True:
+        sock.sendall(b"0123456789abcdef")
+        time.sleep(0.05)
 
 
 def children():
@@ -110,4 +118,5 @@ def hold(port):
         kept.append(sock)
 
 
-{"unsent": unsent, "sink": sink, "family": family, "idle": idle, "hold": hold}[sys.argv[1]](*sys.argv[2:])
+{"unsent": unsent, "sink": sink, "family": family, "idle": idle, "hold": hold,
+ "lasting": lasting}[sys.argv[1]](*sys.argv[2:])
