@@ -240,9 +240,10 @@ static const char *parse_cc(struct config *c, const char *value)
 static const char *parse_spin(struct config *c, const char *value)
 {
     const char *end;
-    uint64_t v;
-    if (!parse_decimal(value, &end, 1000000, &v) || *end)
-        return "microseconds from 0 to 1000000";
+    uint64_t v = 0;
+    c->spin_auto = strcmp(value, "auto") == 0;
+    if (!c->spin_auto && (!parse_decimal(value, &end, 1000000, &v) || *end))
+        return "auto, or microseconds from 0 to 1000000";
     c->spin_usec = (uint32_t)v;
     return NULL;
 }
@@ -343,6 +344,7 @@ void config_read(char **environ_)
     filter_clear();
     config = (struct config){.mem = MEM_DEFAULT,
                              .ecn = ECN_AS_KERNEL,
+                             .spin_auto = true,
                              .start = (nsec_t)now.tv_sec * NSEC_PER_SEC + (nsec_t)now.tv_nsec};
     for (char **e = environ_; e && *e; e++)
         if (memcmp(*e, "T", 1) == 0 && strncmp(*e, prefix, sizeof(prefix) - 1) == 0)

@@ -47,7 +47,10 @@
     X(ECN, ecn, "ecn", "WORD", NULL,                                                               \
       "congestion marks (RFC 3168): ask, accept or off; as the kernel's tcp_ecn if not given")     \
     X(MEM, mem, "mem", "SIZE", NULL, "memory of the stack, as 64M; 512M if not given")             \
-    X(SPIN, spin, "spin", "USEC", NULL, "look this long before sleeping for a frame")              \
+    X(SPIN, spin, "spin", "USEC|auto", NULL,                                                       \
+      "look this long before sleeping for a frame; 0: never; auto (default): a little, while "     \
+      "that "                                                                                      \
+      "pays")                                                                                      \
     X(FALLBACK, fallback, "fallback", NULL, "kernel",                                              \
       "use the kernel's TCP when the user stack cannot start")                                     \
     X(EXEC, exec, "exec", "keep|all|plain", NULL,                                                  \
@@ -79,7 +82,8 @@ struct config {
     uint8_t exec;           /* TCPSHIM_EXEC, enum exec_mode */
     uint8_t cc;             /* TCPSHIM_CC */
     uint8_t ecn;            /* TCPSHIM_ECN, enum stack_ecn; ECN_AS_KERNEL: not given */
-    uint32_t spin_usec;     /* TCPSHIM_SPIN */
+    bool spin_auto;         /* TCPSHIM_SPIN=auto, */
+    uint32_t spin_usec;     /* or its microseconds */
     char error[360];        /* a variable is malformed: names it and the cure; empty: none */
     char warning[160];      /* an unknown TCPSHIM_* variable; said once, TCP works; empty: none */
     nsec_t start;           /* CLOCK_MONOTONIC when the process was set up: zero of the traces */

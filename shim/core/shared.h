@@ -44,7 +44,9 @@ struct waiter {
     uint32_t process;        /* index + 1 in shared.processes; 0: free */
     bool woken;              /* something happened to what it watches since it registered */
     bool asleep;             /* between leave and enter of a wait: a wake-up must be sent */
+    bool spins;              /* drives and looks for frames instead of sleeping */
     bool service;            /* a service thread */
+    uint8_t kind;            /* what its wait is for: enum spin_kind */
     bool single;             /* waits for one socket: when it is woken it has what it wants */
     struct list on_sleepers; /* in shared.sleepers: asleep and could drive */
     struct list on_queue;    /* in shared.wakeups or process.relay */

@@ -23,10 +23,8 @@
 #include "shim/core/raw.h"
 #include "shim/core/shared.h"
 #include "shim/life/keeper.h"
-#include "shim/link/filter.h"
-#include "shim/link/interfaces.h"
 #include "shim/link/link.h"
-#include "shim/link/signature.h"
+#include "shim/link/seal.h"
 #include "stack/util/random.h"
 #include "stack/util/siphash.h"
 
@@ -35,11 +33,16 @@
 /* Descriptors up to here may be guards, where the hard limit allows. */
 #define STANDING_ROOM (STANDING_MAX * 2)
 #define KEPT_MAX      4096
-/* Random picks among the standing guards before a new one is made. */
+/* From so many on a new one is made only where none of those looked at can serve at all. */
+#define STANDING_ENOUGH 4096
+/* Standing guards that are looked at, from a random one on, before a new one is made. */
 #define PICKS 16
 /* Ports of a block tried for a new guard: others may hold some. */
 #define TRIES 32
-/* The same remote end is not met from the same port again within this time when it can be avoided.
+/*
+ * A remote end is not met from the same port again within this time, unless so many connections are
+ * made to it that STANDING_ENOUGH guards have no such rest: its TIME_WAIT of that port may last,
+ * and is reopened by ISN and timestamp, which both grow (RFC 9293 3.6.1, RFC 6191).
  */
 #define REST_TIME (4 * NSEC_PER_SEC)
 
@@ -48,7 +51,7 @@ struct standing {
     uint16_t port;
     int fd;
     uint32_t remote; /* hash of the remote end that it last served */
-    uint32_t used;   /* when, in units of 2^30 ns */
+    uint32_t used;   /* when, in units of 2^20 ns */
 };
 
 struct kept {
@@ -67,30 +70,6 @@ static unsigned nkept;
 static nsec_t swept;
 static struct rng rng;
 static bool seeded;
-static uint32_t loopback;
-
-static uint32_t loopback_index(void)
-{
-    if (loopback == 0)
-        loopback = iface_loopback();
-    return loopback;
-}
-
-/* Closes the socket's ears: to all, or to all but those who are meant to be heard. */
-static int seal(int fd, bool local_clients, bool v6_kernel)
-{
-    static bool filter_refused;
-    struct sock_filter code[FILTER_GUARD_MAX];
-    struct sock_fprog prog = {.filter = code};
-    prog.len = (uint16_t)filter_guard(local_clients, v6_kernel, loopback_index(), code);
-    int err = -EPERM;
-    if (!filter_refused || geteuid() == 0)
-        err = raw_setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &prog, sizeof(prog));
-    if (err != -EPERM)
-        return err;
-    filter_refused = true;
-    return signature_guard(fd, local_clients);
-}
 
 static int set_reuseport(int fd, int on)
 {
@@ -146,7 +125,7 @@ static void end_yielding(int fd)
 
 int guard_backing(int fd, bool local_clients, bool v6_kernel, int backlog)
 {
-    int err = seal(fd, local_clients, v6_kernel);
+    int err = seal_socket(fd, local_clients, v6_kernel);
     if (err == 0)
         err = raw_listen(fd, backlog);
     if (err == 0 && nkept > 0)
@@ -178,7 +157,7 @@ static uint32_t remote_hash(const struct endpoint *remote)
 
 static uint32_t coarse(nsec_t now)
 {
-    return (uint32_t)(now >> 30);
+    return (uint32_t)(now >> 20);
 }
 
 static bool serves(struct stack_cx *cx, const struct standing *s, const struct ip_addr *local,
@@ -187,25 +166,39 @@ static bool serves(struct stack_cx *cx, const struct standing *s, const struct i
     return tcp_ephemeral_port(cx, local, remote, s->port, s->port, 0) != 0;
 }
 
-static bool rested(const struct standing *s, const struct stack_cx *cx,
-                   const struct endpoint *remote)
+/* How long the guard has not served this remote end (a hash), as far as it is remembered. */
+static uint32_t rest_of(const struct standing *s, uint32_t remote, uint32_t now)
 {
-    return s->remote != remote_hash(remote) || coarse(cx->now) - s->used > coarse(REST_TIME);
+    return s->remote == remote ? now - s->used : UINT32_MAX;
 }
 
-/* Walks over at most n standing guards from a random one for one that fits. */
+/*
+ * Looks at no more than n standing guards, from a random one on, for one that fits. One that has
+ * rested is best, else the one that has rested longest.
+ */
 static struct standing *find_standing(struct stack_cx *cx, const struct ip_addr *local,
-                                      const struct endpoint *remote, unsigned n, bool must_rest)
+                                      const struct endpoint *remote, unsigned n)
 {
     if (nstanding == 0)
         return NULL;
-    uint32_t at = pick(nstanding);
-    for (unsigned i = 0; i < min_u32(n, nstanding); i++) {
-        struct standing *s = &standing[(at + i) % nstanding];
-        if ((!must_rest || rested(s, cx, remote)) && serves(cx, s, local, remote))
-            return s;
+    const uint32_t hash = remote_hash(remote), now = coarse(cx->now), first = pick(nstanding);
+    struct standing *best = NULL;
+    uint32_t most = 0;
+    for (unsigned i = 0; i < min_u32(n, nstanding) && most < coarse(REST_TIME); i++) {
+        struct standing *s = &standing[(first + i) % nstanding];
+        const uint32_t rest = rest_of(s, hash, now);
+        if ((best == NULL || rest > most) && serves(cx, s, local, remote)) {
+            best = s;
+            most = rest;
+        }
     }
-    return NULL;
+    return best;
+}
+
+static bool rested(const struct standing *s, const struct stack_cx *cx,
+                   const struct endpoint *remote)
+{
+    return rest_of(s, remote_hash(remote), coarse(cx->now)) >= coarse(REST_TIME);
 }
 
 /*
@@ -236,7 +229,7 @@ static int open_guard(uint16_t port)
         return fd;
     int err = raw_bind(fd, &any, sizeof(any));
     if (err == 0)
-        err = seal(fd, false, false);
+        err = seal_socket(fd, false, false);
     if (err == 0)
         err = raw_listen(fd, 1);
     if (err < 0) {
@@ -360,14 +353,15 @@ static int grow(struct stack_cx *cx, const struct ip_addr *local, const struct e
 int guard_ephemeral(struct stack_cx *cx, const struct ip_addr *local, const struct endpoint *remote)
 {
     guard_sweep(cx);
-    struct standing *s = find_standing(cx, local, remote, PICKS, true);
+    struct standing *s = find_standing(cx, local, remote, PICKS);
     int err = 0;
-    if (!s)
-        err = grow(cx, local, remote, &s);
-    if (err < 0)
-        s = find_standing(cx, local, remote, nstanding, true);
-    if (!s)
-        s = find_standing(cx, local, remote, nstanding, false);
+    if (s == NULL || (nstanding < STANDING_ENOUGH && !rested(s, cx, remote))) {
+        struct standing *other = NULL;
+        err = grow(cx, local, remote, &other);
+        s = other != NULL ? other : s;
+    }
+    if (s == NULL)
+        s = find_standing(cx, local, remote, nstanding);
     if (s)
         return use(s, cx, remote);
     return err == -EMFILE || err == -ENFILE || err == -ENOBUFS ? err : -EADDRNOTAVAIL;
@@ -422,7 +416,7 @@ static bool somebody_listens(uint16_t port)
 
 void guard_keep(int fd, uint16_t port)
 {
-    if (nkept == KEPT_MAX || seal(fd, false, false) < 0)
+    if (nkept == KEPT_MAX || seal_socket(fd, false, false) < 0)
         return;
     if (!get_flag(fd, SO_ACCEPTCONN))
         return;
@@ -509,7 +503,7 @@ int guard_bind(int fd, const struct sockaddr *sa, socklen_t len, bool reuseaddr)
 
 int guard_retire(int fd)
 {
-    const int r = seal(fd, false, false);
+    const int r = seal_socket(fd, false, false);
     if (r == 0)
         reset_waiting(fd);
     return r;

@@ -34,6 +34,7 @@
 #include "shim/life/service.h"
 #include "shim/link/link.h"
 #include "shim/wait/herd.h"
+#include "shim/wait/spin.h"
 #include "shim/wait/waiter.h"
 
 /* A timer may be late by this before the driver is woken for it. */
@@ -48,6 +49,8 @@
 #define FOREIGN_DRIVER_CHECK NSEC_PER_SEC
 /* Callers that always find something look at the packet socket this often. */
 #define DRAIN_CHECK (20 * NSEC_PER_USEC)
+/* Looks before a sleep, where the clock does not say when it is enough. */
+#define LOOKS_MAX 200
 /* A sleep that ends within this found its packet waiting: the next one looks before it sleeps. */
 #define SLEPT_NOT (3 * NSEC_PER_USEC)
 
@@ -133,7 +136,9 @@ void sleep_settle(struct stack_cx *cx)
     struct shared *sh = engine.sh;
     if (sh->driver != 0) {
         struct waiter *d = waiter_at(sh, sh->driver);
-        if (likely(!d->asleep)) { /* ourselves (or one that was killed under the lock) */
+        if (d->spins) {
+            return;
+        } else if (likely(!d->asleep)) { /* ourselves (or one that was killed under the lock) */
             sh->driver = 0;
         } else {
             /* A timer was set that ends before the driver's sleep does. */
@@ -175,7 +180,7 @@ void sleep_forget(struct waiter *w)
     uint32_t slot = waiter_slot(sh, w);
     waiter_unwatch(w, true);
     list_remove(&w->on_sleepers);
-    w->asleep = false;
+    w->asleep = w->spins = false;
     if (sh->driver == slot)
         sh->driver = 0;
     if (sh->heir == slot)
@@ -256,7 +261,7 @@ static int ppoll_for(struct pollfd *fds, unsigned n, nsec_t span, const sigset_t
     return result;
 }
 
-/* TCPSHIM_SPIN: looks again and again before it sleeps. */
+/* TCPSHIM_SPIN=USEC: looks again and again before it sleeps. */
 static int ppoll_spin(struct pollfd *fds, unsigned n, nsec_t span, nsec_t now)
 {
     struct stack_cx clock = {.now = now};
@@ -267,6 +272,47 @@ static int ppoll_spin(struct pollfd *fds, unsigned n, nsec_t span, nsec_t now)
         engine_clock(&clock);
     }
     return r;
+}
+
+/* Between two looks: whoever waits for this processor runs. */
+static void yield(void)
+{
+    pthread_cleanup_push(sleep_cancelled, NULL);
+    pthread_testcancel();
+    raw_syscall(SYS_sched_yield, 0, 0, 0, 0, 0, 0);
+    pthread_cleanup_pop(0);
+}
+
+/*
+ * Entered, as the driver: looks for frames instead of sleeping (spin.h), keeping the role. True:
+ * the wait is over, or something happened that the caller must see.
+ */
+static bool look_around(struct stack_cx *cx, struct waiter *w, nsec_t until)
+{
+    struct shared *sh = engine.sh;
+    struct thread_state *t = &thread_state;
+    const struct sleep_signals since = sleep_signals_now();
+    const nsec_t end = min_u64(until, cx->now + SPIN_MAX);
+    bool over = false, yields = true;
+    waiter_thread_hook();
+    for (unsigned i = 0; !over && yields && cx->now < end && i < LOOKS_MAX; i++) {
+        const nsec_t before = cx->now;
+        w->spins = t->asleep = true;
+        engine_leave(cx);
+        yield();
+        engine_enter(cx);
+        w->spins = false;
+        over =
+            !t->asleep || sh->driver != waiter_slot(sh, w) || sleep_interrupted(&since, false) != 0;
+        t->asleep = false;
+        if (over)
+            break;
+        yields = spin_yielded(cx->now, cx->now - before);
+        engine_drain_for(cx, w->single ? &w->woken : NULL);
+        over = w->woken;
+    }
+    spin_ended(w->kind, over);
+    return over;
 }
 
 static bool drain_first; /* process-local: packets tend to be there already */
@@ -347,6 +393,13 @@ int wait_sleep(struct stack_cx *cx, struct waiter *w, struct pollfd *fds, unsign
     bool drives = !engine.sandboxed && driver_take(sh, w);
     if (drives && drain_first)
         drain_first = engine_drain(cx) != 0;
+    const nsec_t began = cx->now;
+    if (drives && config.spin_auto && mask == NULL && !w->woken && list_empty(&sh->sleepers) &&
+        spin_due(w->kind, cx->now, n > 0) &&
+        look_around(cx, w, min_u64(deadline, sleep_deadline(cx)))) {
+        waiter_unwatch(w, false);
+        return 0;
+    }
     stack_flush(cx); /* may set timers, and on the loopback change anything */
     if (w->woken) {
         waiter_unwatch(w, false);
@@ -387,10 +440,13 @@ int wait_sleep(struct stack_cx *cx, struct waiter *w, struct pollfd *fds, unsign
         if (sh->heir == waiter_slot(sh, w))
             sh->heir = 0;
     }
+    const nsec_t woke = cx->now;
+    bool frames = false;
     if (sh->driver == waiter_slot(sh, w)) {
         if (fds[n + 1].revents != 0) {
             engine_drain_for(cx, w->single ? &w->woken : NULL);
             drain_first |= cx->now - before < SLEPT_NOT;
+            frames = true;
         } else if (sleep_deadline(cx) <= cx->now) {
             link_release(engine.link, cx);
             stack_run_timers(cx);
@@ -399,6 +455,7 @@ int wait_sleep(struct stack_cx *cx, struct waiter *w, struct pollfd *fds, unsign
     } else if (r == 0 && !engine.sandboxed) {
         sleep_check_driver(sh);
     }
+    spin_slept(w->kind, woke, woke - began, frames, n > 0);
     waiter_unwatch(w, false);
     if (r < 0)
         return r == -EINTR ? 0 : r;

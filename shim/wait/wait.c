@@ -14,6 +14,7 @@
 #include "shim/wait/herd.h"
 #include "shim/wait/ready.h"
 #include "shim/wait/sleep.h"
+#include "shim/wait/spin.h"
 #include "shim/wait/waiter.h"
 
 void wait_notify(struct stack_cx *cx, void *owner, uint32_t events)
@@ -45,6 +46,13 @@ static int wait_once(struct stack_cx *cx, struct waiter *w, struct usock *us, ui
     return r > 0 || w == NULL || w->woken ? 0 : 1;
 }
 
+static enum spin_kind kind_of(const struct usock *us, uint32_t events)
+{
+    if (us->kind == USOCK_LISTENER)
+        return SPIN_CONNECTION;
+    return (events & TCP_EV_IN) != 0 ? SPIN_DATA : SPIN_ROOM;
+}
+
 int wait_socket(struct stack_cx *cx, struct usock *us, uint32_t events, struct pollfd *kfd,
                 nsec_t deadline, unsigned flags)
 {
@@ -52,8 +60,10 @@ int wait_socket(struct stack_cx *cx, struct usock *us, uint32_t events, struct p
     /* Linux: a wait with a time-out is never restarted (sock_intr_errno). */
     const bool restart = (flags & WAIT_RESTART) != 0 && deadline == NSEC_NEVER;
     struct waiter *w = waiter_begin();
-    if (w != NULL)
+    if (w != NULL) {
         w->single = true;
+        w->kind = kind_of(us, events);
+    }
     if (kfd != NULL)
         kfd->revents = 0;
     while (cx->now < deadline) {

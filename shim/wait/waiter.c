@@ -12,6 +12,7 @@
 #include "shim/wait/epset.h"
 #include "shim/wait/herd.h"
 #include "shim/wait/sleep.h"
+#include "shim/wait/spin.h"
 
 /* Process-local. By slot - 1: the slot's eventfd, or 0; and the next of this process's idle slots.
  */
@@ -72,7 +73,7 @@ uint32_t waiter_claim(void)
         w->own.who = w;
     }
     w->process = process_number();
-    w->woken = w->asleep = w->service = false;
+    w->woken = w->asleep = w->spins = w->service = false;
     if (wake_fds[slot - 1] == 0) {
         int fd = new_eventfd();
         if (fd >= 0) {
@@ -127,6 +128,7 @@ struct waiter *waiter_begin(void)
     }
     struct waiter *w = waiter_at(engine.sh, t->slot);
     w->woken = w->single = false;
+    w->kind = SPIN_SET;
     return w;
 }
 

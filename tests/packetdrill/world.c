@@ -61,6 +61,7 @@ void world_start(const struct world_flags *flags)
     shim_init();
     config.off = false;
     config.error[0] = 0;
+    config.spin_auto = false; /* time is virtual */
     config.own_address = true;
     config.addr = flags->local;
     config.prefix = 112;

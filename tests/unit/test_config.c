@@ -63,11 +63,17 @@ START_TEST(understood)
     ck_assert_str_eq(config.pcap, "/tmp/c.%p.pcap");
     ck_assert_uint_eq(impair_rules.n, 2);
     ck_assert_uint_eq(config.spin_usec, 20);
+    ck_assert(!config.spin_auto);
     ck_assert_uint_eq(config.cc, 1);
     ck_assert_uint_eq(config.exec, EXEC_PLAIN);
     ck_assert(config.io_uring);
     read_one("TCPSHIM_TRACE=all");
     ck_assert_uint_eq(config.trace, TRACE_ALL);
+    ck_assert(config.spin_auto);
+    read_one("TCPSHIM_SPIN=0");
+    ck_assert(!config.spin_auto && config.spin_usec == 0);
+    read_one("TCPSHIM_SPIN=auto");
+    ck_assert(config.spin_auto && config.spin_usec == 0);
     read_one("TCPSHIM_OFF=1");
     ck_assert(config.off);
 }
