@@ -131,11 +131,12 @@ def server_time_wait(run):
     quiet = {} if run.size == "alone" else UNWATCHED
     sent = run.write("sent", "x" * 5000)
     wire = sniff(run.client_host)
+    run.deadline += 15
     for port in ports:
         server = run.server(["nc", "-N", "-l", port], port, stdin=sent, **quiet)
         run.client(["nc", "-d", run.server_addr, port], same=sent)
         server.wait()
-    run.check(wait_for(lambda: len(keepers(run.server_host)) == 1, 5), f"keepers: {keepers(run.server_host)}")
+    run.check(wait_for(lambda: len(keepers(run.server_host)) == 1, 15), f"keepers: {keepers(run.server_host)}")
     last = {frame[36:38]: frame for outgoing, flags, frame in segments(wire) if outgoing and flags & FIN}
     run.check(len(last) == len(ports), "no FIN of the client was seen")
     run.resets_allowed.add("b")  # whose connections are over: it did not expect an answer
@@ -172,7 +173,7 @@ def merge(run):
         most = max(most, len(keepers(run.client_host)))
         time.sleep(0.05)
     client.wait()
-    run.check(wait_for(lambda: len(keepers(run.client_host)) == 1, 10), f"keepers: {keepers(run.client_host)}")
+    run.check(wait_for(lambda: len(keepers(run.client_host)) == 1, 15), f"keepers: {keepers(run.client_host)}")
     guards = [s for s in run.client_host.kernel_sockets() if s[2] == LISTEN]
     run.check(len(guards) >= count * 9 // 10, f"{len(guards)} guards of {count} connections")
     run.check(most <= 20, f"{most} keepers at a time")
