@@ -96,6 +96,17 @@ def epoll_many(run):
     run.check(1000 < many < 1.25 * few, f"an event takes {few} instructions with 50 members, {many} with {run.size}")
 
 
+@case("reuseport", sizes=("-",))
+def reuseport(run):
+    """Three processes of a family listen on one port by SO_REUSEPORT: each is given its share, and none is lost."""
+    server = run.server([PYTHON, f"{PROGRAMS}/spread.py", "server", run.server_addr, PORT, 3], PORT)
+    words = run.client([PYTHON, f"{PROGRAMS}/spread.py", "client", run.server_addr, PORT, 150]).stdout().split()
+    served = dict(zip(words[::2], map(int, words[1::2])))
+    run.check(sum(served.values()) == 150 and served.keys() <= {"0", "1", "2"}, f"{served}")
+    run.check(len(served) == 3, f"not by all: {served}")
+    server.stop()
+
+
 def herd(run, mode):
     """Idle wake-ups for a hundred connections that meet four processes asleep on one listener."""
     server = run.server([PYTHON, f"{PROGRAMS}/herd.py", "server", run.server_addr, PORT, mode, 100], PORT)
