@@ -106,22 +106,21 @@ void herd_notify(struct stack_cx *cx, struct usock *us, uint32_t events)
     watches_notify(&us->watches, events, 0);
 }
 
-/* The listener that the waiter still waits for, if it has something to accept; else NULL. */
-static struct usock *waits_for(const struct waiter *w)
+/* Whether the waiter still waits for the listener of its turn, which has something to accept. */
+static bool waiter_wants(const struct waiter *w)
 {
     list_for_each (n, &w->watches) {
         const struct list *head = list_entry(n, struct waiter_watch, of_waiter)->head;
         if (head != w->turn.listener)
             continue;
-        struct usock *us = container_of(head, struct usock, watches);
-        return (ready_now(us) & TCP_EV_IN) != 0 ? us : NULL;
+        return (ready_now(container_of(head, struct usock, watches)) & TCP_EV_IN) != 0;
     }
-    return NULL;
+    return false;
 }
 
 static bool still_wants(const struct herd_turn *turn)
 {
-    return turn->listener != NULL ? waits_for(container_of(turn, struct waiter, turn)) != NULL
+    return turn->listener != NULL ? waiter_wants(container_of(turn, struct waiter, turn))
                                   : epitem_ready(container_of(turn, struct epitem, turn));
 }
 
