@@ -93,6 +93,13 @@ static inline void stack_note(struct stack_cx *cx, const struct flow *f, enum tr
     ring_put(&cx->st->ring, cx->now, f ? f->number : 0, id, small, v[0], v[1], v[2], v[3]);
 }
 
+/* Before anything is freed that frames on their way may point to. */
+static inline void stack_settle(struct stack_cx *cx)
+{
+    if (likely(cx->ops->flush != NULL))
+        cx->ops->flush(cx);
+}
+
 void tcp_stack_init(struct stack *st, nsec_t now);
 /* repair.c: see stack_repair(). The wheel is empty, the pools have been gone through. */
 void tcp_repair(struct stack_cx *cx);

@@ -134,6 +134,7 @@ void stack_count(struct stack *st, enum stack_counter c)
 void stack_input(struct stack_cx *cx, const struct frame_in *frame)
 {
     cx->st->counters[COUNT_FRAMES_IN]++;
+    stack_settle(cx); /* it may acknowledge */
     ip_input(cx, frame);
 }
 
@@ -168,6 +169,7 @@ void stack_flush(struct stack_cx *cx)
         if (ip_loopback_pending(st))
             ip_loopback_run(cx);
     }
+    stack_settle(cx);
 }
 
 nsec_t stack_deadline(const struct stack *st)

@@ -36,6 +36,7 @@ struct frame_out {
     uint16_t l4;         /* offset in head[] of the transport header (FRAME_HEADROOM for TCP) */
     uint16_t head_end;   /* offset in head[] after the last header byte */
     uint16_t gso_size;   /* payload bytes per segment when the link must cut; 0: a single segment */
+    bool lasting;        /* the slices stay as they are until stack_ops.flush */
     bool csum_partial;   /* the transport checksum field holds the pseudo-header sum only */
     uint16_t csum_offset; /* of the checksum field within the transport header */
     uint32_t payload_len;
@@ -99,10 +100,13 @@ struct tcp_listener;
 /* What the engine needs from outside. Process-local: never stored in the arena. */
 struct stack_ops {
     /*
-     * Puts a frame on the wire before it returns; slices point into the arena. 0, or a negative
-     * errno (-ENOBUFS, -EAGAIN: the frame is lost like any other; -ENETDOWN likewise).
+     * Puts a frame on the wire before it returns, or keeps it, if it is lasting, until flush;
+     * slices point into the arena. 0, or a negative errno (-ENOBUFS, -EAGAIN: the frame is lost
+     * like any other; -ENETDOWN likewise).
      */
     int (*transmit)(struct stack_cx *cx, const struct frame_out *frame);
+    /* What transmit kept leaves before it returns. NULL: transmit keeps nothing. */
+    void (*flush)(struct stack_cx *cx);
     /*
      * Something happened to a socket that Linux would wake a sleeper for: `events` is the set of
      * TCP_EV_* that became (again) true. `owner` is what tcp_set_owner()/tcp_listen() was given.
@@ -168,8 +172,8 @@ struct stack_config {
     uint16_t port_min, port_max; /* ephemeral range, inclusive */
     uint8_t cc;                  /* default congestion control, enum tcp_cc_id */
     struct stack_tuning tuning;
-    uint8_t ecn;                 /* enum stack_ecn */
-    uint8_t fastopen;            /* bits of enum stack_fastopen */
+    uint8_t ecn;      /* enum stack_ecn */
+    uint8_t fastopen; /* bits of enum stack_fastopen */
 };
 
 /*

@@ -45,6 +45,11 @@ static int engine_transmit(struct stack_cx *cx, const struct frame_out *frame)
     return likely(l != NULL) ? l->ops->transmit(l, cx, frame) : -ENETDOWN;
 }
 
+static void engine_flush(struct stack_cx *cx)
+{
+    link_flush(engine.link, cx);
+}
+
 static void engine_warn(struct stack_cx *cx, const char *text, const struct ip_addr *addr)
 {
     (void)cx;
@@ -57,6 +62,7 @@ static void engine_warn(struct stack_cx *cx, const char *text, const struct ip_a
 
 static const struct stack_ops engine_ops = {
     .transmit = engine_transmit,
+    .flush = engine_flush,
     .notify = wait_notify,
     .trace = trace_record,
     .trouble = trace_trouble,

@@ -42,6 +42,11 @@ static int transmit(struct stack_cx *cx, const struct frame_out *frame)
     return engine.link->ops->transmit(engine.link, cx, frame);
 }
 
+static void flush(struct stack_cx *cx)
+{
+    link_flush(engine.link, cx);
+}
+
 static void notify(struct stack_cx *cx, void *owner, uint32_t events)
 {
     (void)cx;
@@ -49,8 +54,11 @@ static void notify(struct stack_cx *cx, void *owner, uint32_t events)
     (void)events;
 }
 
-static const struct stack_ops ops = {
-    .transmit = transmit, .notify = notify, .trace = trace_record, .trouble = trace_trouble};
+static const struct stack_ops ops = {.transmit = transmit,
+                                     .flush = flush,
+                                     .notify = notify,
+                                     .trace = trace_record,
+                                     .trouble = trace_trouble};
 
 static void read_clock(struct stack_cx *cx)
 {

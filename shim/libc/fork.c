@@ -24,6 +24,7 @@
 #include "shim/libc/process.h"
 #include "shim/libc/real.h"
 #include "shim/life/service.h"
+#include "shim/link/batch.h"
 #include "shim/link/guard.h"
 #include "shim/wait/wait.h"
 
@@ -75,6 +76,7 @@ static void process_forked_child(void)
     fds_after_fork_child();
     wait_after_fork_child();
     guard_after_fork_child();
+    batch_after_fork_child();
 }
 
 pid_t process_fork(long (*how)(void *), void *arg)

@@ -23,6 +23,7 @@
 #include "shim/life/keeper.h"
 #include "shim/life/leader.h"
 #include "shim/life/own_address.h"
+#include "shim/link/batch.h"
 #include "shim/link/guard.h"
 #include "shim/link/link.h"
 #include "shim/wait/wait.h"
@@ -53,6 +54,7 @@ static void after_fork_child(void)
     fds_after_fork_child();
     wait_after_fork_child();
     guard_after_fork_child();
+    batch_after_fork_child();
     pthread_mutex_unlock(&start_lock);
 }
 

@@ -27,6 +27,7 @@
 #include "shim/libc/real.h"
 #include "shim/life/leader.h"
 #include "shim/life/service.h"
+#include "shim/link/batch.h"
 #include "shim/link/link.h"
 #include "shim/wait/waiter.h"
 #include "shim/watch/trace.h"
@@ -129,16 +130,20 @@ static uint32_t judge(const struct sock_fprog *prog, const struct seccomp_data *
     return SECCOMP_RET_KILL_PROCESS;
 }
 
+static bool allows(const struct sock_fprog *prog, int call)
+{
+    const struct seccomp_data data = {.nr = call, .arch = ARCH};
+    const uint32_t verdict = judge(prog, &data) & SECCOMP_RET_ACTION_FULL;
+    return verdict == SECCOMP_RET_ALLOW || verdict == SECCOMP_RET_LOG;
+}
+
 /* Whether it allows what a driver does all the time. */
-static bool allows(const struct sock_fprog *prog)
+static bool allows_driver(const struct sock_fprog *prog)
 {
     static const int calls[] = {SYS_sendmsg, SYS_recvmsg, SYS_ppoll, SYS_futex};
-    for (unsigned i = 0; i < ARRAY_LEN(calls); i++) {
-        const struct seccomp_data data = {.nr = calls[i], .arch = ARCH};
-        const uint32_t verdict = judge(prog, &data) & SECCOMP_RET_ACTION_FULL;
-        if (verdict != SECCOMP_RET_ALLOW && verdict != SECCOMP_RET_LOG)
+    for (unsigned i = 0; i < ARRAY_LEN(calls); i++)
+        if (!allows(prog, calls[i]))
             return false;
-    }
     return true;
 }
 
@@ -157,7 +162,9 @@ void sandbox_prepare(void)
 
 void sandbox_enter(const struct sock_fprog *filter, bool all)
 {
-    if (engine.sandboxed || !engine_running() || (filter != NULL && allows(filter)))
+    if (filter == NULL || !allows(filter, SYS_io_submit))
+        batch_forbid();
+    if (engine.sandboxed || !engine_running() || (filter != NULL && allows_driver(filter)))
         return;
     struct stack_cx cx;
     trace_ready();

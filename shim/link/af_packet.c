@@ -13,6 +13,7 @@
 #include "shim/core/fdtable.h"
 #include "shim/core/raw.h"
 #include "shim/core/shared.h"
+#include "shim/link/batch.h"
 #include "shim/link/filter.h"
 #include "shim/link/interfaces.h"
 #include "shim/link/link.h"
@@ -88,39 +89,14 @@ static void look_again(struct af_packet *a, const struct stack_cx *cx)
     link_refresh(&a->link, cx->st, 0);
 }
 
-/*
- * In a sandbox: sockets that are bound to one interface each, so that writev(2) needs no address;
- * they receive nothing. By the stack's number of the interface; 0: there is none.
- */
-#define WRITERS_MAX 16
-static int writers[WRITERS_MAX];
-
-static int open_writer(uint32_t ifindex)
-{
-    const int on = 1;
-    const struct sockaddr_ll at = {.sll_family = AF_PACKET, .sll_ifindex = (int)ifindex};
-    const int fd = raw_socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0)
-        return 0;
-    if (raw_setsockopt(fd, SOL_PACKET, PACKET_VNET_HDR, &on, sizeof(on)) < 0 ||
-        raw_bind(fd, &at, sizeof(at)) < 0) {
-        raw_close(fd);
-        return 0;
-    }
-    const int bytes = SNDBUF_BYTES;
-    (void)raw_setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof(bytes));
-    const int moved = fd_make_internal(fd);
-    return moved >= 0 ? moved : fd;
-}
-
 void link_prepare_writing(struct link *l, struct stack *st)
 {
     if (!self(l)->vnet)
         return;
-    for (unsigned i = NETIF_LOOP + 1; i < WRITERS_MAX; i++) {
+    for (unsigned i = NETIF_LOOP + 1; i < NETIFS_MAX; i++) {
         const struct netif *nif = stack_netif(st, i);
-        if (nif != NULL && nif->up && nif->ifindex != 0 && writers[i] == 0)
-            writers[i] = open_writer(nif->ifindex);
+        if (nif != NULL && nif->up && nif->ifindex != 0)
+            (void)writer_make((uint8_t)i, nif->ifindex);
     }
 }
 
@@ -128,10 +104,37 @@ static ssize_t send_frame(int fd, const struct frame_out *f, const struct msghdr
 {
     if (likely(!engine.sandboxed))
         return raw_sendmsg(fd, m, MSG_DONTWAIT | MSG_NOSIGNAL);
-    const int writer = f->netif < WRITERS_MAX ? writers[f->netif] : 0;
+    const int writer = writer_of(f->netif);
     if (writer == 0)
         return -ENETDOWN;
     return raw_syscall(SYS_writev, writer, (long)m->msg_iov, (long)m->msg_iovlen, 0, 0, 0);
+}
+
+static void packet_flush(struct link *l, struct stack_cx *cx)
+{
+    int err = 0;
+    if (batch_count() == 0)
+        return;
+    const unsigned refused = batch_send(&err);
+    if (likely(refused == 0))
+        return;
+    for (unsigned i = 0; i < refused; i++)
+        stack_count(cx->st, COUNT_TX_FAILED);
+    if (err == -EMSGSIZE || err == -ENETDOWN || err == -ENXIO)
+        look_again(self(l), cx);
+}
+
+/* A frame that others may follow in this pass waits for them. */
+static bool keep(const struct netif *nif, const struct frame_out *f,
+                 const struct virtio_net_hdr *vnet)
+{
+    if (!f->lasting || f->gso_size == 0 || engine.sandboxed || !batch_possible())
+        return false;
+    const int writer = writer_make(f->netif, nif->ifindex);
+    if (writer == 0)
+        return false;
+    batch_add(writer, vnet, f);
+    return true;
 }
 
 static int packet_transmit(struct link *l, struct stack_cx *cx, const struct frame_out *f)
@@ -148,8 +151,14 @@ static int packet_transmit(struct link *l, struct stack_cx *cx, const struct fra
         return -EMSGSIZE;
     if (a->vnet) {
         describe(f, &vnet);
+        if (keep(nif, f, &vnet)) {
+            if (batch_count() == BATCH_MAX)
+                packet_flush(l, cx);
+            return 0;
+        }
         iov[n++] = (struct iovec){&vnet, sizeof(vnet)};
     }
+    packet_flush(l, cx); /* in order */
     iov[n++] = (struct iovec){(void *)(uintptr_t)(f->head + f->head_start), head};
     for (unsigned i = 0; i < f->nslices; i++)
         iov[n++] = (struct iovec){f->slices[i].base, f->slices[i].len};
@@ -245,6 +254,7 @@ static unsigned packet_receive(struct link *l, struct stack_cx *cx, unsigned max
 static const struct link_ops packet_ops = {
     .name = "af_packet",
     .transmit = packet_transmit,
+    .flush = packet_flush,
     .receive = packet_receive,
 };
 

@@ -24,6 +24,8 @@ struct link_ops {
      * it is not full, it does not ask whether there are more.
      */
     unsigned (*receive)(struct link *l, struct stack_cx *cx, unsigned max, const bool *enough);
+    /* As stack_ops.flush; NULL: what is transmitted leaves at once. */
+    void (*flush)(struct link *l, struct stack_cx *cx);
     /* Of links that wrap others: a frame arrived on the one below. */
     void (*input)(struct link *l, struct stack_cx *cx, const struct frame_in *frame);
     /* Of links that hold frames back: when release() must run next; NSEC_NEVER: nothing is held. */
@@ -39,6 +41,17 @@ static inline void link_input(struct link *l, struct stack_cx *cx, const struct 
         stack_input(cx, frame);
     else
         upper->ops->input(upper, cx, frame);
+}
+
+/* Entered: what was kept leaves. l may be NULL. */
+static inline void link_flush(struct link *l, struct stack_cx *cx)
+{
+    if (unlikely(l == NULL))
+        return;
+    while (unlikely(l->lower != NULL))
+        l = l->lower;
+    if (likely(l->ops->flush != NULL))
+        l->ops->flush(l, cx);
 }
 
 /* When the link wants link_release(); NSEC_NEVER. l may be NULL. */

@@ -31,6 +31,7 @@ void arp_transmit(struct stack_cx *cx, uint8_t netif, const uint8_t dst[6],
     frame.head_end = FRAME_HEADROOM + ARP_PACKET_LEN;
     frame.l4 = frame.head_end;
     frame.gso_size = 0;
+    frame.lasting = false;
     frame.csum_partial = false;
     frame.csum_offset = 0;
     frame.payload_len = 0;

@@ -78,6 +78,7 @@ static void send_echo_part(struct stack_cx *cx, const struct ip_out *how, const 
         frame.head_end += ICMP_HEADER;
     }
     frame.gso_size = 0;
+    frame.lasting = false;
     frame.payload_len = len;
     frame.nslices = len > 0;
     frame.slices[0] = (struct slice){(void *)data, len};

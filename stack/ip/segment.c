@@ -61,6 +61,7 @@ int ip_send_segments(struct stack_cx *cx, const struct ip_out *how, const struct
         piece.l4 = frame->l4;
         piece.head_end = frame->head_end;
         piece.gso_size = 0;
+        piece.lasting = false;
         memcpy(piece.head + frame->l4, frame->head + frame->l4,
                (size_t)(frame->head_end - frame->l4));
         take_slices(&piece, frame, at, last ? frame->payload_len - at : size);

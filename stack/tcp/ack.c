@@ -34,7 +34,7 @@ static void sample_rtt(struct stack_cx *cx, struct tcp_conn *c, const struct tcp
     }
     if (!a->rtt_valid)
         return;
-    rtt_sample(&c->rtt, a->rtt);
+    rtt_sample(&c->rtt, a->rtt, cx->now);
     TRACE(cx, CC, &c->flow, RTT, a->rtt, c->rtt.srtt, c->rtt.rttvar, c->rtt.rto, c->rtt.min_rtt);
 }
 

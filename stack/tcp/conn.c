@@ -157,6 +157,8 @@ void tcp_timer(struct stack_cx *cx, struct wheel_timer *t)
 static void drop_buffers(struct stack_cx *cx, struct tcp_conn *c, bool receive_too)
 {
     struct tcp_stack *t = &cx->st->tcp;
+    if (c->sendbuf.len)
+        stack_settle(cx);
     sendbuf_clear(&t->chunks, &c->sendbuf);
     sentmap_clear(&t->records, &c->sent);
     c->reno_sacked = 0;

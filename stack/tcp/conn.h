@@ -349,6 +349,8 @@ void tcp_window_init(const struct stack_cx *cx, const struct tcp_opts *o, uint32
 /* recv() took bytes: grows the buffer when the program keeps up, sends a window update when it is
  * worth it. */
 void tcp_window_consumed(struct stack_cx *cx, struct tcp_conn *c);
+/* What may be in flight whatever the windows are, bytes. */
+uint32_t tcp_flight_max(const struct tcp_conn *c);
 void tcp_sndbuf_grow(struct stack_cx *cx, struct tcp_conn *c);
 bool tcp_writable(const struct tcp_conn *c);
 

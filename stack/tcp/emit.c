@@ -56,6 +56,7 @@ static void frame_init(struct frame_out *f)
     f->l4 = FRAME_HEADROOM;
     f->csum_offset = 16;
     f->gso_size = 0;
+    f->lasting = false;
     f->csum_partial = false;
     f->payload_len = 0;
     f->nslices = 0;
@@ -136,6 +137,7 @@ int64_t tcp_emit(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_emit 
         const uint32_t segment = c->mss > sack ? c->mss - sack : 1;
         if (len > segment && !syn) { /* a SYN is one segment: tcp_fastopen_room() saw to it */
             f.gso_size = (uint16_t)segment;
+            f.lasting = true; /* see stack_settle() */
             s.flags |=
                 TCP_PSH; /* on the last of them, as Linux: the receiver's GRO waits no more */
         }

@@ -153,7 +153,7 @@ static void connected(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_
     take_ack_of_text(cx, c, s->ack);
     const bool retried = c->retries > 0;
     if (a.rtt_valid)
-        rtt_sample(&c->rtt, a.rtt);
+        rtt_sample(&c->rtt, a.rtt, cx->now);
     tcp_timer_stop(cx, c, TCP_TIMER_RETRANSMIT);
     tcp_established(cx, c, TCP_WHY_RX_SYN_ACK);
     c->push_seq = tcp_data_end(c); /* of what tcp_send_ahead() took */

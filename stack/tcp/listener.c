@@ -422,7 +422,7 @@ static struct tcp_conn *make_child(struct stack_cx *cx, struct tcp_listener *l,
     c->snd_wl1 = s->seq;
     c->snd_wl2 = s->ack;
     if (k->rtt)
-        rtt_sample(&c->rtt, k->rtt);
+        rtt_sample(&c->rtt, k->rtt, cx->now);
     c->state = TCP_SYN_RECEIVED;
     c->listener = l;
     c->half_accepted = true;

@@ -106,6 +106,7 @@ enum tcp_timer {
     X(SEND_RST, "reset")                                                                           \
     X(HELD_NAGLE, "Nagle: a small segment waits for the ACK of the last")                          \
     X(HELD_CORK, "corked")                                                                         \
+    X(HELD_FLIGHT, "enough in flight for a path without delay")                                    \
     X(HELD_CWND, "congestion window full")                                                         \
     X(HELD_RWND, "receiver's window full")                                                         \
     X(HELD_SWS, "less than a segment fits the receiver's window")                                  \

@@ -75,13 +75,16 @@ static struct plan plan_new(struct stack_cx *cx, struct tcp_conn *c)
     if (unlikely(c->pace_next > 0) && tcp_pacing_holds(cx, c))
         return hold(TCP_WHY_HELD_PACING);
     const uint32_t pipe = tcp_in_flight(c);
-    const uint32_t cwnd = c->cc.cwnd > pipe ? c->cc.cwnd - pipe : 0;
+    const uint32_t most = min_u32(c->cc.cwnd, tcp_flight_max(c));
+    const uint32_t free = most > pipe ? most - pipe : 0;
     uint32_t len = min_u32(unsent, wnd);
-    if (cwnd < min_u32(len, c->mss)) {
+    if (free < min_u32(len, c->mss)) {
+        if (most < c->cc.cwnd)
+            return hold(TCP_WHY_HELD_FLIGHT);
         c->cwnd_limited = true;
         return hold(TCP_WHY_HELD_CWND);
     }
-    len = min_u32(min_u32(len, cwnd), frame_payload_wanted(cx, c));
+    len = min_u32(min_u32(len, free), frame_payload_wanted(cx, c));
     /* Linux's tcp_cwnd_test(): at least two frames share a window */
     len = min_u32(len, max_u32(c->cc.cwnd / 2, c->mss));
     if (len < unsent && len > c->mss)

@@ -7,6 +7,10 @@
 
 /* A sample beyond this says nothing; keeps the arithmetic far from overflow. */
 #define SAMPLE_MAX (10 * RTO_MAX)
+/* The minimum counts for so long. */
+#define MIN_WINDOW     (300 * NSEC_PER_SEC)
+#define MIN_UNIT_SHIFT 30
+#define MIN_AT_MASK    ((1u << 22) - 1)
 
 void rtt_init(struct rtt *r)
 {
@@ -32,7 +36,6 @@ static void first_sample(struct rtt *r, nsec_t sample)
     r->mdev = sample / 2;
     r->mdev_max = r->mdev;
     r->rttvar = r->mdev;
-    r->min_rtt = sample;
 }
 
 static void next_sample(struct rtt *r, nsec_t sample)
@@ -47,12 +50,23 @@ static void next_sample(struct rtt *r, nsec_t sample)
     r->mdev = (nsec_t)((int64_t)r->mdev + widen);
     r->mdev_max = max_u64(r->mdev_max, r->mdev);
     r->rttvar = max_u64(r->rttvar, r->mdev_max);
-    r->min_rtt = min_u64(r->min_rtt, sample);
 }
 
-void rtt_sample(struct rtt *r, nsec_t sample)
+/* A path may become longer: what was measured long ago says nothing any more. */
+static void note_min(struct rtt *r, nsec_t sample, nsec_t now)
+{
+    const uint32_t at = (now >> MIN_UNIT_SHIFT) & MIN_AT_MASK;
+    const uint32_t age = (at - r->min_at) & MIN_AT_MASK;
+    if (r->min_rtt == 0 || sample <= r->min_rtt || age > MIN_WINDOW >> MIN_UNIT_SHIFT) {
+        r->min_rtt = sample;
+        r->min_at = at;
+    }
+}
+
+void rtt_sample(struct rtt *r, nsec_t sample, nsec_t now)
 {
     sample = max_u64(min_u64(sample, SAMPLE_MAX), 1);
+    note_min(r, sample, now);
     if (r->srtt == 0)
         first_sample(r, sample);
     else

@@ -87,6 +87,24 @@ TEST(silence_cwnd, "RFC 5681 3.1: the reason is traced")
     expect_held(c, TCP_WHY_HELD_CWND, 40000 - 14600, 14600, 65535);
 }
 
+TEST(silence_flight, "a path without delay is given no more than its queues are good for")
+{
+    struct tcp_conn *c = quiet("<mss 1460,wscale 8> win 65535");
+    uint32_t got = 0;
+    for (unsigned round = 0; round < 14 && c->held != TCP_WHY_HELD_FLIGHT; round++) {
+        char ack[60];
+        call_send(c, 4 << 20);
+        got += drain_text();
+        t_run(us(1));
+        snprintf(ack, sizeof(ack), "A seq 1 ack %u win 65535", got + 1);
+        inject(ack);
+    }
+    check_eq(c->held, TCP_WHY_HELD_FLIGHT);
+    check(c->cc.cwnd > 1 << 20);
+    check(tcp_in_flight(c) > 1000000 && tcp_in_flight(c) <= 1 << 20);
+    drain_tx();
+}
+
 TEST(silence_rwnd, "RFC 9293 3.8.6: a full window is traced, and the timer that probes it")
 {
     unsigned probes = 0;
@@ -146,8 +164,8 @@ TEST(silence_ack, "RFC 9293 3.8.6.3: an ACK that waits is traced, and for how lo
 TEST(silence_all, "each reason of a silence has its test here")
 {
     static const enum tcp_reason known[] = {
-        TCP_WHY_HELD_NAGLE, TCP_WHY_HELD_CORK,   TCP_WHY_HELD_CWND,      TCP_WHY_HELD_RWND,
-        TCP_WHY_HELD_SWS,   TCP_WHY_HELD_PACING, TCP_WHY_HELD_NO_ACK_YET};
+        TCP_WHY_HELD_NAGLE, TCP_WHY_HELD_CORK, TCP_WHY_HELD_CWND,   TCP_WHY_HELD_FLIGHT,
+        TCP_WHY_HELD_RWND,  TCP_WHY_HELD_SWS,  TCP_WHY_HELD_PACING, TCP_WHY_HELD_NO_ACK_YET};
     for (unsigned r = 0; r < TCP_REASON_COUNT; r++) {
         bool found = strncmp(tcp_reason_name(r), "HELD_", 5) != 0;
         for (unsigned i = 0; i < ARRAY_LEN(known); i++)

@@ -11,7 +11,7 @@ START_TEST(test_first_sample)
     rtt_init(&r);
     ck_assert_uint_eq(r.srtt, 0);
     ck_assert_uint_eq(r.rto, RTO_INITIAL);
-    rtt_sample(&r, 400 * MS);
+    rtt_sample(&r, 400 * MS, 0);
     ck_assert_uint_eq(r.srtt, 400 * MS);
     ck_assert_uint_eq(r.rttvar, 200 * MS);
     ck_assert_uint_eq(r.rto, 1200 * MS);
@@ -26,7 +26,7 @@ START_TEST(test_steady)
     struct rtt r;
     rtt_init(&r);
     for (int i = 0; i < 200; i++) {
-        rtt_sample(&r, 50 * MS);
+        rtt_sample(&r, 50 * MS, 0);
         rtt_round(&r);
     }
     ck_assert_uint_eq(r.srtt, 50 * MS);
@@ -39,12 +39,12 @@ START_TEST(test_decay_by_round)
 {
     struct rtt a, b;
     rtt_init(&a);
-    rtt_sample(&a, 800 * MS);
+    rtt_sample(&a, 800 * MS, 0);
     rtt_round(&a);
     b = a;
     for (int i = 0; i < 40; i++) {
-        rtt_sample(&a, 800 * MS);
-        rtt_sample(&b, 800 * MS);
+        rtt_sample(&a, 800 * MS, 0);
+        rtt_sample(&b, 800 * MS, 0);
         rtt_round(&b);
     }
     ck_assert_uint_eq(a.rttvar, 400 * MS);
@@ -61,7 +61,7 @@ START_TEST(test_decay_without_rounds)
     struct rtt r;
     rtt_init(&r);
     for (int i = 0; i < 100; i++)
-        rtt_sample(&r, 800 * MS);
+        rtt_sample(&r, 800 * MS, 0);
     ck_assert_uint_eq(r.rto, 1000 * MS);
 }
 END_TEST
@@ -72,14 +72,29 @@ START_TEST(test_rise_and_fall)
     struct rtt r;
     rtt_init(&r);
     for (int i = 0; i < 100; i++)
-        rtt_sample(&r, 500 * MS);
+        rtt_sample(&r, 500 * MS, 0);
     const nsec_t before = r.rto;
     struct rtt up = r, down = r;
-    rtt_sample(&up, 1500 * MS);
+    rtt_sample(&up, 1500 * MS, 0);
     ck_assert_uint_gt(up.rto, before + 300 * MS);
-    rtt_sample(&down, 1 * MS);
+    rtt_sample(&down, 1 * MS, 0);
     ck_assert_uint_le(down.rto, before);
     ck_assert_uint_eq(down.min_rtt, 1 * MS);
+}
+END_TEST
+
+/* tcp_min_rtt_wlen: the path of long ago may have been another one. */
+START_TEST(test_minimum_is_forgotten)
+{
+    struct rtt r;
+    rtt_init(&r);
+    rtt_sample(&r, 1 * MS, 5 * NSEC_PER_SEC);
+    rtt_sample(&r, 50 * MS, 290 * NSEC_PER_SEC);
+    ck_assert_uint_eq(r.min_rtt, 1 * MS);
+    rtt_sample(&r, 50 * MS, 320 * NSEC_PER_SEC);
+    ck_assert_uint_eq(r.min_rtt, 50 * MS);
+    rtt_sample(&r, 60 * MS, 330 * NSEC_PER_SEC);
+    ck_assert_uint_eq(r.min_rtt, 50 * MS);
 }
 END_TEST
 
@@ -87,11 +102,11 @@ START_TEST(test_bounds)
 {
     struct rtt r;
     rtt_init(&r);
-    rtt_sample(&r, 0);
+    rtt_sample(&r, 0, 0);
     ck_assert_uint_gt(r.srtt, 0);
     ck_assert_uint_ge(r.rto, RTO_MIN);
     for (int i = 0; i < 10000; i++) {
-        rtt_sample(&r, i % 2 ? 0 : UINT64_MAX);
+        rtt_sample(&r, i % 2 ? 0 : UINT64_MAX, 0);
         ck_assert_uint_gt(r.srtt, 0);
         ck_assert_uint_ge(r.rto, RTO_MIN);
         ck_assert_uint_le(r.rto, RTO_MAX);
@@ -119,6 +134,7 @@ Suite *suite_rtt(void)
     tcase_add_test(tc, test_decay_by_round);
     tcase_add_test(tc, test_decay_without_rounds);
     tcase_add_test(tc, test_rise_and_fall);
+    tcase_add_test(tc, test_minimum_is_forgotten);
     tcase_add_test(tc, test_bounds);
     tcase_add_test(tc, test_backoff);
     suite_add_tcase(s, tc);

@@ -1,0 +1,208 @@
+#include "shim/link/batch.h"
+
+#include <errno.h>
+#include <linux/aio_abi.h>
+#include <linux/if_packet.h>
+#include <sys/prctl.h>
+
+#include "shim/core/fdtable.h"
+#include "shim/core/raw.h"
+
+#define WRITER_SNDBUF (4 << 20)
+
+/* ---- writers ---- */
+
+static struct writer {
+    uint32_t ifindex; /* what fd was made for; 0: not yet made */
+    int fd;           /* 0: it could not be made */
+} writers[NETIFS_MAX];
+
+static int open_writer(uint32_t ifindex)
+{
+    const int on = 1, bytes = WRITER_SNDBUF;
+    const struct sockaddr_ll at = {.sll_family = AF_PACKET, .sll_ifindex = (int)ifindex};
+    const int fd = raw_socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return 0;
+    if (raw_setsockopt(fd, SOL_PACKET, PACKET_VNET_HDR, &on, sizeof(on)) < 0 ||
+        raw_bind(fd, &at, sizeof(at)) < 0) {
+        raw_close(fd);
+        return 0;
+    }
+    (void)raw_setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof(bytes));
+    const int moved = fd_make_internal(fd);
+    return moved >= 0 ? moved : fd;
+}
+
+int writer_of(uint8_t netif)
+{
+    return netif < NETIFS_MAX ? writers[netif].fd : 0;
+}
+
+int writer_make(uint8_t netif, uint32_t ifindex)
+{
+    struct writer *w = &writers[netif];
+    if (likely(w->ifindex == ifindex))
+        return w->fd;
+    if (w->fd != 0)
+        fd_release_internal(w->fd); /* of an interface that is gone */
+    *w = (struct writer){ifindex, open_writer(ifindex)};
+    return w->fd;
+}
+
+/* ---- the kernel's asynchronous I/O, used synchronously ---- */
+
+/* What io_setup(2) maps: not in the kernel's headers, but libaio and others rely on it. */
+struct ring {
+    uint32_t id, nr, head, tail;
+    uint32_t magic, compat_features, incompat_features, header_length;
+    struct io_event events[];
+};
+#define RING_MAGIC 0xa10a10a1u
+
+struct kept {
+    struct virtio_net_hdr vnet;
+    uint8_t head[sizeof(((struct frame_out *)0)->head)];
+    struct iovec iov[2 + FRAME_SLICES_MAX];
+    struct iocb call;
+};
+
+static struct kept kept[BATCH_MAX];
+static unsigned count;
+static enum { UNTRIED, READY, IMPOSSIBLE } able;
+static aio_context_t context;
+
+static struct ring *ring_of(aio_context_t at)
+{
+    return (struct ring *)(uintptr_t)at;
+}
+
+static void give_up(void)
+{
+    if (context != 0)
+        raw_syscall(SYS_io_destroy, (long)context, 0, 0, 0, 0, 0);
+    context = 0;
+    able = IMPOSSIBLE;
+}
+
+static void set_up(void)
+{
+    able = IMPOSSIBLE;
+    /* a filter may kill for what a program with kernel sockets would never do */
+    if (raw_syscall(SYS_prctl, PR_GET_SECCOMP, 0, 0, 0, 0, 0) != 0 ||
+        raw_syscall(SYS_io_setup, BATCH_MAX, (long)&context, 0, 0, 0, 0) < 0)
+        return;
+    const struct ring *r = ring_of(context);
+    if (r->magic != RING_MAGIC || r->incompat_features != 0)
+        give_up();
+    else
+        able = READY;
+}
+
+bool batch_possible(void)
+{
+    if (unlikely(able == UNTRIED))
+        set_up();
+    return able == READY;
+}
+
+void batch_forbid(void)
+{
+    able = IMPOSSIBLE;
+}
+
+void batch_after_fork_child(void)
+{
+    if (context != 0) /* the mapping alone was inherited */
+        raw_syscall(SYS_munmap, (long)context,
+                    (long)(sizeof(struct ring) + ring_of(context)->nr * sizeof(struct io_event)), 0,
+                    0, 0, 0);
+    context = 0;
+    if (able == READY)
+        able = UNTRIED;
+}
+
+/* ---- the batch ---- */
+
+unsigned batch_count(void)
+{
+    return count;
+}
+
+void batch_add(int writer, const struct virtio_net_hdr *vnet, const struct frame_out *f)
+{
+    struct kept *k = &kept[count++];
+    const size_t head = (size_t)f->head_end - f->head_start;
+    unsigned n = 0;
+    k->vnet = *vnet;
+    memcpy(k->head, f->head + f->head_start, head);
+    k->iov[n++] = (struct iovec){&k->vnet, sizeof(k->vnet)};
+    k->iov[n++] = (struct iovec){k->head, head};
+    for (unsigned i = 0; i < f->nslices; i++)
+        k->iov[n++] = (struct iovec){f->slices[i].base, f->slices[i].len};
+    k->call = (struct iocb){.aio_lio_opcode = IOCB_CMD_PWRITEV,
+                            .aio_fildes = (uint32_t)writer,
+                            .aio_buf = (uintptr_t)k->iov,
+                            .aio_nbytes = n};
+}
+
+/* One by one, from the frame `first` on. */
+static unsigned write_each(unsigned first, int *err)
+{
+    unsigned refused = 0;
+    for (unsigned i = first; i < count; i++) {
+        const struct iocb *call = &kept[i].call;
+        long r;
+        do
+            r = raw_syscall(SYS_writev, call->aio_fildes, (long)call->aio_buf,
+                            (long)call->aio_nbytes, 0, 0, 0);
+        while (r == -EINTR);
+        if (r < 0) {
+            *err = (int)r;
+            refused++;
+        }
+    }
+    return refused;
+}
+
+/* The kernel has written `sent` frames: what it says of each. */
+static unsigned take_events(unsigned sent, int *err)
+{
+    struct ring *r = ring_of(context);
+    unsigned refused = 0;
+    uint32_t head = r->head;
+    for (unsigned i = 0; i < sent && head != __atomic_load_n(&r->tail, __ATOMIC_ACQUIRE); i++) {
+        if (r->events[head].res < 0) {
+            *err = (int)r->events[head].res;
+            refused++;
+        }
+        head = head + 1 == r->nr ? 0 : head + 1;
+    }
+    __atomic_store_n(&r->head, head, __ATOMIC_RELEASE);
+    return refused;
+}
+
+unsigned batch_send(int *err)
+{
+    struct iocb *calls[BATCH_MAX];
+    unsigned sent = 0, refused = 0;
+    if (count > 1 && able == READY) {
+        for (unsigned i = 0; i < count; i++)
+            calls[i] = &kept[i].call;
+        while (sent < count) {
+            const long r = raw_syscall(SYS_io_submit, (long)context, count - sent,
+                                       (long)(calls + sent), 0, 0, 0);
+            if (r == -EINTR)
+                continue;
+            if (unlikely(r <= 0)) { /* a filter, or somebody destroyed the context */
+                able = IMPOSSIBLE;
+                break;
+            }
+            refused += take_events((unsigned)r, err);
+            sent += (unsigned)r;
+        }
+    }
+    refused += write_each(sent, err);
+    count = 0;
+    return refused;
+}
