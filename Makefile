@@ -171,7 +171,7 @@ UNIT_OBJ       := $(patsubst %.c,$(BUILD)/asan/%.o,$(filter-out $(UNIT_IP_ONLY),
 UNIT_SHIM := $(addprefix $(BUILD)/asan/shim/,link/filter.o link/ports.o link/segment.o \
 	link/impair_rules.o link/impair_engine.o link/impair_store.o core/addr.o core/config.o core/rules.o \
 	watch/filter.o watch/line.o watch/trace_text.o watch/trace_json.o watch/trace.o watch/sink.o \
-	watch/usdt.o)
+	watch/usdt.o wait/spin.o)
 $(BUILD)/asan/unit: $(UNIT_OBJ) $(UNIT_SHIM) $(ASAN_STACK_OBJ)
 	$(CC) $(SAN) -o $@ $^ $(CHECK_LIBS)
 

@@ -358,7 +358,8 @@ int guard_ephemeral(struct stack_cx *cx, const struct ip_addr *local, const stru
     if (s == NULL || (nstanding < STANDING_ENOUGH && !rested(s, cx, remote))) {
         struct standing *other = NULL;
         err = grow(cx, local, remote, &other);
-        s = other != NULL ? other : s;
+        if (err == 0 || s == NULL)
+            s = other;
     }
     if (s == NULL)
         s = find_standing(cx, local, remote, nstanding);

@@ -31,6 +31,7 @@
     X(filter)                                                                                      \
     X(config)                                                                                      \
     X(link_segment)                                                                                \
+    X(spin)                                                                                        \
     X(impair_rules)                                                                                \
     X(impair)
 
