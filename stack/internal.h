@@ -20,7 +20,10 @@ enum stack_timer_kind {
 struct tcp_fastopen_entry {
     struct ip_addr server;
     uint16_t mss;
-    uint8_t len; /* 0: none */
+    uint8_t len;     /* of the cookie; 0: none */
+    bool exp;        /* it came in the option's experimental form */
+    uint8_t try_exp; /* Linux: 1: ask in that form next, 2: that was tried, too */
+    bool known;      /* the entry is in use */
     uint8_t cookie[16];
 };
 #define TCP_FASTOPEN_ENTRIES 64

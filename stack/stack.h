@@ -161,8 +161,17 @@ struct stack_tuning {
 /* As Linux's tcp_ecn. */
 enum stack_ecn { STACK_ECN_OFF = 0, STACK_ECN_ASK = 1, STACK_ECN_ACCEPT = 2 };
 
-/* As Linux's tcp_fastopen: 0 off, 1 client, 2 server, 3 both. */
-enum stack_fastopen { STACK_FASTOPEN_CLIENT = 1, STACK_FASTOPEN_SERVER = 2 };
+/* Bytes of a key of cookies (Linux: TCP_FASTOPEN_KEY_LENGTH). */
+#define TCP_FASTOPEN_KEY_LEN 16
+
+/* The bits of Linux's tcp_fastopen (ip-sysctl.rst). */
+enum stack_fastopen {
+    STACK_FASTOPEN_CLIENT = 0x1,
+    STACK_FASTOPEN_SERVER = 0x2,
+    STACK_FASTOPEN_CLIENT_NO_COOKIE = 0x4,   /* data goes with the SYN without one */
+    STACK_FASTOPEN_SERVER_NO_COOKIE = 0x200, /* and is taken without one */
+    STACK_FASTOPEN_ALL_LISTENERS = 0x400,    /* also those that did not set TCP_FASTOPEN */
+};
 
 struct stack_config {
     uint8_t seed[16];
@@ -172,8 +181,10 @@ struct stack_config {
     uint16_t port_min, port_max; /* ephemeral range, inclusive */
     uint8_t cc;                  /* default congestion control, enum tcp_cc_id */
     struct stack_tuning tuning;
-    uint8_t ecn;      /* enum stack_ecn */
-    uint8_t fastopen; /* bits of enum stack_fastopen */
+    uint8_t ecn;       /* enum stack_ecn */
+    uint16_t fastopen; /* bits of enum stack_fastopen */
+    /* of the server's cookies, as Linux's; all zero: a random one */
+    uint8_t fastopen_key[TCP_FASTOPEN_KEY_LEN];
 };
 
 /*

@@ -353,6 +353,15 @@ void config_read(char **environ_)
     errno = saved;
 }
 
+bool config_fastopen_key(const char *text, uint8_t key[16])
+{
+    uint32_t words[4]; /* little-endian in memory, as Linux keeps them */
+    if (sscanf(text, "%8x-%8x-%8x-%8x", &words[0], &words[1], &words[2], &words[3]) != 4)
+        return false;
+    memcpy(key, words, sizeof(words));
+    return true;
+}
+
 void config_complain(const char *format, ...)
 {
     static unsigned said;

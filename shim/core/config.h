@@ -93,6 +93,8 @@ extern struct config config;
 /* Reads the environment. Never prints: errors are kept in config.error and said when TCP is first
  * used. */
 void config_read(char **environ_);
+/* What /proc/sys/net/ipv4/tcp_fastopen_key says. False: not a key; key is as it was. */
+bool config_fastopen_key(const char *text, uint8_t key[16]);
 /* One line on stderr, prefixed "tcpshim: ", with raw write(2). At most a few per process. */
 void config_complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
 

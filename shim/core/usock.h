@@ -32,6 +32,7 @@ struct usock {
     bool given_up;     /* shutdown() met a connect() that had failed: Linux's SS_DISCONNECTING */
     bool sigpipe_off;
     bool guarded;       /* the backing socket stands as the guard of local.port (shim/link/guard.h) */
+    bool fastopen_keyed; /* TCP_FASTOPEN_KEY was set: the backing socket has it */
     bool kernel_listen; /* the backing socket listens, non-blocking, and accepts local clients */
     /* Both are sums over struct hold (shim/core/hold.h), which says whose they are. */
     uint32_t refs;     /* descriptors, over all processes; and */

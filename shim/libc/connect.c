@@ -86,10 +86,11 @@ static void carry_shutdown(const struct call *c)
 /* Of start_connect(): not an error, and nothing was sent. */
 #define DEFERRED 1
 
-/* Text that is to go with the SYN (RFC 7413). */
+/* Text of which the first part is to go with the SYN (RFC 7413). */
 struct ahead {
     const struct slice *from;
     unsigned n;
+    bool nonblock; /* the call may not wait, whatever the socket says */
     int64_t taken;
 };
 
@@ -117,9 +118,9 @@ static int64_t start_connect(struct call *c, const struct endpoint *remote, stru
     struct tcp_conn *conn = usock_conn(&c->cx, us);
     if (conn == NULL)
         return -ENOBUFS;
-    const bool known = ahead != NULL && tcp_fastopen_known(c->cx.st, &remote->addr);
     if (ahead != NULL)
-        tcp_opts(conn)->fastopen = 1;
+        tcp_opts(conn)->fastopen_connect = true;
+    const bool known = ahead != NULL && tcp_fastopen_known(c->cx.st, conn, &remote->addr);
     if (known && !tcp_deferred(conn) && ahead->from == NULL) {
         /* TCP_FASTOPEN_CONNECT: the SYN waits for the first data */
         us->deferred_to = *remote;
@@ -129,7 +130,7 @@ static int64_t start_connect(struct call *c, const struct endpoint *remote, stru
     }
     tcp_defer(conn, false);
     if (known && ahead->from != NULL) {
-        ahead->taken = tcp_send_ahead(&c->cx, conn, ahead->from, ahead->n);
+        ahead->taken = tcp_send_ahead(&c->cx, conn, &remote->addr, &path, ahead->from, ahead->n);
         if (ahead->taken < 0)
             return ahead->taken;
     }
@@ -164,14 +165,26 @@ static int report_failure(struct call *c)
     return err != 0 ? -err : -ECONNABORTED;
 }
 
+/* Whether what waits in the call comes after what went with the SYN. */
+static bool more_follows(const struct ahead *ahead)
+{
+    int64_t total = 0;
+    for (unsigned i = 0; ahead != NULL && i < ahead->n; i++)
+        total += (int64_t)ahead->from[i].len;
+    return ahead != NULL && ahead->taken < total;
+}
+
 /* Waits for the outcome as far as the socket blocks. pending: what to say when it does not. */
-static int finish_connect(struct call *c, int pending)
+static int finish_connect(struct call *c, int pending, const struct ahead *ahead)
 {
     struct usock *us = c->us;
+    const bool nonblock = us->nonblock || (ahead != NULL && ahead->nonblock);
+    if (us->conn != NULL)
+        tcp_expect_send(us->conn, !nonblock && more_follows(ahead));
     const nsec_t deadline = call_deadline(c, us->sndtimeo);
     const unsigned restart = us->sndtimeo == 0 ? WAIT_RESTART : 0;
     while (in_handshake(us)) {
-        if (us->nonblock)
+        if (nonblock)
             return pending;
         const int r = call_wait(c, TCP_EV_OUT, NULL, deadline, restart);
         if (r == -EAGAIN)
@@ -219,7 +232,7 @@ static int64_t connect_to(struct call *c, const struct sockaddr *sa, socklen_t l
     if (us->given_up)
         return -EINVAL;
     if (us->kind == USOCK_CONN && us->connecting)
-        return finish_connect(c, -EALREADY);
+        return finish_connect(c, -EALREADY, ahead);
     if (us->kind == USOCK_CONN)
         return -EISCONN; /* also when it was reset: only AF_UNSPEC makes it new */
     struct endpoint remote;
@@ -233,15 +246,13 @@ static int64_t connect_to(struct call *c, const struct sockaddr *sa, socklen_t l
     if (ip_addr_is_any(&remote.addr))
         remote.addr = ip_addr_from_v4(__builtin_bswap32(0x7f000001)); /* Linux: this host */
     const struct tcp_opts *opts = us->conn != NULL ? tcp_opts(us->conn) : NULL;
-    struct ahead nothing = {NULL, 0, 0};
-    if (ahead == NULL && opts != NULL && opts->fastopen)
+    struct ahead nothing = {0};
+    if (ahead == NULL && opts != NULL && opts->fastopen_connect)
         ahead = &nothing; /* TCP_FASTOPEN_CONNECT */
     r = start_connect(c, &remote, ahead);
     if (r == DEFERRED)
         return 0;
-    if (r != 0 || (ahead != NULL && ahead->taken > 0))
-        return r;
-    return finish_connect(c, -EINPROGRESS);
+    return r != 0 ? r : finish_connect(c, -EINPROGRESS, ahead);
 }
 
 int64_t sock_connect(struct call *c, const struct sockaddr *sa, socklen_t len)
@@ -249,25 +260,37 @@ int64_t sock_connect(struct call *c, const struct sockaddr *sa, socklen_t len)
     return connect_to(c, sa, len, NULL);
 }
 
-int64_t sock_connect_with(struct call *c, const struct sockaddr *sa, socklen_t len,
-                          const struct slice *from, unsigned n)
+/* Linux's tcp_sendmsg_fastopen(): what the SYN took is the result of a call that may not wait. */
+static int64_t outcome(int64_t r, const struct ahead *ahead)
 {
-    struct ahead ahead = {from, n, 0};
-    const int64_t r = connect_to(c, sa, len, &ahead);
-    return r != 0 ? r : ahead.taken;
+    if (r == 0 || (r == -EINPROGRESS && ahead->taken > 0))
+        return ahead->taken;
+    return r;
 }
 
-int64_t sock_send_deferred(struct call *c, const struct slice *from, unsigned n)
+int64_t sock_connect_with(struct call *c, const struct sockaddr *sa, socklen_t len,
+                          const struct slice *from, unsigned n, bool nonblock)
 {
-    struct ahead ahead = {from, n, 0};
+    if (!tcp_fastopen_client(c->cx.st) ||
+        (sa != NULL && len >= sizeof(sa_family_t) && sa->sa_family == AF_UNSPEC))
+        return -EOPNOTSUPP;
+    if (c->us->conn != NULL && tcp_deferred(c->us->conn))
+        return sock_send_deferred(c, from, n, nonblock);
+    struct ahead ahead = {.from = from, .n = n, .nonblock = nonblock};
+    return outcome(connect_to(c, sa, len, &ahead), &ahead);
+}
+
+int64_t sock_send_deferred(struct call *c, const struct slice *from, unsigned n, bool nonblock)
+{
+    struct ahead ahead = {.from = from, .n = n, .nonblock = nonblock};
     const struct endpoint remote = c->us->deferred_to;
     c->us->kind = USOCK_UNDECIDED;
     int64_t r = start_connect(c, &remote, &ahead);
     if (r == CALL_PASS) /* the rules or routes have changed since */
         return -ENETUNREACH;
-    if (r != 0 || ahead.taken > 0)
-        return r != 0 ? r : ahead.taken;
-    return finish_connect(c, -EINPROGRESS);
+    if (r == 0)
+        r = finish_connect(c, -EINPROGRESS, &ahead);
+    return outcome(r, &ahead);
 }
 
 SHIM_EXPORT int connect(int fd, const struct sockaddr *sa, socklen_t len)

@@ -49,8 +49,7 @@ SHIM_EXPORT ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
         if (r < 0)
             return call_result(r);
         if (sock_fast_open(fd, msg->msg_name, msg->msg_namelen, flags,
-                           (const struct slice *)msg->msg_iov, (unsigned)msg->msg_iovlen, &r) &&
-            r != 0)
+                           (const struct slice *)msg->msg_iov, (unsigned)msg->msg_iovlen, &r))
             return r;
     }
     if (likely(!call_begin(&c, fd, "sendmsg", CALL_CONN))) {

@@ -33,13 +33,13 @@ int64_t sock_send(struct call *c, const struct slice *from, unsigned n, int flag
 int64_t sock_connect(struct call *c, const struct sockaddr *sa, socklen_t len);
 /* With data that may go in the SYN (MSG_FASTOPEN). Returns the bytes taken, which may be none. */
 int64_t sock_connect_with(struct call *c, const struct sockaddr *sa, socklen_t len,
-                          const struct slice *from, unsigned n);
+                          const struct slice *from, unsigned n, bool nonblock);
 /* The first data of a socket whose connect() was put off (tcp_deferred()). */
-int64_t sock_send_deferred(struct call *c, const struct slice *from, unsigned n);
+int64_t sock_send_deferred(struct call *c, const struct slice *from, unsigned n, bool nonblock);
 /*
  * MSG_FASTOPEN (RFC 7413, tcp(7)): connect and send in one call. With a cookie of the peer the data
  * goes with the SYN; without, the SYN asks for one, and the data follows the handshake. False: not
- * asked for, or the kernel's. Else *result is the bytes sent or -1; 0: connected, nothing sent yet.
+ * asked for, or the kernel's. Else *result is the bytes sent or -1.
  */
 bool sock_fast_open(int fd, const struct sockaddr *sa, socklen_t sa_len, int flags,
                     const struct slice *from, unsigned n, int64_t *result);

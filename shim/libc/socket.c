@@ -3,6 +3,7 @@
  * kernel socket, which stays behind the descriptor for good; listen() and connect() decide.
  */
 #define _GNU_SOURCE
+#include <linux/tcp.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
 
@@ -305,11 +306,17 @@ static int listen_in_engine(struct call *c, int backlog)
     struct usock *us = c->us;
     struct tcp_opts defaults;
     tcp_opts_init(&defaults, c->cx.st);
+    uint8_t key[TCP_FASTOPEN_KEY_LEN];
+    socklen_t key_len = sizeof(key);
+    const bool keyed = us->fastopen_keyed &&
+                       raw_getsockopt(c->fd, IPPROTO_TCP, TCP_FASTOPEN_KEY, key, &key_len) == 0 &&
+                       key_len == sizeof(key);
     const struct tcp_listen_args args = {
         .local = us->local,
         .backlog = backlog,
         .reuseport = us->reuseport,
         .opts = us->conn != NULL ? tcp_opts(us->conn) : &defaults,
+        .fastopen_key = keyed ? key : NULL,
         .owner = us,
     };
     want_port(us->local.port);

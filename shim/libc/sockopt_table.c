@@ -388,7 +388,7 @@ static int set_v6only(struct call *c, const void *val, socklen_t len)
     return 0;
 }
 
-/* TCP_FASTOPEN on a listener: how many; TCP_FASTOPEN_CONNECT on others: whether. */
+/* TCP_FASTOPEN: how many, once it listens. */
 static int set_fastopen(struct call *c, const void *val, socklen_t len)
 {
     (void)len;
@@ -397,6 +397,37 @@ static int set_fastopen(struct call *c, const void *val, socklen_t len)
         return -ENOBUFS;
     const int n = int_of(val);
     opts->fastopen = (uint8_t)(n < 0 ? 0 : n > 255 ? 255 : n);
+    return 0;
+}
+
+static int set_fastopen_connect(struct call *c, const void *val, socklen_t len)
+{
+    (void)len;
+    struct tcp_opts *opts = option_opts(c);
+    if (opts == NULL)
+        return -ENOBUFS;
+    if (!tcp_fastopen_client(c->cx.st))
+        return -EOPNOTSUPP;
+    opts->fastopen_connect = int_of(val) != 0;
+    return 0;
+}
+
+static int set_fastopen_no_cookie(struct call *c, const void *val, socklen_t len)
+{
+    (void)len;
+    struct tcp_opts *opts = option_opts(c);
+    if (opts == NULL)
+        return -ENOBUFS;
+    opts->fastopen_no_cookie = int_of(val) != 0;
+    return 0;
+}
+
+/* Before listen() the backing socket keeps it: listen_in_engine(). */
+static int set_fastopen_key(struct call *c, const void *val, socklen_t len)
+{
+    c->us->fastopen_keyed = true;
+    if (c->us->listener != NULL && len >= TCP_FASTOPEN_KEY_LEN)
+        tcp_listener_set_fastopen_key(c->us->listener, val);
     return 0;
 }
 
@@ -421,7 +452,9 @@ const struct option options[] = {
     {IPPROTO_TCP, TCP_CONGESTION,    FIELD_NONE, OPTION_OURS, 0, set_congestion, get_congestion},
     {IPPROTO_TCP, TCP_NOTSENT_LOWAT, FIELD_NONE, 0, 0, set_notsent_lowat, get_notsent_lowat},
     {IPPROTO_TCP, TCP_FASTOPEN,      FIELD_NONE, 0, 0, set_fastopen, NULL},
-    {IPPROTO_TCP, TCP_FASTOPEN_CONNECT, FIELD_NONE, 0, 0, set_fastopen, NULL},
+    {IPPROTO_TCP, TCP_FASTOPEN_CONNECT, FIELD_NONE, 0, 0, set_fastopen_connect, NULL},
+    {IPPROTO_TCP, TCP_FASTOPEN_NO_COOKIE, FIELD_NONE, 0, 0, set_fastopen_no_cookie, NULL},
+    {IPPROTO_TCP, TCP_FASTOPEN_KEY,  FIELD_NONE, 0, 0, set_fastopen_key, NULL},
     {IPPROTO_TCP, TCP_MD5SIG,        FIELD_NONE, OPTION_REFUSED, 0, NULL, NULL},
     {IPPROTO_TCP, TCP_MD5SIG_EXT,    FIELD_NONE, OPTION_REFUSED, 0, NULL, NULL},
     {IPPROTO_TCP, TCP_REPAIR,        FIELD_NONE, OPTION_REFUSED, 0, NULL, NULL},

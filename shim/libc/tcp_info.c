@@ -22,9 +22,10 @@ static void fill(const struct tcp_view *v, struct tcp_info *i)
     i->tcpi_retransmits = v->retransmits;
     i->tcpi_probes = v->probes;
     i->tcpi_backoff = v->backoff;
-    i->tcpi_options = (uint8_t)((v->ts ? TCPI_OPT_TIMESTAMPS : 0) | (v->sack ? TCPI_OPT_SACK : 0) |
-                                (v->wscale ? TCPI_OPT_WSCALE : 0) | (v->ecn ? TCPI_OPT_ECN : 0) |
-                                (v->ecn_seen ? TCPI_OPT_ECN_SEEN : 0));
+    i->tcpi_options =
+        (uint8_t)((v->ts ? TCPI_OPT_TIMESTAMPS : 0) | (v->sack ? TCPI_OPT_SACK : 0) |
+                  (v->wscale ? TCPI_OPT_WSCALE : 0) | (v->ecn ? TCPI_OPT_ECN : 0) |
+                  (v->ecn_seen ? TCPI_OPT_ECN_SEEN : 0) | (v->syn_data ? TCPI_OPT_SYN_DATA : 0));
     i->tcpi_snd_wscale = v->snd_wscale & 0xf;
     i->tcpi_rcv_wscale = v->rcv_wscale & 0xf;
     i->tcpi_rto = usec(v->rto);
@@ -60,7 +61,7 @@ static void fill(const struct tcp_view *v, struct tcp_info *i)
     i->tcpi_data_segs_in = v->data_segs_in;
     i->tcpi_data_segs_out = v->data_segs_out;
     i->tcpi_delivery_rate = 0;
-    i->tcpi_delivered = (uint32_t)(v->delivered / mss);
+    i->tcpi_delivered = v->delivered_segs;
     i->tcpi_bytes_sent = v->bytes_sent;
     i->tcpi_bytes_retrans = v->bytes_retrans;
     i->tcpi_dsack_dups = v->dsack_dups;

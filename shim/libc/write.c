@@ -20,7 +20,9 @@ static int64_t ended(struct call *c, int64_t err, size_t copied, int flags)
     return err;
 }
 
-int64_t sock_send(struct call *c, const struct slice *from, unsigned n, int flags)
+/* The bytes of the vector behind the first `copied`, which are sent already. */
+static int64_t send_from(struct call *c, const struct slice *from, unsigned n, size_t copied,
+                         int flags)
 {
     struct usock *us = c->us;
     const bool nonblock = us->nonblock || (flags & MSG_DONTWAIT) != 0;
@@ -29,21 +31,13 @@ int64_t sock_send(struct call *c, const struct slice *from, unsigned n, int flag
     size_t total = 0;
     for (unsigned i = 0; i < n; i++)
         total += from[i].len;
-    call_note(c, (struct call_args){.shape = ARGS_BUFFER, .a = total, .b = (unsigned)flags});
+    if (copied > 0 && copied >= total)
+        return (int64_t)copied;
     const nsec_t deadline = call_deadline(c, us->sndtimeo);
-    size_t copied = 0;
     bool drained = false;
     struct cursor k;
     cursor_init(&k, from, n);
-    if (unlikely(us->conn != NULL && tcp_deferred(us->conn))) {
-        const int64_t r = sock_send_deferred(c, from, n);
-        if (r < 0)
-            return ended(c, r, 0, flags);
-        copied = (size_t)r;
-        if (copied && (copied >= total || nonblock))
-            return (int64_t)copied;
-        cursor_advance(&k, copied);
-    }
+    cursor_advance(&k, copied);
     for (;;) {
         /* After a part was taken, an error is the next call's: not asked for, it stays pending. */
         if (copied > 0 && (tcp_peek_error(us->conn) != 0 || tcp_writing_shut(us->conn)))
@@ -76,6 +70,22 @@ int64_t sock_send(struct call *c, const struct slice *from, unsigned n, int flag
         if (r < 0)
             return ended(c, r, copied, flags);
     }
+}
+
+int64_t sock_send(struct call *c, const struct slice *from, unsigned n, int flags)
+{
+    struct usock *us = c->us;
+    size_t total = 0;
+    for (unsigned i = 0; i < n; i++)
+        total += from[i].len;
+    call_note(c, (struct call_args){.shape = ARGS_BUFFER, .a = total, .b = (unsigned)flags});
+    if (likely(us->conn == NULL || !tcp_deferred(us->conn)))
+        return send_from(c, from, n, 0, flags);
+    const bool nonblock = us->nonblock || (flags & MSG_DONTWAIT) != 0;
+    const int64_t r = sock_send_deferred(c, from, n, nonblock);
+    if (r < 0 || (r > 0 && nonblock))
+        return r < 0 ? ended(c, r, 0, flags) : r;
+    return send_from(c, from, n, (size_t)r, flags);
 }
 
 static ssize_t send_buffer(struct call *c, const void *buf, size_t len, int flags)
@@ -118,13 +128,17 @@ bool sock_fast_open(int fd, const struct sockaddr *sa, socklen_t sa_len, int fla
                     const struct slice *from, unsigned n, int64_t *result)
 {
     struct call c;
-    if ((flags & MSG_FASTOPEN) == 0 || sa == NULL || !call_begin(&c, fd, "connect", CALL_UNDECIDED))
+    if ((flags & MSG_FASTOPEN) == 0 || sa == NULL ||
+        !call_begin(&c, fd, "connect", CALL_UNDECIDED | CALL_CONN))
         return false;
-    const int64_t r = sock_connect_with(&c, sa, sa_len, from, n);
+    const bool nonblock = c.us->nonblock || (flags & MSG_DONTWAIT) != 0;
+    int64_t r = sock_connect_with(&c, sa, sa_len, from, n, nonblock);
     if (r == CALL_PASS) {
         call_pass(&c);
         return false;
     }
+    if (r >= 0 && !(r > 0 && nonblock))
+        r = send_from(&c, from, n, (size_t)r, flags);
     *result = call_end(&c, r);
     return true;
 }
@@ -135,7 +149,8 @@ SHIM_EXPORT ssize_t sendto(int fd, const void *buf, size_t len, int flags,
     struct call c;
     int64_t r;
     const struct slice from = {.base = (void *)buf, .len = min_u64(len, TRANSFER_MAX)};
-    if (unlikely(sock_fast_open(fd, sa, sa_len, flags, &from, 1, &r)) && r != 0)
+    if (unlikely((flags & MSG_FASTOPEN) != 0) && sock_check_buf(buf, len) == 0 &&
+        sock_fast_open(fd, sa, sa_len, flags, &from, 1, &r))
         return r;
     if (likely(!call_begin(&c, fd, "sendto", CALL_CONN)))
         return real_ready()->sendto(fd, buf, len, flags, sa, sa_len);

@@ -100,17 +100,32 @@ static void drop_arena(void *base, int file)
         raw_close(file);
 }
 
+/* text: zeroed, to be filled but for its last byte. */
+static void read_sysctl(const char *path, char *text, size_t size)
+{
+    const int fd = raw_open(path, O_RDONLY | O_CLOEXEC, 0);
+    if (fd < 0)
+        return;
+    (void)!raw_read(fd, text, size - 1);
+    raw_close(fd);
+}
+
 /* A sysctl of net.ipv4 that is a small number. */
 static int small_sysctl(const char *path, int otherwise)
 {
     char text[8] = "";
     int value;
-    const int fd = raw_open(path, O_RDONLY | O_CLOEXEC, 0);
-    if (fd < 0)
-        return otherwise;
-    (void)!raw_read(fd, text, sizeof(text) - 1);
-    raw_close(fd);
+    read_sysctl(path, text, sizeof(text));
     return sscanf(text, "%d", &value) == 1 ? value : otherwise;
+}
+
+/* The key of the kernel's cookies, if it has been set and may be read: a host has one. */
+static void fastopen_key(uint8_t key[TCP_FASTOPEN_KEY_LEN])
+{
+    char text[64] = "";
+    read_sysctl("/proc/sys/net/ipv4/tcp_fastopen_key", text, sizeof(text));
+    if (!config_fastopen_key(text, key))
+        memset(key, 0, TCP_FASTOPEN_KEY_LEN);
 }
 
 /* As the kernel's tcp_ecn says, where TCPSHIM_ECN does not: 0 off, 1 ask, 2 accept (the default).
@@ -133,7 +148,8 @@ static int make_stack(void **base, int *file, struct stack **st)
         .cc = config.cc,
         .ecn = ecn_mode(),
         .tuning = {.mtu_probing = true}, /* costs nothing until a path misbehaves */
-        .fastopen = (uint8_t)(small_sysctl("/proc/sys/net/ipv4/tcp_fastopen", 1) & 3)};
+        .fastopen = (uint16_t)small_sysctl("/proc/sys/net/ipv4/tcp_fastopen", 1)};
+    fastopen_key(sc.fastopen_key);
     int err = arena_map(config.mem, base, file);
     if (err < 0) {
         snprintf(start_text, sizeof(start_text),

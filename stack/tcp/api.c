@@ -145,17 +145,23 @@ int64_t tcp_send(struct stack_cx *cx, struct tcp_conn *c, const struct slice *fr
     return r;
 }
 
-int64_t tcp_send_ahead(struct stack_cx *cx, struct tcp_conn *c, const struct slice *from,
-                       unsigned n)
+int64_t tcp_send_ahead(struct stack_cx *cx, struct tcp_conn *c, const struct ip_addr *server,
+                       const struct ip_path *path, const struct slice *from, unsigned n)
 {
     uint64_t want = 0;
     for (unsigned i = 0; i < n; i++)
         want += from[i].len;
-    const uint32_t room = tcp_send_room(c);
+    const uint16_t mss = tcp_local_mss(cx->st, path, &c->opts, server);
+    const uint32_t room = min_u32(tcp_send_room(c), tcp_fastopen_room(cx->st, c, server, mss));
     const uint32_t took =
         sendbuf_append(&cx->st->tcp.chunks, &c->sendbuf, from, n, 0, (uint32_t)min_u64(want, room));
     TRACE(cx, BUFFER, &c->flow, BUFFER_IN, took, c->sendbuf.len, c->opts.sndbuf, c->sendbuf.len);
     return took || want == 0 ? (int64_t)took : -ENOBUFS;
+}
+
+void tcp_expect_send(struct tcp_conn *c, bool expected)
+{
+    c->send_expected = expected;
 }
 
 void tcp_defer(struct tcp_conn *c, bool deferred)
@@ -212,7 +218,7 @@ static int64_t nothing_ready(struct tcp_conn *c)
     switch (c->state) {
     case TCP_CLOSED:
     case TCP_LISTEN:
-        return c->connected ? 0 : -ENOTCONN;
+        return c->connected ? 0 : c->deferred ? -EAGAIN : -ENOTCONN;
     default:
         return -EAGAIN;
     }

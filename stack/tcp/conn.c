@@ -272,7 +272,7 @@ void tcp_ready_for_data(struct stack_cx *cx, struct tcp_conn *c)
     c->drs_space = min_u32(10u * c->advmss, c->rcv_limit);
     c->retries = 0;
     c->backoffs = 0;
-    c->snd_sml = c->snd_nxt;
+    c->snd_sml = c->snd_una; /* Nagle waits neither for a SYN nor for its text */
     c->push_seq = c->snd_nxt;
     c->last_recv = cx->now;
     c->last_ack = cx->now;

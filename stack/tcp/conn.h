@@ -17,25 +17,25 @@
 #include "stack/tcp/wire.h"
 
 /* Linux's numbers (tcp(7), include/net/tcp.h). */
-#define TCP_MSL_2            (60 * NSEC_PER_SEC)
-#define TCP_FIN_TIMEOUT      60 /* seconds */
-#define TCP_SYN_RETRIES      6
-#define TCP_SYNACK_RETRIES   5
-#define TCP_RETRIES2         15
+#define TCP_MSL_2              (60 * NSEC_PER_SEC)
+#define TCP_FIN_TIMEOUT        60 /* seconds */
+#define TCP_SYN_RETRIES        6
+#define TCP_SYNACK_RETRIES     5
+#define TCP_RETRIES2           15
 #define TCP_BLACK_HOLE_RETRIES 3 /* tcp_retries1 */
-#define TCP_ORPHAN_RETRIES   8
-#define TCP_KEEPALIVE_TIME   7200
-#define TCP_KEEPALIVE_INTVL  75
-#define TCP_KEEPALIVE_PROBES 9
-#define TCP_DELACK_MIN       (40 * NSEC_PER_MSEC)
-#define TCP_DELACK_MAX       (200 * NSEC_PER_MSEC)
-#define TCP_QUICKACKS_MAX    16
-#define TCP_MSS_DEFAULT      536
-#define TCP_MSS_MIN          48
-#define TCP_MSS_MAX          65495 /* what a 64 KB packet holds */
-#define TCP_SOMAXCONN        4096
-#define TCP_DUPTHRESH        3
-#define TCP_CORK_MAX         (200 * NSEC_PER_MSEC)
+#define TCP_ORPHAN_RETRIES     8
+#define TCP_KEEPALIVE_TIME     7200
+#define TCP_KEEPALIVE_INTVL    75
+#define TCP_KEEPALIVE_PROBES   9
+#define TCP_DELACK_MIN         (40 * NSEC_PER_MSEC)
+#define TCP_DELACK_MAX         (200 * NSEC_PER_MSEC)
+#define TCP_QUICKACKS_MAX      16
+#define TCP_MSS_DEFAULT        536
+#define TCP_MSS_MIN            48
+#define TCP_MSS_MAX            65495 /* what a 64 KB packet holds */
+#define TCP_SOMAXCONN          4096
+#define TCP_DUPTHRESH          3
+#define TCP_CORK_MAX           (200 * NSEC_PER_MSEC)
 /* RFC 7323 5.5: a timestamp older than this says nothing */
 #define TCP_PAWS_EXPIRE (24 * 86400 * NSEC_PER_SEC)
 /* Challenge ACKs: a connection's own bound (Linux: tcp_invalid_ratelimit) */
@@ -94,19 +94,22 @@ struct tcp_conn {
     bool frto : 1;         /* a time-out began this loss episode: RFC 5682 */
     bool undo_stamped : 1; /* undo_stamp is valid */
     /* explicit congestion notification (RFC 3168): ecn.c */
-    bool ecn_ok : 1;    /* negotiated; in SYN_SENT: asked for */
-    bool ece_due : 1;   /* a mark arrived: our ACKs echo it */
-    bool cwr_due : 1;   /* our window was reduced: the next new segment says so */
-    bool ecn_seen : 1;  /* for TCP_INFO: the peer's segments are ECN-capable */
-    bool fast_open : 1; /* passive, by a cookie: carries data before the third ACK (RFC 7413) */
-    bool deferred : 1;  /* tcp_defer() */
-    bool doomed : 1;    /* repair.c: something of it was lost */
-    bool halfway : 1;   /* repair.c: it was being changed, and is whole */
+    bool ecn_ok : 1;        /* negotiated; in SYN_SENT: asked for */
+    bool ece_due : 1;       /* a mark arrived: our ACKs echo it */
+    bool cwr_due : 1;       /* our window was reduced: the next new segment says so */
+    bool ecn_seen : 1;      /* for TCP_INFO: the peer's segments are ECN-capable */
+    bool fast_open : 1;     /* passive, by a cookie: carries data before the third ACK (RFC 7413) */
+    bool deferred : 1;      /* tcp_defer() */
+    bool send_expected : 1; /* tcp_expect_send() */
+    bool syn_data : 1;      /* for TCP_INFO: data of a SYN was taken (RFC 7413) */
+    bool doomed : 1;        /* repair.c: something of it was lost */
+    bool halfway : 1;       /* repair.c: it was being changed, and is whole */
 
     /* acknowledging */
     uint8_t ack_why;   /* enum tcp_reason of the ACK that is due */
     uint8_t quickacks; /* ACKs that go at once (Linux: icsk_ack.quick) */
     uint8_t pingpong;  /* interactive: replies carry the ACKs */
+    uint16_t syn_text; /* bytes of our SYN that the SYN-ACK acknowledged, for TCP_INFO */
 
     struct ip_path path;
     struct tcp_opts opts;
@@ -209,8 +212,8 @@ struct tcp_half_open {
     uint16_t window; /* of the SYN, unscaled */
     uint8_t snd_wscale, rcv_wscale;
     bool wscale_ok, ts_ok, sack_ok, ecn_ok;
-    bool wants_cookie; /* RFC 7413 */
-    bool acked;        /* third ACK seen, but the accept queue was full or data is awaited */
+    bool wants_cookie, cookie_exp; /* RFC 7413; in the experimental form */
+    bool acked; /* third ACK seen, but the accept queue was full or data is awaited */
     uint8_t retransmits;
     uint8_t tos;
     uint32_t ts_recent;
@@ -238,7 +241,8 @@ struct tcp_time_wait {
 struct tcp_listener {
     struct flow flow; /* first; the remote side is zero */
     void *owner;
-    uint32_t fastopen_pending; /* connections made by a cookie, before their third ACK */
+    uint32_t fastopen_pending;       /* connections made by a cookie, before their third ACK */
+    struct siphash_key fastopen_key; /* of its cookies */
     struct tcp_opts opts;
     uint32_t backlog;
     bool reuseport;
@@ -332,6 +336,8 @@ static inline bool tcp_fin_sent(const struct tcp_conn *c)
 static inline uint32_t tcp_in_flight(const struct tcp_conn *c)
 {
     uint32_t pipe = sentmap_pipe(&c->sent);
+    if (unlikely(!c->syn_acked) && pipe)
+        pipe--; /* Linux: a SYN-ACK takes nothing of the window of data (RFC 7413) */
     return pipe > c->reno_sacked ? pipe - c->reno_sacked : 0;
 }
 static inline bool tcp_synchronized(const struct tcp_conn *c)
@@ -393,6 +399,8 @@ void tcp_report_recv(struct stack_cx *cx, struct tcp_conn *c, uint32_t len);
 /* Sends everything that may be sent now: retransmissions, data, FIN, ACK. */
 void tcp_output(struct stack_cx *cx, struct tcp_conn *c);
 /* Arms the retransmission timer or, where a probe may come first, the loss probe's. */
+/* The SYN again, alone, at once: a router or a host refused what went with it. */
+void tcp_retransmit_syn(struct stack_cx *cx, struct tcp_conn *c);
 void tcp_arm_retransmit(struct stack_cx *cx, struct tcp_conn *c);
 /* Sends a segment of new data for a loss probe, whatever cwnd is; false: none may go. */
 bool tcp_probe_new(struct stack_cx *cx, struct tcp_conn *c);
@@ -408,20 +416,30 @@ bool tcp_process_ack(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_s
 void tcp_suspect_black_hole(struct stack_cx *cx, struct tcp_conn *c);
 
 /* ---- fastopen.c ---- */
-/* Our cookie for a client. */
-void tcp_fastopen_cookie(const struct stack *st, const struct ip_addr *client,
+/* The stack's key of cookies: the configured one, or the random one. */
+struct siphash_key tcp_fastopen_key(const struct stack *st);
+/* A listener's cookie for a client. */
+void tcp_fastopen_cookie(const struct tcp_listener *l, const struct ip_addr *client,
                          const struct ip_addr *server, uint8_t cookie[TCP_COOKIE_LEN]);
-bool tcp_fastopen_valid(const struct stack *st, const struct flow_tuple *t,
-                        const struct tcp_options *o);
-/* A SYN-ACK's cookie is kept; a path that proved hostile to such SYNs is forgotten. */
+/* What a SYN means for Fast Open. */
+enum tcp_fastopen_verdict {
+    TCP_FASTOPEN_NO,
+    TCP_FASTOPEN_GIVE, /* an ordinary handshake, and a cookie in the SYN-ACK */
+    TCP_FASTOPEN_YES,  /* its data may be taken at once */
+};
+enum tcp_fastopen_verdict tcp_fastopen_judge(struct stack *st, const struct tcp_listener *l,
+                                             const struct flow_tuple *t,
+                                             const struct tcp_segment *s);
+/* A SYN-ACK's cookie and MSS are kept; a path that proved hostile to such SYNs is forgotten. */
 void tcp_fastopen_learn(struct stack *st, const struct tcp_conn *c, const struct tcp_options *o);
 void tcp_fastopen_forget(struct stack *st, const struct ip_addr *server);
 /* The option of our SYN. */
 void tcp_fastopen_offer(const struct stack *st, const struct tcp_conn *c, struct tcp_options *o);
 /* The handshake of a connection made by a cookie is over, one way or the other. */
 void tcp_fastopen_done(struct stack_cx *cx, struct tcp_conn *c);
-/* Bytes of text that our SYN may carry; 0: no cookie. */
-uint32_t tcp_fastopen_room(const struct stack *st, const struct tcp_conn *c);
+/* Bytes of text that a SYN to this server may carry, advmss being our side's MSS; 0: no cookie. */
+uint32_t tcp_fastopen_room(const struct stack *st, const struct tcp_conn *c,
+                           const struct ip_addr *server, uint16_t advmss);
 
 /* ---- ecn.c ---- */
 /* Whether a SYN of ours asks for ECN. */

@@ -47,7 +47,7 @@ static void renew(struct tcp_conn *c)
         c->rcv_shut = c->snd_shut = false;
     c->err = c->soft_err = 0;
     c->fin_queued = c->fin_received = c->fin_ahead = false;
-    c->syn_acked = c->connected = c->ack_now = c->ack_delayed = false;
+    c->syn_acked = c->connected = c->ack_now = c->ack_delayed = c->syn_data = false;
     c->urg_state = URG_NONE;
     c->retries = c->backoffs = c->dupacks = 0;
     c->ca_state = TCP_CA_OPEN;
@@ -56,7 +56,7 @@ static void renew(struct tcp_conn *c)
 }
 
 static int do_connect(struct stack_cx *cx, struct tcp_conn *c, const struct endpoint *local,
-                const struct endpoint *remote, const struct ip_path *path)
+                      const struct endpoint *remote, const struct ip_path *path)
 {
     const struct flow_tuple t = {local->addr, remote->addr, local->port, remote->port};
     const int r = check_connectable(cx, c, &t);
@@ -84,7 +84,8 @@ static int do_connect(struct stack_cx *cx, struct tcp_conn *c, const struct endp
         return -ENOBUFS;
     }
     c->snd_nxt = seq_add(c->iss, 1);
-    const uint32_t text = min_u32(c->sendbuf.len, tcp_fastopen_room(cx->st, c));
+    const uint32_t text =
+        min_u32(c->sendbuf.len, tcp_fastopen_room(cx->st, c, &remote->addr, c->advmss));
     const struct tcp_emit e = {
         .seq = c->iss, .len = text, .flags = TCP_SYN, .why = TCP_WHY_SEND_SYN};
     const int64_t sent = tcp_emit(cx, c, &e);
@@ -130,6 +131,8 @@ static void take_ack_of_text(struct stack_cx *cx, struct tcp_conn *c, tcp_seq ac
     if (text) {
         sendbuf_release(&cx->st->tcp.chunks, &c->sendbuf, text);
         c->bytes_acked += text;
+        c->syn_data = c->sent.total == 0; /* Linux: not when a part of it is missing */
+        c->syn_text = (uint16_t)min_u32(text, UINT16_MAX);
     }
     c->snd_una = ack;
     c->syn_acked = true;
@@ -157,13 +160,21 @@ static void connected(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_
     tcp_timer_stop(cx, c, TCP_TIMER_RETRANSMIT);
     tcp_established(cx, c, TCP_WHY_RX_SYN_ACK);
     c->push_seq = tcp_data_end(c); /* of what tcp_send_ahead() took */
-    if (retried) /* RFC 6298 5.7: the initial RTO proved too small */
+    if (retried)                   /* RFC 6298 5.7: the initial RTO proved too small */
         c->rtt.rto = c->rtt.srtt ? c->rtt.rto : 3 * NSEC_PER_SEC;
     /* Linux differs: data that waits carries the ACK of the handshake; else it goes at once. */
     if (tcp_unsent(c) || c->sent.lost) {
         tcp_want_output(cx, c);
         c->ack_now = true;
         c->ack_why = TCP_WHY_SEND_ACK_HANDSHAKE;
+    } else if (c->send_expected) {
+        c->ack_delayed = true;
+        c->ack_why = TCP_WHY_SEND_ACK_HANDSHAKE;
+        c->ato = TCP_DELACK_MIN;
+        c->last_recv = cx->now; /* Linux: what is sent now makes it an interactive flow */
+        tcp_timer_set(cx, c, TCP_TIMER_DELAYED_ACK, cx->now + TCP_DELACK_MAX);
+    } else if (s->len || s->flags & TCP_FIN) {
+        tcp_schedule_ack(cx, c, TCP_WHY_SEND_ACK_HANDSHAKE); /* of what came with it, too */
     } else {
         tcp_emit_ack(cx, c, TCP_WHY_SEND_ACK_HANDSHAKE);
     }

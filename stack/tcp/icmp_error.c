@@ -26,6 +26,10 @@ static void fragmentation_needed(struct stack_cx *cx, struct tcp_conn *c, uint32
         return;
     c->path.mtu = mtu;
     tcp_update_mss(cx, c);
+    if (c->state == TCP_SYN_SENT && c->sent.total > 1) { /* RFC 7413: a SYN with data was too big */
+        c->advmss = tcp_local_mss(cx->st, &c->path, &c->opts, &c->flow.tuple.remote);
+        tcp_retransmit_syn(cx, c);
+    }
     if (!tcp_synchronized(c))
         return;
     /* Nothing was lost to congestion: send again at once what was too big, cwnd as it is. */
@@ -35,9 +39,9 @@ static void fragmentation_needed(struct stack_cx *cx, struct tcp_conn *c, uint32
 }
 
 /*
- * RFC 4821 7.7, RFC 8899 4.3 in a small form: a router that drops what is too big and whose ICMP never
- * arrives. Smaller segments are tried, first of 1,024 bytes (Linux: tcp_base_mss), then of the least
- * that every path carries. The connection stays with what works.
+ * RFC 4821 7.7, RFC 8899 4.3 in a small form: a router that drops what is too big and whose ICMP
+ * never arrives. Smaller segments are tried, first of 1,024 bytes (Linux: tcp_base_mss), then of
+ * the least that every path carries. The connection stays with what works.
  */
 void tcp_suspect_black_hole(struct stack_cx *cx, struct tcp_conn *c)
 {

@@ -133,8 +133,9 @@ static int reset_error(const struct tcp_conn *c)
 {
     switch (c->state) {
     case TCP_SYN_SENT:
-    case TCP_SYN_RECEIVED:
         return ECONNREFUSED;
+    case TCP_SYN_RECEIVED:
+        return c->fast_open ? ECONNRESET : ECONNREFUSED;
     case TCP_CLOSE_WAIT:
         return EPIPE;
     default:
@@ -378,9 +379,9 @@ void tcp_input(struct stack_cx *cx, const struct ip_packet *p)
     if (stack_traces(cx, TRACE_SEGMENT))
         trace_in(cx, f, &t, &s);
     if (likely(f != NULL))
-        stack_note(cx, f, TRACE_EV_SEGMENT_IN, s.flags, TCP_WHY_NONE, 0,
-                   (uint32_t[4]){s.seq.v, s.flags & TCP_ACK ? s.ack.v : 0, s.len,
-                                 meant_window(f, &s)});
+        stack_note(
+            cx, f, TRACE_EV_SEGMENT_IN, s.flags, TCP_WHY_NONE, 0,
+            (uint32_t[4]){s.seq.v, s.flags & TCP_ACK ? s.ack.v : 0, s.len, meant_window(f, &s)});
     if (unlikely(!f)) {
         stranger_arrives(cx, &s, p, &t);
         return;

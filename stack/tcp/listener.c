@@ -13,6 +13,7 @@
 #include <errno.h>
 
 #include "stack/tcp/conn.h"
+#include "stack/util/siphash.h"
 
 /* Cookies are believed for this long after the last one was sent (Linux: TCP_SYNCOOKIE_VALID). */
 #define COOKIE_BELIEF (120 * NSEC_PER_SEC)
@@ -80,6 +81,11 @@ void tcp_listener_set_backlog(struct tcp_listener *l, int backlog)
     l->backlog = backlog < 0 ? TCP_SOMAXCONN : min_u32((uint32_t)backlog, TCP_SOMAXCONN);
 }
 
+void tcp_listener_set_fastopen_key(struct tcp_listener *l, const uint8_t *key)
+{
+    l->fastopen_key = siphash_key_of(key);
+}
+
 int tcp_listen(struct stack_cx *cx, const struct tcp_listen_args *args, struct tcp_listener **out)
 {
     struct tcp_stack *t = &cx->st->tcp;
@@ -95,6 +101,12 @@ int tcp_listen(struct stack_cx *cx, const struct tcp_listen_args *args, struct t
     l->opts = *args->opts;
     l->reuseport = args->reuseport;
     tcp_listener_set_backlog(l, args->backlog);
+    l->fastopen_key = tcp_fastopen_key(cx->st);
+    if (args->fastopen_key)
+        tcp_listener_set_fastopen_key(l, args->fastopen_key);
+    const uint16_t both = STACK_FASTOPEN_SERVER | STACK_FASTOPEN_ALL_LISTENERS;
+    if ((cx->st->config.fastopen & both) == both && !l->opts.fastopen)
+        l->opts.fastopen = (uint8_t)min_u32(l->backlog, UINT8_MAX);
     list_init(&l->syn_queue);
     list_init(&l->accept_queue);
     flow_insert(&t->flows, &l->flow);
@@ -179,7 +191,8 @@ struct syn_ack {
     const struct tcp_opts *opts;
     tcp_seq iss, irs;
     uint32_t wnd, ts_val, ts_recent;
-    bool wscale_ok, ts_ok, sack_ok, ecn_ok, gives_cookie;
+    bool wscale_ok, ts_ok, sack_ok, ecn_ok, cookie_exp;
+    const struct tcp_listener *cookie_of; /* NULL: no Fast Open cookie is given */
     uint8_t rcv_wscale;
     enum tcp_reason why;
 };
@@ -203,9 +216,10 @@ static void send_syn_ack(struct stack_cx *cx, const struct syn_ack *a)
                 .ts_val = a->ts_val,
                 .ts_ecr = a->ts_recent},
     };
-    if (a->gives_cookie) {
-        tcp_fastopen_cookie(cx->st, &a->tuple->remote, &a->tuple->local, cookie);
+    if (a->cookie_of) {
+        tcp_fastopen_cookie(a->cookie_of, &a->tuple->remote, &a->tuple->local, cookie);
         s.opt.fast_open = true;
+        s.opt.fast_open_exp = a->cookie_exp;
         s.opt.cookie_len = sizeof(cookie);
         s.opt.cookie = cookie;
     }
@@ -229,7 +243,8 @@ static void half_open_syn_ack(struct stack_cx *cx, const struct tcp_half_open *h
         .ts_ok = h->ts_ok,
         .sack_ok = h->sack_ok,
         .ecn_ok = h->ecn_ok,
-        .gives_cookie = h->wants_cookie,
+        .cookie_of = h->wants_cookie ? h->listener : NULL,
+        .cookie_exp = h->cookie_exp,
         .rcv_wscale = h->rcv_wscale,
         .why = why,
     };
@@ -283,18 +298,11 @@ static void syn_arrives(struct stack_cx *cx, struct tcp_listener *l, const struc
               l->accept_queue_len, l->backlog);
         return;
     }
-    bool wants_cookie = false;
-    if (unlikely(s->opt.fast_open) && l->opts.fastopen &&
-        (st->config.fastopen & STACK_FASTOPEN_SERVER)) {
-        if (tcp_fastopen_valid(st, t, &s->opt)) {
-            if (open_by_cookie(cx, l, s, p, t, time_wait_iss))
-                return;
-        } else {
-            wants_cookie = true;
-            if (s->opt.cookie_len)
-                stack_count(st, COUNT_FASTOPEN_BAD);
-        }
-    }
+    enum tcp_fastopen_verdict fast = TCP_FASTOPEN_NO;
+    if (unlikely(l->opts.fastopen))
+        fast = tcp_fastopen_judge(st, l, t, s);
+    if (fast == TCP_FASTOPEN_YES && open_by_cookie(cx, l, s, p, t, time_wait_iss))
+        return;
     struct tcp_half_open *h = NULL;
     if (!syn_queue_full(l) || time_wait_iss)
         h = pool_alloc(&st->tcp.half_opens);
@@ -317,7 +325,8 @@ static void syn_arrives(struct stack_cx *cx, struct tcp_listener *l, const struc
     h->ts_ok = s->opt.has_ts;
     h->ts_recent = s->opt.ts_val;
     h->sack_ok = s->opt.sack_permitted;
-    h->wants_cookie = wants_cookie;
+    h->wants_cookie = fast == TCP_FASTOPEN_GIVE;
+    h->cookie_exp = s->opt.fast_open_exp;
     h->ecn_ok = tcp_ecn_accepts(st, &l->opts, s, p->tos);
     h->sent = h->created = cx->now;
     tcp_window_init(cx, &l->opts, &h->rcv_wnd, &h->rcv_wscale);
@@ -432,7 +441,6 @@ static struct tcp_conn *make_child(struct stack_cx *cx, struct tcp_listener *l,
         c->snd_una = k->iss;
         c->snd_wnd = c->snd_wnd_max = s->wnd; /* never scaled in a SYN */
         tcp_ready_for_data(cx, c);
-        c->snd_sml = c->snd_una; /* Nagle does not wait for the handshake */
     } else {
         tcp_established(cx, c, k->why);
     }
@@ -463,8 +471,6 @@ static bool open_by_cookie(struct stack_cx *cx, struct tcp_listener *l, const st
                            const tcp_seq *time_wait_iss)
 {
     struct stack *st = cx->st;
-    if (l->fastopen_pending >= l->opts.fastopen)
-        return false;
     struct ip_path path;
     ip_path_reply(p, &path);
     struct child k = {
@@ -495,6 +501,7 @@ static bool open_by_cookie(struct stack_cx *cx, struct tcp_listener *l, const st
     struct tcp_segment text = *s;
     text.seq = seq_add(s->seq, 1);
     text.flags &= (uint8_t)~TCP_SYN;
+    c->syn_data = text.len != 0;
     if (text.len || text.flags & TCP_FIN)
         tcp_process_text(cx, c, &text, p->gso_size);
     const struct tcp_emit e = {

@@ -64,7 +64,7 @@ static struct plan plan_new(struct stack_cx *cx, struct tcp_conn *c)
     const bool fin = c->fin_queued && c->syn_acked && !tcp_fin_sent(c);
     if (unsent == 0 && !fin)
         return hold(TCP_WHY_NONE);
-    const int32_t room = seq_diff(seq_add(c->snd_una, c->snd_wnd), c->snd_nxt);
+    const int32_t room = seq_diff(seq_add(tcp_data_start(c), c->snd_wnd), c->snd_nxt);
     const uint32_t wnd = room > 0 ? (uint32_t)room : 0;
     if (wnd == 0)
         return hold(TCP_WHY_HELD_RWND);
@@ -241,6 +241,17 @@ static void send_lost(struct stack_cx *cx, struct tcp_conn *c)
             return;
         send_again(cx, c, r, most, false);
     }
+}
+
+void tcp_retransmit_syn(struct stack_cx *cx, struct tcp_conn *c)
+{
+    sentmap_mark_all_lost(&c->sent, false);
+    struct sent_record *r = sentmap_next_lost(&cx->st->tcp.records, &c->sent, 1);
+    if (!r || !(r->flags & TCP_SYN))
+        return;
+    c->retries++; /* it goes without what made it large */
+    send_again(cx, c, r, 1, false);
+    tcp_arm_retransmit(cx, c);
 }
 
 void tcp_arm_retransmit(struct stack_cx *cx, struct tcp_conn *c)

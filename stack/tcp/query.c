@@ -184,7 +184,11 @@ void tcp_view(const struct stack_cx *cx, const struct tcp_conn *c, struct tcp_vi
         .bytes_received = c->bytes_received,
         .bytes_sent = c->bytes_sent,
         .bytes_retrans = c->bytes_retrans,
-        .delivered = c->sent.delivered,
+        /* Linux counts the SYN as a segment; the sent map counts bytes, of which the SYN is one */
+        .delivered_segs =
+            c->syn_acked +
+            segs(c, (uint32_t)max_u64(c->sent.delivered, 1u + c->syn_text) - 1 - c->syn_text),
+        .syn_data = c->syn_data,
         .segs_in = c->segs_in,
         .segs_out = c->segs_out,
         .data_segs_in = c->data_segs_in,

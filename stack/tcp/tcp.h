@@ -25,13 +25,15 @@ struct tcp_opts {
     bool quickack_off;                 /* TCP_QUICKACK 0: pingpong mode */
     bool linger;                       /* SO_LINGER l_onoff */
     bool sndbuf_locked, rcvbuf_locked; /* set by the program: no autotuning */
-    bool pmtu_dont;                    /* IP_MTU_DISCOVER: IP_PMTUDISC_DONT */
+    bool pmtu_dont : 1;                /* IP_MTU_DISCOVER: IP_PMTUDISC_DONT */
+    bool fastopen_connect : 1;         /* RFC 7413, a client: asks for cookies and uses them */
+    bool fastopen_no_cookie : 1;       /* TCP_FASTOPEN_NO_COOKIE */
     uint8_t tos, ttl, priority;
     uint8_t cc;      /* enum tcp_cc_id */
     uint8_t keepcnt; /* 0: default (9) */
     uint8_t syncnt;  /* 0: default (6) */
-    /* RFC 7413. Of a listener: so many connections that have not finished their handshake may wait;
-     * else: whether to ask for a cookie and to use one. 0: no Fast Open. */
+    /* RFC 7413, a listener: so many connections that have not finished their handshake may wait.
+     * 0: no Fast Open. */
     uint8_t fastopen;
     uint16_t linger_secs;
     uint16_t user_mss;            /* TCP_MAXSEG; 0: by path */
@@ -79,13 +81,19 @@ int tcp_set_cc(struct stack_cx *cx, struct tcp_conn *c, uint8_t id);
 int tcp_connect(struct stack_cx *cx, struct tcp_conn *c, const struct endpoint *local,
                 const struct endpoint *remote, const struct ip_path *path);
 /*
- * Fast Open (RFC 7413), with opts.fastopen set: whether a cookie of this server is known, so that
- * data may go with the SYN; and the bytes that are to go with it, put into the send buffer before
- * tcp_connect(). Returns the bytes taken, or -ENOBUFS.
+ * Fast Open (RFC 7413), with opts.fastopen_connect set: whether data may go with a SYN to this
+ * server (its cookie is known, or none is needed); and the bytes that are to go with it, as many as
+ * fit, put into the send buffer before tcp_connect() over the same path. Returns the bytes taken,
+ * or -ENOBUFS.
  */
-bool tcp_fastopen_known(const struct stack *st, const struct ip_addr *server);
-int64_t tcp_send_ahead(struct stack_cx *cx, struct tcp_conn *c, const struct slice *from,
-                       unsigned n);
+/* Whether connections of this stack may use it at all. */
+bool tcp_fastopen_client(const struct stack *st);
+bool tcp_fastopen_known(const struct stack *st, const struct tcp_conn *c,
+                        const struct ip_addr *server);
+int64_t tcp_send_ahead(struct stack_cx *cx, struct tcp_conn *c, const struct ip_addr *server,
+                       const struct ip_path *path, const struct slice *from, unsigned n);
+/* A program waits for the handshake with more to send: that will carry its last ACK. */
+void tcp_expect_send(struct tcp_conn *c, bool expected);
 /* TCP_FASTOPEN_CONNECT: connect() said yes and waits for the first data. Poll shows it writable. */
 void tcp_defer(struct tcp_conn *c, bool deferred);
 bool tcp_deferred(const struct tcp_conn *c);
@@ -191,7 +199,9 @@ struct tcp_view {
     uint32_t cwnd, ssthresh;                              /* bytes */
     uint32_t rcv_ssthresh, rcv_space, snd_wnd, rcv_wnd;
     uint32_t total_retrans;
-    uint64_t bytes_acked, bytes_received, bytes_sent, bytes_retrans, delivered;
+    uint64_t bytes_acked, bytes_received, bytes_sent, bytes_retrans;
+    uint32_t delivered_segs;
+    bool syn_data; /* data of a SYN was taken (RFC 7413) */
     uint32_t segs_in, segs_out, data_segs_in, data_segs_out, notsent;
     uint32_t sndbuf, rcvbuf;
     uint32_t reord_seen, dsack_dups;
@@ -207,11 +217,13 @@ struct tcp_listen_args {
     int backlog;           /* as listen(2): clamped to somaxconn (4096), queue holds backlog + 1 */
     bool reuseport;        /* several listeners share the port; SYNs spread by hash */
     const struct tcp_opts *opts;
-    void *owner; /* for notify(): TCP_EV_IN when a connection can be accepted */
+    const uint8_t *fastopen_key; /* TCP_FASTOPEN_KEY_LEN bytes; NULL: the stack's */
+    void *owner;                 /* for notify(): TCP_EV_IN when a connection can be accepted */
 };
 /* -EADDRINUSE when another listener of the stack has the address and not both say reuseport;
  * -ENOBUFS. */
 int tcp_listen(struct stack_cx *cx, const struct tcp_listen_args *args, struct tcp_listener **out);
+void tcp_listener_set_fastopen_key(struct tcp_listener *l, const uint8_t *key);
 void tcp_listener_set_backlog(struct tcp_listener *l, int backlog);
 /* Options that accepted connections will inherit. */
 struct tcp_opts *tcp_listener_opts(struct tcp_listener *l);

@@ -13,6 +13,7 @@ enum option_kind {
     OPT_SACK = 5,           /* RFC 2018 3 */
     OPT_TS = 8,             /* RFC 7323 3.2 */
     OPT_FAST_OPEN = 34,     /* RFC 7413 4.1.1 */
+    OPT_EXPERIMENT = 254,   /* RFC 6994 */
 };
 
 enum option_len {
@@ -22,7 +23,12 @@ enum option_len {
     LEN_SACK_BASE = 2,
     LEN_SACK_BLOCK = 8,
     LEN_TS = 10,
+    LEN_FAST_OPEN_BASE = 2,
+    LEN_FAST_OPEN_EXP_BASE = 4,
 };
+
+/* RFC 7413 appendix A.2: what Fast Open was before it had a number. */
+#define FAST_OPEN_EXPERIMENT 0xf989u
 
 /* What nearly every segment after the handshake carries: NOP NOP TS (RFC 7323 appendix A). */
 #define ALIGNED_TS_SIZE 12u
@@ -40,6 +46,17 @@ static void parse_sack(const uint8_t *body, unsigned len, struct tcp_options *op
         opt->sack[i].start = seq(get_be32(body + i * LEN_SACK_BLOCK));
         opt->sack[i].end = seq(get_be32(body + i * LEN_SACK_BLOCK + 4));
     }
+}
+
+/* RFC 7413 4.1.1: a length that no cookie has says nothing, as in Linux. */
+static void parse_fast_open(const uint8_t *cookie, unsigned len, bool exp, struct tcp_options *opt)
+{
+    if (len & 1 || len > TCP_COOKIE_MAX || (len && len < TCP_COOKIE_MIN))
+        return;
+    opt->fast_open = true;
+    opt->fast_open_exp = exp;
+    opt->cookie_len = (uint8_t)len;
+    opt->cookie = cookie;
 }
 
 /*
@@ -79,11 +96,12 @@ static void parse_option(const uint8_t *p, unsigned len, bool syn, struct tcp_op
         }
         break;
     case OPT_FAST_OPEN:
-        if (!syn || len & 1 || len > 2 + TCP_COOKIE_MAX)
-            break;
-        opt->fast_open = true;
-        opt->cookie_len = (uint8_t)(len - 2);
-        opt->cookie = p + 2;
+        if (syn)
+            parse_fast_open(p + LEN_FAST_OPEN_BASE, len - LEN_FAST_OPEN_BASE, false, opt);
+        break;
+    case OPT_EXPERIMENT:
+        if (syn && len >= LEN_FAST_OPEN_EXP_BASE && get_be16(p + 2) == FAST_OPEN_EXPERIMENT)
+            parse_fast_open(p + LEN_FAST_OPEN_EXP_BASE, len - LEN_FAST_OPEN_EXP_BASE, true, opt);
         break;
     default:
         break;
@@ -136,6 +154,11 @@ bool tcp_parse(const uint8_t *p, uint32_t len, struct tcp_segment *seg)
     return true;
 }
 
+static unsigned fast_open_base(const struct tcp_options *opt)
+{
+    return opt->fast_open_exp ? LEN_FAST_OPEN_EXP_BASE : LEN_FAST_OPEN_BASE;
+}
+
 /* Bytes of all options but SACK, padding included. Never more than 40. */
 static uint32_t fixed_options_size(const struct tcp_options *opt)
 {
@@ -150,7 +173,7 @@ static uint32_t fixed_options_size(const struct tcp_options *opt)
     if (opt->has_wscale)
         n += 4;
     if (opt->fast_open)
-        n += (2u + opt->cookie_len + 3u) & ~3u;
+        n += (fast_open_base(opt) + opt->cookie_len + 3u) & ~3u;
     return n;
 }
 
@@ -193,9 +216,13 @@ static uint8_t *build_options(uint8_t *p, const struct tcp_options *opt)
     if (opt->has_wscale)
         p = put4(p, OPT_NOP, OPT_WSCALE, LEN_WSCALE, min_u32(opt->wscale, TCP_WSCALE_MAX));
     if (unlikely(opt->fast_open)) {
-        uint8_t *end = p + ((2u + opt->cookie_len + 3u) & ~3u);
-        *p++ = OPT_FAST_OPEN;
-        *p++ = (uint8_t)(2 + opt->cookie_len);
+        const unsigned base = fast_open_base(opt);
+        uint8_t *end = p + ((base + opt->cookie_len + 3u) & ~3u);
+        p[0] = opt->fast_open_exp ? OPT_EXPERIMENT : OPT_FAST_OPEN;
+        p[1] = (uint8_t)(base + opt->cookie_len);
+        if (opt->fast_open_exp)
+            put_be16(p + 2, FAST_OPEN_EXPERIMENT);
+        p += base;
         if (opt->cookie_len)
             memcpy(p, opt->cookie, opt->cookie_len);
         for (p += opt->cookie_len; p < end; p++)

@@ -34,6 +34,7 @@ struct tcp_options {
     struct tcp_sack_block sack[TCP_SACK_BLOCKS_MAX];
     /* RFC 7413, in a SYN: a cookie, or the wish for one (length 0); points into the segment */
     bool fast_open;
+    bool fast_open_exp; /* in the option's experimental form (RFC 6994) */
     uint8_t cookie_len;
     const uint8_t *cookie;
 };

@@ -37,6 +37,11 @@ static inline uint32_t get_le32(const uint8_t *p)
     return v;
 }
 
+struct siphash_key siphash_key_of(const uint8_t bytes[16])
+{
+    return (struct siphash_key){get_le64(bytes), get_le64(bytes + 8)};
+}
+
 /* c rounds for each word, d at the end. */
 static inline __attribute__((always_inline)) uint64_t
 sip(const struct siphash_key *key, const void *data, size_t len, unsigned c, unsigned d)

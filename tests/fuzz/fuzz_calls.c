@@ -30,11 +30,11 @@ static void connect_one(struct fuzz_input *in, unsigned i)
     const struct slice s = {bytes, fuzz_take(in, 2) % 5000};
     struct tcp_opts *o = tcp_opts(conns[i]);
     if (how & 16)
-        o->fastopen = 1;
+        o->fastopen_connect = true;
     if (how & 32)
         tcp_defer(conns[i], how & 64);
     if (how & 16 && tcp_state(conns[i]) == TCP_CLOSED && s.len)
-        tcp_send_ahead(&F.cx, conns[i], &s, 1);
+        tcp_send_ahead(&F.cx, conns[i], &remote.addr, &path, &s, 1);
     tcp_connect(&F.cx, conns[i], &local, &remote, &path);
 }
 

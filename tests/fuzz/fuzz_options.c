@@ -26,9 +26,9 @@ static void connect_one(unsigned i, bool ahead)
     conns[i] = tcp_open(&F.cx);
     if (!conns[i])
         return;
-    tcp_opts(conns[i])->fastopen = 1;
+    tcp_opts(conns[i])->fastopen_connect = true;
     if (ahead)
-        tcp_send_ahead(&F.cx, conns[i], &s, 1);
+        tcp_send_ahead(&F.cx, conns[i], &peer, &path, &s, 1);
     tcp_connect(&F.cx, conns[i], &local, &remote, &path);
     stack_flush(&F.cx);
 }
@@ -66,7 +66,7 @@ static void valid_cookie(struct fuzz_input *in)
     const struct ip_addr peer = ip_addr_from_v4(__builtin_bswap32(FUZZ_PEER_IP));
     /* what segment() takes: how, the text's length, that of the options */
     uint8_t program[16] = {8, 0, (uint8_t)fuzz_take(in, 1), 12, 34, 2 + TCP_COOKIE_LEN};
-    tcp_fastopen_cookie(F.cx.st, &peer, &host, program + 6);
+    tcp_fastopen_cookie(listener, &peer, &host, program + 6);
     program[6 + fuzz_take(in, 1) % 10] ^= (uint8_t)fuzz_take(in, 1);
     struct fuzz_input again = {program, program + sizeof(program)};
     segment(&again, SYN_FLOW, TCP_SYN);

@@ -53,6 +53,23 @@ int call_connect_from(struct tcp_conn *c, uint16_t hport, uint16_t pport)
     return r;
 }
 
+bool call_fastopen_known(const struct tcp_conn *c)
+{
+    const struct endpoint remote = endpoint(PEER_IP, 0);
+    return tcp_fastopen_known(W.cx.st, c, &remote.addr);
+}
+
+int64_t call_send_ahead(struct tcp_conn *c, const struct slice *text)
+{
+    const struct endpoint remote = endpoint(PEER_IP, 0);
+    const struct ip_path path = {.netif = W.netif, .next_hop = remote.addr};
+    if (text->len == 0 || !call_fastopen_known(c))
+        return 0;
+    const int64_t r = tcp_send_ahead(&W.cx, c, &remote.addr, &path, text, 1);
+    app_of(c)->sent += r > 0 ? (uint32_t)r : 0;
+    return r;
+}
+
 struct tcp_conn *call_connect(void)
 {
     struct tcp_conn *c = call_open();

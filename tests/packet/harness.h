@@ -96,8 +96,8 @@ struct world_opts {
     uint32_t mtu; /* 0: 1500 */
     size_t arena; /* 0: 16 MB */
     uint8_t cc;
-    uint8_t ecn;      /* enum stack_ecn */
-    uint8_t fastopen; /* enum stack_fastopen */
+    uint8_t ecn;       /* enum stack_ecn */
+    uint16_t fastopen; /* enum stack_fastopen */
     bool mtu_probing;
     uint8_t seed;
 };
@@ -125,6 +125,9 @@ struct peer *cur(void);
 struct tcp_conn *call_open(void);
 /* 10.0.0.1:hport -> 10.0.0.2:pport; selects the flow. */
 int call_connect_from(struct tcp_conn *c, uint16_t hport, uint16_t pport);
+/* Fast Open: what a SYN to the peer may carry, if a cookie is known. */
+bool call_fastopen_known(const struct tcp_conn *c);
+int64_t call_send_ahead(struct tcp_conn *c, const struct slice *text);
 /* Opens and connects HOST_PORT -> PEER_PORT. */
 struct tcp_conn *call_connect(void);
 /* Listens on LISTEN_PORT, selects the flow LISTEN_PORT <- CLIENT_PORT. opts may be NULL. */

@@ -1,4 +1,5 @@
 /* TCP Fast Open (RFC 7413), both roles. */
+#include "stack/tcp/conn.h"
 #include "tests/packet/harness.h"
 
 #include <stdio.h>
@@ -34,13 +35,12 @@ static unsigned next_option(uint8_t *cookie, uint32_t *text, uint8_t *flags)
 static struct tcp_conn *open_fast(uint16_t port, uint32_t n)
 {
     struct tcp_conn *c = call_open();
-    tcp_opts(c)->fastopen = 1;
+    tcp_opts(c)->fastopen_connect = true;
     static uint8_t text[4096];
     for (uint32_t i = 0; i < n; i++)
         text[i] = (uint8_t)(i * 7 + (i >> 8) * 13);
     const struct slice from = {text, n};
-    if (n)
-        check_eq(tcp_send_ahead(the_cx(), c, &from, 1), n);
+    check_eq(call_send_ahead(c, &from), call_fastopen_known(c) ? n : 0);
     check_eq(call_connect_from(c, port, PEER_PORT), 0);
     return c;
 }
@@ -106,7 +106,54 @@ TEST(fastopen_syn_lost,
     check_eq(next_option(cookie, &text, &flags), 2);
     check_eq(text, 0);
     inject("SA seq 0 ack 1 <" OPTS ">");
-    expect_tx("PA seq 1 ack 1 len 500");
+    expect_tx("A seq 1 ack 1");
+}
+
+TEST(
+    fastopen_rest_follows,
+    "RFC 7413 4.2.1: of more than a SYN holds the rest follows, with the last ACK of the handshake")
+{
+    uint8_t cookie[16], flags;
+    uint32_t text;
+    learn();
+    struct tcp_conn *c = open_fast(5001, 1000);
+    tcp_expect_send(c, true);
+    check_eq(next_option(cookie, &text, &flags), 10);
+    inject("SA seq 0 ack 1001 <" OPTS ">");
+    expect_none(ms(30));
+    check_eq(call_send(c, 400), 400);
+    expect_tx("PA seq 1001 ack 1 len 400");
+}
+
+TEST(fastopen_experimental,
+     "RFC 7413 A.2: a server that gave no cookie is asked in the option's experimental form, once")
+{
+    uint8_t cookie[16], flags;
+    uint32_t text;
+    world(
+        (struct world_opts){.fastopen = STACK_FASTOPEN_CLIENT, .gso = true, .csum_offload = true});
+    open_fast(HOST_PORT, 0);
+    check_eq(next_option(cookie, &text, &flags), 2);
+    inject("SA seq 0 ack 1 <" OPTS ">");
+    expect_tx("A seq 1 ack 1");
+    open_fast(5001, 0);
+    expect_tx("S seq 0 <" OPTS ",hex fe04f989>");
+    inject("SA seq 0 ack 1 <" OPTS ",hex fe08f98901020304>");
+    expect_tx("A seq 1 ack 1");
+    open_fast(5002, 500);
+    expect_tx("S seq 0 len 500 <" OPTS ",hex fe08f98901020304>");
+}
+
+TEST(fastopen_no_cookie_client, "RFC 7413 5.1, Linux's tcp_fastopen bit 4: data without a cookie")
+{
+    uint8_t cookie[16], flags;
+    uint32_t text;
+    world((struct world_opts){.fastopen = STACK_FASTOPEN_CLIENT | STACK_FASTOPEN_CLIENT_NO_COOKIE});
+    open_fast(HOST_PORT, 500);
+    check_eq(next_option(cookie, &text, &flags), 0);
+    check_eq(text, 500);
+    inject("SA seq 0 ack 501 <" OPTS "," COOKIE_OPT ">"); /* nobody asked for it */
+    expect_tx("A seq 501 ack 1");
 }
 
 static struct tcp_listener *listen_fast(uint8_t pending)
@@ -171,6 +218,33 @@ TEST(fastopen_server_repeats,
     struct tcp_conn *c = call_accept(l);
     check_eq(call_recv(c, 1000), 400);
     check_eq(call_recv(c, 1000), -11);
+}
+
+TEST(fastopen_no_cookie_server, "Linux's tcp_fastopen bit 0x200: data is taken without a cookie")
+{
+    world((struct world_opts){.fastopen = STACK_FASTOPEN_SERVER | STACK_FASTOPEN_SERVER_NO_COOKIE});
+    struct tcp_opts o;
+    tcp_opts_init(&o, the_stack());
+    o.fastopen = 3;
+    struct tcp_listener *l = call_listen_opts(5, &o);
+    inject("S seq 0 len 400 <" OPTS ">");
+    expect_tx("SA seq 0 ack 401 <" OPTS ">");
+    check_eq(call_recv(call_accept(l), 1000), 400);
+}
+
+TEST(fastopen_key, "Linux's tcp_fastopen_key: the cookie that Linux gives these addresses")
+{
+    static const uint8_t key[TCP_FASTOPEN_KEY_LEN] = {0xf7, 0x63, 0xbf, 0xa0, 0x81, 0x3d,
+                                                      0x80, 0xed, 0x30, 0x1d, 0x64, 0xcd,
+                                                      0x90, 0x4a, 0xbc, 0xce};
+    static const uint8_t linux_says[] = {0x00, 0xab, 0xaa, 0xab, 0xe8, 0xe9, 0x54, 0xc2};
+    const struct ip_addr client = ip_addr_from_v4(__builtin_bswap32(0x0af80002));
+    const struct ip_addr server = ip_addr_from_v4(__builtin_bswap32(0xc0a80002));
+    struct tcp_listener *l = listen_fast(3);
+    uint8_t cookie[TCP_COOKIE_LEN];
+    tcp_listener_set_fastopen_key(l, key);
+    tcp_fastopen_cookie(l, &client, &server, cookie);
+    check_eq(memcmp(cookie, linux_says, sizeof(cookie)), 0);
 }
 
 TEST(fastopen_bad_cookie,

@@ -34,6 +34,15 @@ static void called(void)
     looks = 0;
 }
 
+/* A call that depends on settings, which the script may have changed. */
+static void called_with_settings(void)
+{
+    called();
+    world_tick();
+    if (flags.sysctl[0] != '\0')
+        settings_apply(flags.sysctl, engine.st);
+}
+
 static void pd_free(void *u)
 {
     (void)u;
@@ -42,9 +51,7 @@ static void pd_free(void *u)
 static int pd_socket(void *u, int domain, int type, int protocol)
 {
     (void)u;
-    called();
-    if (flags.sysctl[0] != '\0')
-        settings_apply(flags.sysctl, engine.st);
+    called_with_settings();
     const int fd = socket(domain, type, protocol);
     struct usock *us = fd >= 0 ? fd_usock(fd) : NULL;
     if (us != NULL) {
@@ -68,7 +75,7 @@ static int pd_bind(void *u, int fd, const struct sockaddr *sa, socklen_t len)
 static int pd_listen(void *u, int fd, int backlog)
 {
     (void)u;
-    called();
+    called_with_settings();
     return listen(fd, backlog);
 }
 
@@ -82,9 +89,7 @@ static int pd_accept(void *u, int fd, struct sockaddr *sa, socklen_t *len)
 static int pd_connect(void *u, int fd, const struct sockaddr *sa, socklen_t len)
 {
     (void)u;
-    called();
-    if (flags.sysctl[0] != '\0')
-        settings_apply(flags.sysctl, engine.st);
+    called_with_settings();
     return connect(fd, sa, len);
 }
 
@@ -127,21 +132,21 @@ static ssize_t pd_recvmsg(void *u, int fd, struct msghdr *m, int how)
 static ssize_t pd_write(void *u, int fd, const void *buf, size_t n)
 {
     (void)u;
-    called();
+    called_with_settings();
     return write(fd, buf, n);
 }
 
 static ssize_t pd_writev(void *u, int fd, const struct iovec *iov, int n)
 {
     (void)u;
-    called();
+    called_with_settings();
     return writev(fd, iov, n);
 }
 
 static ssize_t pd_send(void *u, int fd, const void *buf, size_t n, int how)
 {
     (void)u;
-    called();
+    called_with_settings();
     return send(fd, buf, n, how);
 }
 
@@ -149,14 +154,14 @@ static ssize_t pd_sendto(void *u, int fd, const void *buf, size_t n, int how,
                          const struct sockaddr *sa, socklen_t len)
 {
     (void)u;
-    called();
+    called_with_settings();
     return sendto(fd, buf, n, how, sa, len);
 }
 
 static ssize_t pd_sendmsg(void *u, int fd, const struct msghdr *m, int how)
 {
     (void)u;
-    called();
+    called_with_settings();
     return sendmsg(fd, m, how);
 }
 
@@ -206,7 +211,7 @@ static int pd_getsockopt(void *u, int fd, int level, int name, void *val, sockle
 static int pd_setsockopt(void *u, int fd, int level, int name, const void *val, socklen_t len)
 {
     (void)u;
-    called();
+    called_with_settings();
     return setsockopt(fd, level, name, val, len);
 }
 
@@ -239,6 +244,7 @@ static int pd_usleep(void *u, useconds_t usecs)
 {
     (void)u;
     called();
+    world_let_others();
     world_sleep(((nsec_t)usecs + SPIN_USECS) * NSEC_PER_USEC);
     return 0;
 }
@@ -246,10 +252,10 @@ static int pd_usleep(void *u, useconds_t usecs)
 static int pd_gettimeofday(void *u, struct timeval *tv, struct timezone *tz)
 {
     (void)u, (void)tz;
-    world_clock_read();
     if (++looks > LOOKS_MAX)
         world_sleep(NSEC_PER_USEC);
     const nsec_t now = world_now();
+    world_clock_read(); /* from here on time may pass again */
     tv->tv_sec = (time_t)(now / NSEC_PER_SEC);
     tv->tv_usec = (suseconds_t)(now % NSEC_PER_SEC / NSEC_PER_USEC);
     return 0;

@@ -4,7 +4,8 @@
 Always: a driver of our own plays packetdrill's part (build/tests/packetdrill_smoke).
 With a packetdrill binary (PACKETDRILL=path, or in PATH): the scripts beside this file.
 With PACKETDRILL_SCRIPTS=dir[:dir...] (or --scripts): every *.pkt below, too. differs.txt says which
-of the public ones are not expected to pass, and why; only what it does not name counts as a failure.
+of the public ones are not expected to pass, and why. What it does not name must pass, and an entry all
+of whose scripts pass counts as a failure, too.
 
 Scripts set Linux's sysctls. Each one runs in a network and a mount namespace of its own, where
 /proc/sys/net/ipv4 is a directory of plain files with Linux's defaults, which the shared object reads.
@@ -49,7 +50,7 @@ SETTINGS = {
     "tcp_plb_enabled": "0", "tcp_backlog_ack_defer": "1", "tcp_pingpong_thresh": "1",
     "tcp_rcvbuf_low_rtt": "1000", "tcp_app_win": "31", "tcp_max_reordering": "300",
     "ip_no_pmtu_disc": "0", "icmp_ratelimit": "1000", "icmp_ratemask": "6168",
-    "ip_forward_use_pmtu": "0", "ip_local_port_range": "32768\t60999", "tcp_fastopen_cookies": "0",
+    "ip_forward_use_pmtu": "0", "ip_local_port_range": "32768\t60999", "tcp_metrics_flush": "0",
 }
 
 # What packetdrill's own runner defines for IPv4 (names from the scripts that use them).
@@ -60,7 +61,12 @@ DEFINES = ["TFO_COOKIE=3021b9d889017eeb", "TFO_COOKIE_ZERO=b7c12350a90dc8f5", "C
 NO_PROGRAMS = ["ip", "tc", "nstat", "ethtool", "modprobe", "iptables", "ss", "conntrack"]
 
 # What our link can do of theirs.
-PROGRAMS = {"ethtool": "#!/bin/sh\ncase \"$*\" in *'gso off'*) echo 0 >/proc/sys/net/ipv4/tun_gso;; esac\nexit 0\n"}
+PROGRAMS = {
+    "nstat": "cat /proc/sys/net/ipv4/nstat 2>/dev/null",
+    "ethtool": "case \"$*\" in *'gso off'*) echo 0 >/proc/sys/net/ipv4/tun_gso;; esac",
+    "ip": "case \"$*\" in *'tcp_metrics flush'*) cd /proc/sys/net/ipv4; "
+          "echo $((`cat tcp_metrics_flush` + 1)) >tcp_metrics_flush;; esac",
+}
 
 Result = collections.namedtuple("Result", "name passed why")
 
@@ -75,7 +81,7 @@ def prepare(top):
     for name in NO_PROGRAMS:
         path = f"{top}/bin/{name}"
         with open(path, "w") as out:
-            out.write(PROGRAMS.get(name, "#!/bin/sh\nexit 0\n"))
+            out.write(f"#!/bin/sh\n{PROGRAMS.get(name, '')}\nexit 0\n")
         os.chmod(path, 0o755)
 
 
@@ -104,13 +110,17 @@ def run_script(path, name, options, top):
         with open(path, "w") as out:
             out.write(translate(text))
     so = options.so
+    own = dict(re.findall(r"^--(local_ip|remote_ip)=(\S+)", text, re.M))  # the command line would win
+    local, remote = own.get("local_ip", LOCAL), own.get("remote_ip", REMOTE)
     argv = [options.packetdrill, f"--so_filename={so}",
-            f"--so_flags=local={LOCAL},sysctl=/proc/sys/net/ipv4", "--ip_version=ipv4",
-            f"--local_ip={LOCAL}", f"--gateway_ip={LOCAL}", "--netmask_ip=255.255.0.0",
-            f"--remote_ip={REMOTE}", "--send_omit_free", "--tolerance_usecs=14000"]
+            f"--so_flags=local={local},sysctl=/proc/sys/net/ipv4", "--ip_version=ipv4",
+            f"--local_ip={local}", f"--gateway_ip={local}", "--netmask_ip=255.255.0.0",
+            f"--remote_ip={remote}", "--send_omit_free", "--tolerance_usecs=14000"]
     for define in DEFINES:
         argv += ["-D", define]
-    inside = 'mount --bind "$1" /proc/sys/net/ipv4 && shift && exec env LD_PRELOAD="$SO" "$@"'
+    # the scripts' shell lines are bash's, and packetdrill calls /bin/sh
+    inside = ('mount --bind "$1" /proc/sys/net/ipv4 && mount --bind /bin/bash "$(readlink -f /bin/sh)" '
+              '&& shift && exec env LD_PRELOAD="$SO" "$@"')
     environment = dict(os.environ, PATH=f"{top}/bin:{os.environ['PATH']}", SO=so)
     command = ["unshare", "--net", "--mount", "--propagation", "private", "sh", "-c", inside, "sh", settings]
     try:
@@ -156,10 +166,8 @@ def report(result, reason, verbose):
     first = next((line for line in result.why.splitlines()
                   if re.search(r"\.pkt:\d+|error|never|broken|long", line)), result.why[:200])
     if result.passed:
-        if reason:
-            print(f"passes now: {result.name}  ({reason})")
-        elif verbose:
-            print(f"ok    {result.name}")
+        if verbose:
+            print(f"ok    {result.name}{' although ' + reason if reason else ''}")
     elif reason:
         if verbose:
             print(f"known {result.name}: {reason}")
@@ -192,11 +200,17 @@ def main():
         print("no packetdrill: its scripts are left out (PACKETDRILL=path names one)")
         skipped, scripts = len(scripts), []
     differs = read_differs()
+    met, needed = set(), set()  # entries that name a script; those that name one which does not pass
     with tempfile.TemporaryDirectory(prefix="tcpshim-packetdrill-") as top, \
             concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
         prepare(top)
         for result in pool.map(lambda s: run_script(*s, options, top), scripts):
-            reason = next((why for pattern, why in differs if pattern.search(result.name)), None)
+            entry = next((e for e in differs if e[0].search(result.name)), None)
+            reason = entry[1] if entry else None
+            if entry:
+                met.add(entry)
+                if not result.passed:
+                    needed.add(entry)
             report(result, reason, options.v)
             if result.passed:
                 passed += 1
@@ -204,6 +218,10 @@ def main():
                 known += 1
             else:
                 failed += 1
+    if not options.k:
+        for pattern, reason in sorted(met - needed, key=str):
+            print(f"FAIL  differs.txt: all scripts of {pattern.pattern} pass ({reason})")
+            failed += 1
     if known:
         print(f"{known} scripts differ as differs.txt says")
     print(f"{passed} passed, {failed} failed, {skipped} skipped")

@@ -8,10 +8,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "shim/core/config.h"
 #include "stack/internal.h"
+#include "stack/util/siphash.h"
 #include "tests/packetdrill/link.h"
 
 static uint8_t syn_retries;
+static long flushes; /* of the metrics, so far */
 
 static bool read_text(const char *dir, const char *name, char *out, int size)
 {
@@ -46,11 +49,19 @@ static void read_buffer(const char *dir, const char *name, uint32_t *usual, uint
         *usual = *most = 0;
 }
 
+/* Straight into the secret: scripts also set the key of all zeros, which is none elsewhere. */
+static void take_fastopen_key(const char *text, struct stack *st)
+{
+    uint8_t key[TCP_FASTOPEN_KEY_LEN];
+    if (config_fastopen_key(text, key))
+        st->tcp.fastopen_secret = siphash_key_of(key);
+}
+
 void settings_apply(const char *dir, struct stack *st)
 {
     struct stack_config *c = &st->config;
     struct stack_tuning *t = &c->tuning;
-    char text[32];
+    char text[64];
     if (read_text(dir, "tcp_congestion_control", text, sizeof(text))) {
         const int id = cc_by_name(text, strcspn(text, "\n"));
         if (id >= 0)
@@ -59,8 +70,13 @@ void settings_apply(const char *dir, struct stack *st)
     /* what is above 2 asks for accurate ECN: classic ECN is what is accepted then */
     const long ecn = read_number(dir, "tcp_ecn", STACK_ECN_ACCEPT);
     c->ecn = ecn > STACK_ECN_ACCEPT ? STACK_ECN_ACCEPT : (uint8_t)ecn;
-    c->fastopen = (uint8_t)(read_number(dir, "tcp_fastopen", STACK_FASTOPEN_CLIENT) &
-                            (STACK_FASTOPEN_CLIENT | STACK_FASTOPEN_SERVER));
+    c->fastopen = (uint16_t)read_number(dir, "tcp_fastopen", STACK_FASTOPEN_CLIENT);
+    if (read_text(dir, "tcp_fastopen_key", text, sizeof(text)))
+        take_fastopen_key(text, st);
+    if (read_number(dir, "tcp_metrics_flush", 0) != flushes) {
+        flushes = read_number(dir, "tcp_metrics_flush", 0);
+        memset(st->tcp.fastopen, 0, sizeof(st->tcp.fastopen));
+    }
     t->no_sack = is_zero(dir, "tcp_sack");
     t->no_timestamps = is_zero(dir, "tcp_timestamps");
     t->no_wscale = is_zero(dir, "tcp_window_scaling");
@@ -73,6 +89,22 @@ void settings_apply(const char *dir, struct stack *st)
     t->min_frame_segs = (uint8_t)read_number(dir, "tcp_min_tso_segs", 0);
     stack_netif(st, link_netif())->gso = read_number(dir, "tun_gso", 1) != 0;
     syn_retries = (uint8_t)read_number(dir, "tcp_syn_retries", 0);
+}
+
+void settings_show_counters(const char *dir, const struct stack *st)
+{
+    static uint64_t shown;
+    const uint64_t now = stack_counter(st, COUNT_BAD_ICMP);
+    if (now == shown)
+        return;
+    shown = now;
+    char path[256];
+    snprintf(path, sizeof(path), "%s/nstat", dir);
+    FILE *f = fopen(path, "we");
+    if (f == NULL)
+        return;
+    fprintf(f, "TcpExtOutOfWindowIcmps %llu\n", (unsigned long long)now);
+    fclose(f);
 }
 
 void settings_of_socket(struct tcp_opts *opts)

@@ -12,10 +12,12 @@
 #define _GNU_SOURCE
 #include "tests/packetdrill/world.h"
 
+#include <dirent.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "shim/core/config.h"
 #include "shim/core/shared.h"
@@ -29,6 +31,10 @@
 #define EPOCH (1000 * NSEC_PER_SEC)
 /* A call that nothing will end, or a script that waits for a packet that never comes. */
 #define PATIENCE (3600 * NSEC_PER_SEC)
+
+/* How often, and how long between, to look whether the other thread has come to rest: 10 s. */
+#define SETTLE_LOOKS 50000
+#define SETTLE_NSEC  200000
 
 static struct {
     nsec_t now;
@@ -135,9 +141,16 @@ void world_sleep(nsec_t dt)
     engine_leave(&cx);
 }
 
+void world_tick(void)
+{
+    if (pthread_equal(pthread_self(), world.script))
+        world_sleep(1);
+}
+
 void world_inject(const void *packet, size_t len)
 {
     struct stack_cx cx;
+    world_tick();
     if (world.sysctl[0] != '\0')
         settings_apply(world.sysctl, engine.st);
     const struct frame_in frame = {.data = packet, .len = (uint32_t)len, .netif = link_netif()};
@@ -145,11 +158,14 @@ void world_inject(const void *packet, size_t len)
     stack_input(&cx, &frame);
     settle(&cx);
     engine_leave(&cx);
+    if (world.sysctl[0] != '\0')
+        settings_show_counters(world.sysctl, engine.st);
 }
 
 size_t world_next_packet(void *buf, size_t size, nsec_t *at)
 {
     struct stack_cx cx;
+    world_let_others();
     engine_enter(&cx);
     if (!link_has_packet())
         run_to(&cx, world.now + PATIENCE, true, NULL);
@@ -167,6 +183,39 @@ void world_clock_read(void)
     world.returning = false;
     pthread_cond_broadcast(&world.changed);
     engine_leave(&cx);
+}
+
+/* Whether every thread but the caller's sleeps in the kernel. */
+static bool others_sleep(void)
+{
+    DIR *tasks = opendir("/proc/self/task");
+    bool asleep = true;
+    for (struct dirent *task; tasks != NULL && asleep && (task = readdir(tasks)) != NULL;) {
+        const long tid = strtol(task->d_name, NULL, 10);
+        if (tid <= 0 || tid == (long)gettid())
+            continue;
+        char path[64], state = 'S';
+        snprintf(path, sizeof(path), "/proc/self/task/%ld/stat", tid);
+        FILE *f = fopen(path, "re");
+        if (f == NULL)
+            continue;
+        if (fscanf(f, "%*d (%*[^)]) %c", &state) == 1)
+            asleep = state == 'S';
+        fclose(f);
+    }
+    if (tasks != NULL)
+        closedir(tasks);
+    return asleep;
+}
+
+void world_let_others(void)
+{
+    /* twice in a row: one look may meet it between two locks */
+    for (int i = 0, asleep = 0; i < SETTLE_LOOKS && asleep < 2; i++) {
+        asleep = others_sleep() ? asleep + 1 : 0;
+        if (asleep < 2)
+            nanosleep(&(struct timespec){.tv_nsec = SETTLE_NSEC}, NULL);
+    }
 }
 
 /* ---- sleep.h ---- */

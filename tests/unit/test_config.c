@@ -118,6 +118,19 @@ static const char *const malformed[] = {
     "TCPSHIM_RULES=user :90-80",
 };
 
+START_TEST(fastopen_key)
+{
+    static const uint8_t expected[16] = {0xf7, 0x63, 0xbf, 0xa0, 0x81, 0x3d, 0x80, 0xed,
+                                         0x30, 0x1d, 0x64, 0xcd, 0x90, 0x4a, 0xbc, 0xce};
+    uint8_t key[16] = {0};
+    ck_assert(config_fastopen_key("a0bf63f7-ed803d81-cd641d30-cebc4a90\n", key));
+    ck_assert_mem_eq(key, expected, sizeof(key));
+    ck_assert(!config_fastopen_key("", key));
+    ck_assert(!config_fastopen_key("a0bf63f7-ed803d81", key));
+    ck_assert_mem_eq(key, expected, sizeof(key));
+}
+END_TEST
+
 START_TEST(malformed_values)
 {
     const char *entry = malformed[_i];
@@ -278,6 +291,7 @@ Suite *suite_config(void)
     TCase *tc = tcase_create("core");
     tcase_add_test(tc, defaults);
     tcase_add_test(tc, understood);
+    tcase_add_test(tc, fastopen_key);
     tcase_add_loop_test(tc, malformed_values, 0, (int)ARRAY_LEN(malformed));
     tcase_add_test(tc, unknown_trace_word_lists_known);
     tcase_add_test(tc, unknown_variable);
