@@ -1,6 +1,6 @@
 /*
- * A filter of its own for each guard is dear: the kernel checks, compiles and later frees each one
- * (14 of 150 us that a connection took in all, and as much again later, in RCU callbacks). So a
+ * A filter of its own for each guard is dear: the kernel checks and compiles each one (14 of the
+ * 208 us that a connection took while perf looked on), and frees it later in RCU callbacks. So a
  * process that makes guard after guard loads one eBPF program that drops everything, and the guards
  * share it. Where bpf(2) is refused, classic filters do; where those are refused as well (since
  * Linux 6.x TCP sockets take none without CAP_NET_ADMIN), a signature that nobody can give does
