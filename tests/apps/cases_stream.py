@@ -23,6 +23,14 @@ def nc_upload(run):
     server.wait()
 
 
+@case("batches", pairings=("UK",), sizes=("1M",), needs=("nc",))
+def batches(run):
+    """Frames that leave together: after a fork too, and not where a filter forbids it."""
+    server = run.server(["nc", "-d", "-l", PORT], PORT, same=run.file())
+    run.client([PYTHON, f"{PROGRAMS}/batches.py", run.server_addr, PORT, run.file()])
+    server.wait()
+
+
 @case("socat-download", sizes=ALL_SIZES, needs=("socat",), table=("socat", "socat"))
 def socat_download(run):
     server = run.server(["socat", "-u", f"OPEN:{run.file()},rdonly", f"TCP-LISTEN:{PORT},reuseaddr"],
