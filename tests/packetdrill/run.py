@@ -87,7 +87,7 @@ def prepare(top):
 
 def translate(text):
     """A FreeBSD script for a stack with Linux's habits: its sysctls mean nothing here; windows, the order
-    of options and the sizes of buffers are each system's own."""
+    of options, the sizes of buffers and ACKs at the start of a connection are each system's own."""
     lines = []
     for line in text.splitlines():
         if re.search(r"`.*(sysctl|ifconfig|kldload|sockstat)", line) or re.search(r"SO_(RCV|SND)BUF", line):
@@ -96,6 +96,9 @@ def translate(text):
             line = re.sub(r"\bwin \d+\b", "", line)
             line = re.sub(r"<[^>]*>", "<...>", line)
         lines.append(line)
+        listens = re.search(r"\blisten\((\d+),", line)
+        if listens:  # FreeBSD delays the first ACKs of a connection, Linux sends them at once
+            lines.append(f"+0 setsockopt({listens.group(1)}, IPPROTO_TCP, TCP_QUICKACK, [0], 4) = 0")
     return "\n".join(lines) + "\n"
 
 
