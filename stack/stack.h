@@ -88,7 +88,10 @@ struct ip_path {
     uint8_t netif;
     bool mac_known; /* mac is the next hop's, learned from its frames: no ARP needed */
     uint8_t mac[6];
-    uint32_t mtu;            /* 0: the interface's */
+    uint32_t mtu; /* 0: the interface's */
+    /* the search for a larger one: stack/tcp/mtu_probe.c */
+    uint16_t mtu_high;       /* it ends here; 0: no search */
+    uint16_t mtu_probe;      /* of the packet that is out; 0: none */
     struct ip_addr next_hop; /* on-link neighbour to ask ARP for */
 };
 
@@ -147,12 +150,19 @@ static inline bool stack_traces(const struct stack_cx *cx, uint32_t classes)
 #endif
 }
 
+/* As Linux's tcp_mtu_probing: not; once large segments were lost again and again; from small on. */
+enum stack_mtu_probing {
+    STACK_MTU_PROBING_OFF = 0,
+    STACK_MTU_PROBING_BLACK_HOLE = 1,
+    STACK_MTU_PROBING_ALWAYS = 2
+};
+
 /* Linux's sysctls of the same purpose. All zero: Linux's defaults. */
 struct stack_tuning {
     bool no_sack, no_timestamps, no_wscale; /* net.ipv4.tcp_sack, ... = 0 */
     bool no_idle_restart;                   /* tcp_slow_start_after_idle = 0 */
     bool no_probes;                         /* tcp_early_retrans = 0 */
-    bool mtu_probing;                       /* tcp_mtu_probing = 1: black holes are detected */
+    uint8_t mtu_probing;                    /* enum stack_mtu_probing */
     uint8_t min_frame_segs;                 /* tcp_min_tso_segs */
     uint32_t sndbuf, sndbuf_max;            /* tcp_wmem */
     uint32_t rcvbuf, rcvbuf_max;            /* tcp_rmem */
@@ -219,6 +229,7 @@ struct stack_config {
     X(FASTOPEN_PASSIVE, "fastopen-passive", "connections accepted with a valid cookie")            \
     X(FASTOPEN_BAD, "fastopen-bad-cookie", "SYNs whose cookie was not ours")                       \
     X(BLACK_HOLES, "black-holes", "paths found to swallow large segments (RFC 4821)")              \
+    X(MTU_RAISED, "mtu-raised", "paths found by a probe to carry larger segments (RFC 4821)")      \
     X(ECN_REDUCED, "ecn-reduced", "windows reduced for an echoed congestion mark (RFC 3168)")      \
     X(LOSS_PROBES, "loss-probes", "segments sent again to probe a tail (RFC 8985 7)")              \
     X(RTOS, "rto", "retransmission time-outs")                                                     \

@@ -139,6 +139,15 @@ static uint8_t ecn_mode(void)
     return mode == 0 ? STACK_ECN_OFF : mode == 1 || mode == 3 ? STACK_ECN_ASK : STACK_ECN_ACCEPT;
 }
 
+/* The kernel's default is not to look for black holes; but that costs nothing until there is one.
+ */
+static uint8_t mtu_probing_mode(void)
+{
+    return small_sysctl("/proc/sys/net/ipv4/tcp_mtu_probing", 0) == STACK_MTU_PROBING_ALWAYS
+               ? STACK_MTU_PROBING_ALWAYS
+               : STACK_MTU_PROBING_BLACK_HOLE;
+}
+
 /* An arena with a stack in it. */
 static int make_stack(void **base, int *file, struct stack **st)
 {
@@ -147,7 +156,7 @@ static int make_stack(void **base, int *file, struct stack **st)
         .loopback = config.loopback_user || config.own_address,
         .cc = config.cc,
         .ecn = ecn_mode(),
-        .tuning = {.mtu_probing = true}, /* costs nothing until a path misbehaves */
+        .tuning = {.mtu_probing = mtu_probing_mode()},
         .fastopen = (uint16_t)small_sysctl("/proc/sys/net/ipv4/tcp_fastopen", 1)};
     fastopen_key(sc.fastopen_key);
     int err = arena_map(config.mem, base, file);

@@ -262,6 +262,7 @@ void tcp_ready_for_data(struct stack_cx *cx, struct tcp_conn *c)
 {
     c->connected = true;
     c->copied_seq = seq_add(c->irs, 1);
+    tcp_mtu_begin(cx, c);
     tcp_update_mss(cx, c);
     cc_init(&c->cc, c->opts.cc, c->mss, cx->now);
     c->round_end = c->snd_nxt;

@@ -106,10 +106,11 @@ struct tcp_conn {
     bool halfway : 1;       /* repair.c: it was being changed, and is whole */
 
     /* acknowledging */
-    uint8_t ack_why;   /* enum tcp_reason of the ACK that is due */
-    uint8_t quickacks; /* ACKs that go at once (Linux: icsk_ack.quick) */
-    uint8_t pingpong;  /* interactive: replies carry the ACKs */
-    uint16_t syn_text; /* bytes of our SYN that the SYN-ACK acknowledged, for TCP_INFO */
+    uint8_t ack_why;       /* enum tcp_reason of the ACK that is due */
+    uint8_t quickacks : 5; /* ACKs that go at once (Linux: icsk_ack.quick) */
+    uint8_t pingpong : 3;  /* interactive: replies carry the ACKs */
+    uint16_t syn_text;     /* bytes of our SYN that the SYN-ACK acknowledged, for TCP_INFO */
+    uint16_t mtu_wait;     /* no probe of the path's MTU before: mtu_probe.c */
 
     struct ip_path path;
     struct tcp_opts opts;
@@ -365,6 +366,7 @@ struct tcp_emit {
     tcp_seq seq;
     uint32_t len; /* payload bytes from the send buffer */
     uint8_t flags;
+    bool whole; /* one segment, whatever the MSS: a probe of the path's MTU */
     enum tcp_reason why;
 };
 /* Sends one frame; returns the payload bytes that went (fewer than asked when slices run out), or
@@ -411,9 +413,25 @@ void tcp_probe_again(struct stack_cx *cx, struct tcp_conn *c);
 /* An acceptable ACK in a synchronized state: RFC 9293 3.10.7.4 fifth. False: drop the segment. */
 bool tcp_process_ack(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s);
 
-/* ---- icmp_error.c ---- */
+/* ---- mtu_probe.c ---- */
+/* RFC 1191 with the floor of RFC 1122 and of Linux (min_pmtu). */
+#define TCP_PMTU_MIN 552u
+/* Before the first data: where the path's MTU is to be found by probes, segments begin small. */
+void tcp_mtu_begin(struct stack_cx *cx, struct tcp_conn *c);
 /* Time-outs in a row: if what is lost is large, the path may swallow large segments in silence. */
 void tcp_suspect_black_hole(struct stack_cx *cx, struct tcp_conn *c);
+/* A router says what it lets pass. */
+void tcp_mtu_learned(struct stack_cx *cx, struct tcp_conn *c, uint32_t mtu);
+/* Bytes of text of the probe that is to go now, 0: none; *hold: one is due and waits for cwnd. */
+uint32_t tcp_mtu_probe_len(struct stack_cx *cx, struct tcp_conn *c, bool *hold);
+void tcp_mtu_probe_sent(struct tcp_conn *c, uint32_t len);
+/* What became of it will not be known: another try later. */
+void tcp_mtu_probe_given_up(struct stack_cx *cx, struct tcp_conn *c);
+/* Bytes were found lost: 0 when they are the probe alone, which is no congestion; else `lost`. */
+uint32_t tcp_mtu_probe_lost(struct stack_cx *cx, struct tcp_conn *c, uint32_t lost);
+/* A probe is out and an ACK came: the same, and what arrived. */
+uint32_t tcp_mtu_probe_on_ack(struct stack_cx *cx, struct tcp_conn *c, const struct sent_ack *a,
+                              uint32_t lost);
 
 /* ---- fastopen.c ---- */
 /* The stack's key of cookies: the configured one, or the random one. */

@@ -135,7 +135,8 @@ int64_t tcp_emit(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_emit 
         /* c->mss leaves room for timestamps; SACK blocks come out of the segment (RFC 6691) */
         const uint32_t sack = tcp_options_size(&s.opt) - (c->ts_ok ? 12 : 0);
         const uint32_t segment = c->mss > sack ? c->mss - sack : 1;
-        if (len > segment && !syn) { /* a SYN is one segment: tcp_fastopen_room() saw to it */
+        if (len > segment && !syn &&
+            !e->whole) { /* a SYN is one segment: tcp_fastopen_room() saw to it */
             f.gso_size = (uint16_t)segment;
             f.lasting = true; /* see stack_settle() */
             s.flags |=

@@ -3,17 +3,14 @@
 
 #include "stack/tcp/conn.h"
 
-/* RFC 1191 with the floor of RFC 1122 and of Linux (min_pmtu). */
-#define PMTU_MIN 552u
-
 /* RFC 1191 7: the plateau below, for routers that do not say */
 static uint32_t plateau_below(uint32_t mtu)
 {
-    static const uint16_t plateaus[] = {32000, 17914, 8166, 4352, 2002, 1492, 1006, PMTU_MIN};
+    static const uint16_t plateaus[] = {32000, 17914, 8166, 4352, 2002, 1492, 1006, TCP_PMTU_MIN};
     for (unsigned i = 0; i < ARRAY_LEN(plateaus); i++)
         if (plateaus[i] < mtu)
             return plateaus[i];
-    return PMTU_MIN;
+    return TCP_PMTU_MIN;
 }
 
 static void fragmentation_needed(struct stack_cx *cx, struct tcp_conn *c, uint32_t mtu)
@@ -21,11 +18,12 @@ static void fragmentation_needed(struct stack_cx *cx, struct tcp_conn *c, uint32
     const uint32_t current = ip_path_mtu(cx->st, &c->path);
     if (mtu == 0)
         mtu = plateau_below(current);
-    mtu = max_u32(mtu, PMTU_MIN);
-    if (mtu >= current || c->opts.pmtu_dont) /* RFC 5927 7.2: it can only shrink */
+    mtu = max_u32(mtu, TCP_PMTU_MIN);
+    if (mtu >= max_u32(current, c->path.mtu_probe) || c->opts.pmtu_dont)
+        return; /* RFC 5927 7.2: it can only shrink */
+    tcp_mtu_learned(cx, c, mtu);
+    if (mtu >= current) /* a probe: what comes after it shows that it was lost */
         return;
-    c->path.mtu = mtu;
-    tcp_update_mss(cx, c);
     if (c->state == TCP_SYN_SENT && c->sent.total > 1) { /* RFC 7413: a SYN with data was too big */
         c->advmss = tcp_local_mss(cx->st, &c->path, &c->opts, &c->flow.tuple.remote);
         tcp_retransmit_syn(cx, c);
@@ -36,28 +34,6 @@ static void fragmentation_needed(struct stack_cx *cx, struct tcp_conn *c, uint32
     sentmap_mark_all_lost(&c->sent, false);
     c->reno_sacked = 0;
     tcp_want_output(cx, c);
-}
-
-/*
- * RFC 4821 7.7, RFC 8899 4.3 in a small form: a router that drops what is too big and whose ICMP
- * never arrives. Smaller segments are tried, first of 1,024 bytes (Linux: tcp_base_mss), then of
- * the least that every path carries. The connection stays with what works.
- */
-void tcp_suspect_black_hole(struct stack_cx *cx, struct tcp_conn *c)
-{
-    static const uint16_t mtus[] = {1064, PMTU_MIN};
-    const uint32_t current = ip_path_mtu(cx->st, &c->path);
-    const struct sent_record *head = sentmap_first(&c->sent);
-    if (!tcp_synchronized(c) || c->opts.pmtu_dont || !head)
-        return;
-    for (unsigned i = 0; i < ARRAY_LEN(mtus); i++) {
-        if (mtus[i] >= current || head->len + 40 <= mtus[i])
-            continue;
-        c->path.mtu = mtus[i];
-        tcp_update_mss(cx, c);
-        stack_count(cx->st, COUNT_BLACK_HOLES);
-        return;
-    }
 }
 
 static void half_open_error(struct stack_cx *cx, struct tcp_half_open *h, tcp_seq at)

@@ -91,6 +91,7 @@ enum tcp_timer {
     X(SEND_FAST_RETRANSMIT, "fast retransmit")                                                     \
     X(SEND_RECOVERY, "retransmission in recovery")                                                 \
     X(SEND_LOSS_PROBE, "tail loss probe")                                                          \
+    X(SEND_MTU_PROBE, "probe of the path's MTU")                                                   \
     X(SEND_PROBE, "window probe")                                                                  \
     X(SEND_KEEPALIVE, "keepalive probe")                                                           \
     X(SEND_ACK_NOW, "ACK of two segments or more")                                                 \
@@ -133,6 +134,8 @@ enum tcp_timer {
     X(LOST_PARTIAL_ACK, "partial ACK in recovery (NewReno)")                                       \
     X(LOST_RTO, "retransmission time-out")                                                         \
     X(LOST_RENEGED, "the receiver gave up what it had sacked")                                     \
+    X(MTU_RAISED, "a larger segment arrived: the path's MTU is raised")                            \
+    X(MTU_PROBE_LOST, "only the probe of the path's MTU was lost: cwnd as before")                 \
     X(SEEN_REORDERING, "a segment sent earlier arrived later")                                     \
     X(SEEN_DSACK, "the peer received something twice (D-SACK)")                                    \
     X(PROBE_NEEDLESS, "original and probe both arrived: nothing was lost")                         \

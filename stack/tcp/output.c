@@ -40,6 +40,7 @@ static uint32_t frame_payload_wanted(const struct stack_cx *cx, const struct tcp
 struct plan {
     uint32_t len;
     bool fin;
+    bool mtu_probe;
     enum tcp_reason why;
 };
 
@@ -107,6 +108,17 @@ static struct plan plan_new(struct stack_cx *cx, struct tcp_conn *c)
                          .why = last ? TCP_WHY_SEND_PUSH : TCP_WHY_SEND_DATA};
 }
 
+/* In place of `usual`: a probe of the path's MTU, or the wait for room in cwnd for one. */
+static struct plan plan_probe(struct stack_cx *cx, struct tcp_conn *c, const struct plan *usual)
+{
+    bool wait;
+    const uint32_t len = tcp_mtu_probe_len(cx, c, &wait);
+    if (wait)
+        return hold(TCP_WHY_HELD_CWND);
+    return len ? (struct plan){.len = len, .mtu_probe = true, .why = TCP_WHY_SEND_MTU_PROBE}
+               : *usual;
+}
+
 static void note_flight(struct tcp_conn *c)
 {
     c->max_in_flight = max_u32(c->max_in_flight, tcp_in_flight(c));
@@ -145,7 +157,8 @@ static void arm_after_send(struct stack_cx *cx, struct tcp_conn *c)
 /* Sends the planned frame; false when nothing could be sent. */
 static bool send_new(struct stack_cx *cx, struct tcp_conn *c, const struct plan *p)
 {
-    struct tcp_emit e = {.seq = c->snd_nxt, .len = p->len, .flags = TCP_ACK, .why = p->why};
+    struct tcp_emit e = {
+        .seq = c->snd_nxt, .len = p->len, .flags = TCP_ACK, .whole = p->mtu_probe, .why = p->why};
     if (p->fin)
         e.flags |= TCP_FIN;
     if (p->len && seq_in(seq_sub(c->push_seq, 1), c->snd_nxt, p->len))
@@ -156,9 +169,13 @@ static bool send_new(struct stack_cx *cx, struct tcp_conn *c, const struct plan 
     const bool fin = p->fin && (uint32_t)max_u64((uint64_t)sent, 0) >= p->len;
     const uint32_t bytes = p->len ? (uint32_t)sent : 0;
     const uint32_t span = bytes + (fin ? 1 : 0);
-    sentmap_sent(&cx->st->tcp.records, &c->sent, c->snd_nxt, span, fin ? TCP_FIN : 0, cx->now);
+    const bool recorded =
+        sentmap_sent(&cx->st->tcp.records, &c->sent, c->snd_nxt, span, fin ? TCP_FIN : 0, cx->now);
     c->snd_nxt = seq_add(c->snd_nxt, span);
-    if (bytes % c->mss != 0)
+    if (unlikely(p->mtu_probe)) {
+        if (recorded && bytes == p->len)
+            tcp_mtu_probe_sent(c, bytes);
+    } else if (bytes % c->mss != 0)
         c->snd_sml = c->snd_nxt;
     tcp_recovery_on_send(cx, c, span, false);
     tcp_pacing_sent(cx, c, bytes);
@@ -317,6 +334,8 @@ void tcp_output(struct stack_cx *cx, struct tcp_conn *c)
         struct plan p = plan_new(cx, c);
         if (p.len && restart_after_idle(cx, c))
             p = plan_new(cx, c);
+        if (unlikely(c->path.mtu_high) && p.len)
+            p = plan_probe(cx, c, &p);
         while (p.len || p.fin) {
             if (!send_new(cx, c, &p))
                 break;

@@ -131,6 +131,7 @@ void tcp_loss_probe_timeout(struct stack_cx *cx, struct tcp_conn *c)
     tcp_trace_fired(cx, c, TCP_TIMER_LOSS_PROBE, 1);
     if (!c->tlp_out && !in_recovery(c)) {
         c->tlp_out = true;
+        tcp_mtu_probe_given_up(cx, c);
         c->tlp_retrans = !tcp_probe_new(cx, c);
         if (c->tlp_retrans)
             tcp_probe_again(cx, c);

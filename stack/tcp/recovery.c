@@ -272,9 +272,11 @@ uint32_t tcp_recovery_on_ack(struct stack_cx *cx, struct tcp_conn *c, const stru
     if ((in_recovery(c) && seq_geq(c->snd_una, c->high_seq)) ||
         (c->ca_state == TCP_CA_CWR && seq_gt(c->snd_una, c->high_seq)))
         leave_recovery(cx, c);
-    const uint32_t lost = find_losses(cx, c, a);
+    uint32_t lost = find_losses(cx, c, a);
     if (stack_traces(cx, TRACE_CC) && (lost || a->reneged))
         tcp_report_lost(cx, c, why_lost(c, a));
+    if (unlikely(c->path.mtu_probe))
+        lost = tcp_mtu_probe_on_ack(cx, c, a, lost);
     if (c->ca_state == TCP_CA_LOSS)
         return lost;
     const bool marked = c->ecn_ok && (s->flags & (TCP_ECE | TCP_SYN)) == TCP_ECE;
@@ -298,7 +300,9 @@ void tcp_recovery_on_reorder_timeout(struct stack_cx *cx, struct tcp_conn *c)
         return;
     if (stack_traces(cx, TRACE_CC))
         tcp_report_lost(cx, c, TCP_WHY_LOST_RACK);
-    if (!in_recovery(c))
+    if (tcp_mtu_probe_lost(cx, c, lost) == 0)
+        c->ca_state = c->ca_state == TCP_CA_OPEN ? TCP_CA_DISORDER : c->ca_state;
+    else if (!in_recovery(c))
         enter_recovery(cx, c, prior_in_flight);
     if (c->ca_state == TCP_CA_RECOVERY)
         reduce_proportionally(c, 0, false);
@@ -324,6 +328,7 @@ void tcp_recovery_on_timeout(struct stack_cx *cx, struct tcp_conn *c)
     c->reno_sacked = 0;
     c->dupacks = 0;
     c->tlp_out = false;
+    tcp_mtu_probe_given_up(cx, c);
     tcp_timer_stop(cx, c, TCP_TIMER_REORDER);
     /* A head that was sacked while everything before it is acknowledged: the peer reneged. */
     const struct sent_record *head = sentmap_first(&c->sent);

@@ -106,6 +106,7 @@ static bool split(struct pool *pool, struct sentmap *m, struct sent_record *r, u
     tail->seq = seq_add(r->seq, at);
     tail->len = r->len - at;
     tail->flags &= (uint8_t)~TCP_SYN;
+    tail->mtu_probe = r->mtu_probe = false;
     r->len = at;
     r->flags &= (uint8_t)~TCP_FIN;
     list_insert_before(r->link.next, &tail->link);
@@ -118,6 +119,7 @@ static void join(struct pool *pool, struct sentmap *m, struct sent_record *r,
                  struct sent_record *next)
 {
     r->len += next->len;
+    r->mtu_probe = false;
     r->flags |= next->flags;
     r->sent = min_u64(r->sent, next->sent); /* a sample too long is harmless, too short is not */
     if (next->transmissions > r->transmissions)
@@ -136,6 +138,7 @@ static void grow_last(struct sentmap *m, uint32_t len, uint8_t flags)
         r->sacked = false;
     }
     r->len += len;
+    r->mtu_probe = false;
     r->flags |= flags & (TCP_SYN | TCP_FIN);
     if (r->transmissions == 1)
         r->transmissions = 2; /* no RTT sample: its parts left at different times */
@@ -232,6 +235,16 @@ static void pick(struct rtt_pick *p, const struct sent_record *r)
     p->sent = r->sent;
 }
 
+/* A probe of the path's MTU arrived, as far as n bytes. */
+static void note_probe(struct sent_record *r, uint32_t n, struct sent_ack *out)
+{
+    if (likely(!r->mtu_probe))
+        return;
+    r->mtu_probe = false;
+    if (n == r->len)
+        out->mtu_probe = n;
+}
+
 /* The first n bytes of r (all of it, or its front) are acknowledged. */
 static void ack_bytes(struct sentmap *m, struct sent_record *r, uint32_t n, struct sent_ack *out,
                       struct rtt_pick *rtt)
@@ -244,6 +257,7 @@ static void ack_bytes(struct sentmap *m, struct sent_record *r, uint32_t n, stru
         sample_rate(m, r, out);
         note_arrived(m, r, seq_add(r->seq, n), out);
     }
+    note_probe(r, n, out);
     uncount(m, r, n);
     m->total -= n;
     out->flags |= r->flags & TCP_SYN;
@@ -346,6 +360,7 @@ static void sack_record(struct pool *pool, struct sentmap *m, struct sent_record
     if (seq_gt(end_of(r), b->end) && !sack_split(pool, m, r, b->end))
         return;
     mark_sacked(m, r);
+    note_probe(r, r->len, out);
     out->newly_sacked += r->len;
     out->delivered += r->len;
     pick(rtt, r);
@@ -455,6 +470,20 @@ uint32_t sentmap_mark_older(struct sentmap *m, const struct sent_mark *newest, n
     return newly;
 }
 
+void sentmap_mark_probe(struct sentmap *m)
+{
+    if (!list_empty(&m->records))
+        record_of(m->records.prev)->mtu_probe = true;
+}
+
+bool sentmap_lost_is_probe(const struct sentmap *m)
+{
+    const struct sent_record *r = sentmap_first(m);
+    while (r != NULL && !r->lost)
+        r = next_of(m, r);
+    return r != NULL && r->mtu_probe && r->len == m->lost;
+}
+
 void sentmap_unmark_lost(struct sentmap *m)
 {
     for (struct sent_record *r = sentmap_first(m); r != NULL && m->lost > 0; r = next_of(m, r)) {
@@ -493,7 +522,7 @@ uint32_t sentmap_mark_head_lost(struct pool *pool, struct sentmap *m, uint32_t m
         r = next_of(m, r);
     if (r == NULL || r->lost)
         return 0;
-    if (mss > 0 && r->len > mss)
+    if (mss > 0 && r->len > mss && !r->mtu_probe)
         split(pool, m, r, mss); /* without memory all of it is marked */
     mark_lost(m, r);
     return r->len;
@@ -544,6 +573,7 @@ void sentmap_retransmitted(struct sentmap *m, struct sent_record *rec, nsec_t no
     uncount(m, rec, rec->len);
     rec->lost = rec->sacked = false;
     rec->told = false;
+    rec->mtu_probe = false;
     rec->retrans = true;
     m->retrans += rec->len;
     rec->sent = now;

@@ -22,6 +22,7 @@ struct sent_record {
     bool retrans;     /* in flight as a retransmission */
     bool app_limited; /* the program had nothing more to send */
     bool told;        /* that it is lost was traced */
+    bool mtu_probe;   /* one segment, larger than the MSS; sent once */
     /* delivery rate sample at send time (draft-cheng-iccrg-delivery-rate-estimation) */
     uint64_t delivered;
     nsec_t delivered_at;
@@ -65,9 +66,10 @@ struct sent_ack {
     nsec_t rtt;               /* now - sent, of the newest record newly acknowledged or sacked */
     bool acked_retransmitted; /* some newly acknowledged record had been sent again */
     bool dsack;               /* the first block is a D-SACK (RFC 2883) */
-    bool reneged;   /* the cumulative ACK stops short of a record sacked before: RFC 2018 8 */
-    bool reordered; /* a segment sent once arrived after a higher one: RFC 8985 6.2 step 3 */
-    uint8_t flags;  /* SYN, FIN acknowledged */
+    bool reneged;       /* the cumulative ACK stops short of a record sacked before: RFC 2018 8 */
+    bool reordered;     /* a segment sent once arrived after a higher one: RFC 8985 6.2 step 3 */
+    uint8_t flags;      /* SYN, FIN acknowledged */
+    uint32_t mtu_probe; /* bytes of a probe of the path's MTU that arrived whole */
     /* delivery rate sample of the newest of what this ACK delivered; interval 0: none */
     uint64_t rate_prior; /* bytes that had been delivered when it left */
     nsec_t rate_interval, rate_since;
@@ -98,6 +100,10 @@ bool sent_after(nsec_t sent1, tcp_seq end1, nsec_t sent2, tcp_seq end2);
  */
 uint32_t sentmap_mark_older(struct sentmap *m, const struct sent_mark *newest, nsec_t window,
                             nsec_t now, nsec_t *wait);
+/* What was sent last is a probe of the path's MTU: one segment, which nothing cuts. */
+void sentmap_mark_probe(struct sentmap *m);
+/* Whether all that is lost is such a probe. */
+bool sentmap_lost_is_probe(const struct sentmap *m);
 /* Nothing was lost after all: what waits to be sent again is in flight. */
 void sentmap_unmark_lost(struct sentmap *m);
 /* The last segment sent, of at most mss bytes of text (its record is split). NULL: none. */

@@ -215,7 +215,7 @@ static void start(struct fuzz_input *in)
                                            .tuning = {.no_sack = how & 512,
                                                       .no_timestamps = how & 1024,
                                                       .no_wscale = how & 2048,
-                                                      .mtu_probing = how & 4096}},
+                                                      .mtu_probing = how >> 12 & 3}},
                     how & 128);
     F.nflows = FUZZ_FLOWS;
     for (unsigned i = 0; i < FUZZ_FLOWS; i++)

@@ -96,9 +96,9 @@ struct world_opts {
     uint32_t mtu; /* 0: 1500 */
     size_t arena; /* 0: 16 MB */
     uint8_t cc;
-    uint8_t ecn;       /* enum stack_ecn */
-    uint16_t fastopen; /* enum stack_fastopen */
-    bool mtu_probing;
+    uint8_t ecn;         /* enum stack_ecn */
+    uint16_t fastopen;   /* enum stack_fastopen */
+    uint8_t mtu_probing; /* enum stack_mtu_probing */
     uint8_t seed;
 };
 /* A new world in place of the default one; everything before is forgotten. */

@@ -501,7 +501,7 @@ TEST(fragments_bounded, "fragments that never become whole: bounded memory, give
 TEST(corner_black_hole,
      "RFC 4821 7.7: a path that swallows large segments in silence: smaller ones after three time-outs")
 {
-    world((struct world_opts){.mtu_probing = true});
+    world((struct world_opts){.mtu_probing = STACK_MTU_PROBING_BLACK_HOLE});
     struct tcp_conn *c = established("<mss 1460>");
     check_eq(call_send(c, 4000), 4000);
     drain_tx();
@@ -519,7 +519,7 @@ TEST(corner_black_hole,
 
 TEST(corner_no_black_hole, "RFC 4821 7.7: small segments that are lost say nothing about the path's MTU")
 {
-    world((struct world_opts){.mtu_probing = true});
+    world((struct world_opts){.mtu_probing = STACK_MTU_PROBING_BLACK_HOLE});
     struct tcp_conn *c = established("<mss 1460>");
     check_eq(call_send(c, 400), 400);
     drain_tx();

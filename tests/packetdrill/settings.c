@@ -81,6 +81,7 @@ void settings_apply(const char *dir, struct stack *st)
     t->no_timestamps = is_zero(dir, "tcp_timestamps");
     t->no_wscale = is_zero(dir, "tcp_window_scaling");
     t->no_idle_restart = is_zero(dir, "tcp_slow_start_after_idle");
+    t->mtu_probing = (uint8_t)read_number(dir, "tcp_mtu_probing", STACK_MTU_PROBING_OFF);
     t->no_probes = is_zero(dir, "tcp_early_retrans");
     read_buffer(dir, "tcp_wmem", &t->sndbuf, &t->sndbuf_max);
     read_buffer(dir, "tcp_rmem", &t->rcvbuf, &t->rcvbuf_max);

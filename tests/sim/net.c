@@ -151,10 +151,10 @@ static void to_switch(struct host *h, const uint8_t *frame, uint32_t len, bool t
         return;
     }
     if (ip && im->pmtu && len - L2_LEN > im->pmtu) {
-        if (frame[L2_LEN + 6] & 0x40)
-            frag_needed(h, frame);
-        else
+        if (!(frame[L2_LEN + 6] & 0x40))
             cut_packet(h, frame, len);
+        else if (!im->silent)
+            frag_needed(h, frame);
         return;
     }
     nsec_t at = travel(h, len);

@@ -65,6 +65,7 @@ static void make_link(struct sim *s, struct host *h, enum theme theme)
     }
     if (theme == THEME_PMTU)
         im->pmtu = (uint32_t)prng_range(r, 600, 1400);
+    im->silent = im->pmtu && s->seed % 3 == 0;
 }
 
 static void make_host(struct sim *s, unsigned i, enum theme theme)
@@ -89,6 +90,8 @@ static void make_host(struct sim *s, unsigned i, enum theme theme)
     make_link(s, h, theme);
     host_start(h, theme == THEME_MEMORY ? 8 * MEGABYTE : 12 * MEGABYTE, theme == THEME_LOOPBACK,
                prng_one_in(r, 40));
+    h->cx.st->config.tuning.mtu_probing =
+        (uint8_t)(h->out.silent ? 1 + s->seed / 3 % 2 : s->seed % 3);
     bool short_backlog = theme == THEME_STORM && prng_one_in(r, 2);
     for (unsigned k = 0; k < LISTENERS_MAX; k++)
         host_listen(h, k, short_backlog ? (int)prng_below(r, 5) : 1024);

@@ -135,6 +135,7 @@ struct impairment {
     nsec_t queue_max;     /* a frame that would wait longer is dropped */
     nsec_t mark_above;    /* one that waits longer is marked; 0: none */
     uint32_t pmtu;        /* the path carries packets up to this size; 0: any */
+    bool silent;          /* and says nothing about larger ones */
 };
 
 struct host {
