@@ -95,6 +95,9 @@ static void happen(struct sim *s, struct event *e)
     case EV_WATCH:
         watch(s);
         break;
+    case EV_LONGER:
+        h->out.delay *= 2;
+        break;
     case EV_FAULTS_END:
         faults_end(s);
         break;

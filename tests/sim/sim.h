@@ -172,6 +172,7 @@ enum event_kind {
     EV_ACCEPT,
     EV_LISTENER,
     EV_WATCH,
+    EV_LONGER, /* the host's link becomes twice as long */
     EV_FAULTS_END
 };
 
