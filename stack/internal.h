@@ -37,6 +37,8 @@ struct tcp_stack {
     struct list output_pending; /* connections that stack_flush() must look at */
     struct list orphans;
     struct list time_wait_age; /* oldest first: what is recycled when room is short */
+    struct tcp_conn *announced; /* tcp_announce(); NULL: none */
+    uint32_t announcements;     /* so far */
     uint32_t norphans;
     uint32_t next_number;
     /* RFC 5961 7: challenge ACKs of the whole stack in the current second */

@@ -44,6 +44,19 @@ struct frame_out {
     struct slice slices[FRAME_SLICES_MAX];
 };
 
+/*
+ * Text of a frame that a link has put where it is wanted, and not behind the frame's headers: see
+ * stack_foresee().
+ */
+struct stack_place {
+    struct tcp_conn *conn;
+    uint32_t head;   /* bytes of headers in front of the text */
+    uint32_t len;    /* of the text */
+    uint32_t direct; /* the first bytes of it that went to the program; the rest lies where
+                        tcp_place_text() said */
+    bool taken;      /* out: it counts as received */
+};
+
 /* A frame that arrived. */
 struct frame_in {
     const uint8_t *data; /* from the L2 header on (from the IP header where the link has no L2) */
@@ -51,6 +64,7 @@ struct frame_in {
     uint8_t netif;
     bool csum_trusted; /* the link vouches for the checksum (partial or verified): do not verify */
     uint16_t gso_size; /* payload bytes per wire segment of a coalesced frame, 0 otherwise */
+    struct stack_place *place; /* the text lies elsewhere: data has the headers alone. Else NULL */
 };
 
 enum netif_kind {
@@ -295,6 +309,16 @@ void stack_count(struct stack *st, enum stack_counter c);
 
 /* A frame arrived. Whatever it holds, the engine survives it. */
 void stack_input(struct stack_cx *cx, const struct frame_in *frame);
+/*
+ * A link that knows the first bytes of a frame before it takes the whole asks where its text could
+ * go. f->data has FORESEEN_BYTES of the f->len. True: it is the next text of place->conn, by all
+ * that is seen. Then the link may put it into the buffer of a program that reads that connection
+ * and has nothing unread, and what does not fit there to where tcp_place_text() says, and hand the
+ * headers to stack_input() with f->place. Nothing of the stack may be called in between. Should the
+ * segment not be acceptable after all, place->taken stays false, and its text counts as lost.
+ */
+#define FORESEEN_BYTES 94 /* Ethernet, IPv4 without options, TCP with the most options */
+bool stack_foresee(struct stack_cx *cx, const struct frame_in *f, struct stack_place *place);
 /* Runs every timer that is due at cx->now. */
 void stack_run_timers(struct stack_cx *cx);
 /* Sends what the entries since the last flush left to send, runs the loopback dry. Ends every

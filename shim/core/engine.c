@@ -217,7 +217,7 @@ bool engine_inside(void)
     return thread_state.inside != 0;
 }
 
-unsigned engine_drain_for(struct stack_cx *cx, const bool *enough)
+unsigned engine_drain_for(struct stack_cx *cx, const struct drain *d)
 {
     struct shared *sh = engine.sh;
     struct link *l = engine.link;
@@ -226,7 +226,7 @@ unsigned engine_drain_for(struct stack_cx *cx, const bool *enough)
         return 0;
     if (likely(l != NULL)) {
         for (unsigned batch = 0; batch < DRAIN_BATCHES; batch++) {
-            unsigned got = l->ops->receive(l, cx, DRAIN_BATCH, enough);
+            unsigned got = l->ops->receive(l, cx, DRAIN_BATCH, d);
             frames += got;
             if (got < DRAIN_BATCH)
                 break;

@@ -65,5 +65,27 @@ void engine_clock(struct stack_cx *cx);
  * Returns the number of frames taken. Calls that find nothing do this before they give EAGAIN.
  */
 unsigned engine_drain(struct stack_cx *cx);
-/* The same for a caller that has what it wants once *enough: see link_ops.receive. */
-unsigned engine_drain_for(struct stack_cx *cx, const bool *enough);
+
+/* A recv(): text that comes next for its connection may go to its buffer at once. */
+struct reader {
+    const struct usock *us;
+    struct slice room; /* what is left of the buffer */
+    size_t got;        /* bytes that were put there */
+    int error;         /* -EFAULT: it is not the program's to write to */
+    bool patient;      /* would rather be told that there is nothing than get a small part */
+};
+
+static inline bool reader_served(const struct reader *r)
+{
+    return r != NULL && (r->got > 0 || r->error != 0);
+}
+
+/* For whom frames are taken. */
+struct drain {
+    struct reader *reader; /* may be NULL */
+    const bool *woken;     /* whether the caller has what it waits for */
+    bool single;           /* it waits for one thing */
+    bool announce;         /* for readiness: text may stay where it is until it is read */
+};
+/* The same for a caller that waits for something, see link_ops.receive. */
+unsigned engine_drain_for(struct stack_cx *cx, const struct drain *d);

@@ -142,7 +142,7 @@ static int sock_accept(struct call *c, struct sockaddr *sa, socklen_t *len, int 
             return r;
         waited = true;
         const bool two_doors = us->kernel_listen && fd_usock(c->fd) == us;
-        r = call_wait(c, TCP_EV_IN, two_doors ? &kernel : NULL, deadline, how);
+        r = call_wait(c, TCP_EV_IN, two_doors ? &kernel : NULL, deadline, how, NULL);
         if (r < 0)
             return r;
     }

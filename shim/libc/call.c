@@ -76,6 +76,9 @@ bool call_begin_ours(struct call *c, int fd, const char *name, unsigned kinds)
     }
     if (unlikely(sleeping.frame != NULL))
         end_abandoned(c);
+    if (unlikely(tcp_any_announced(c->cx.st)) && (kinds & CALL_READS) == 0 && c->us->conn != NULL &&
+        tcp_announced(c->us->conn))
+        engine_drain(&c->cx);
     if (unlikely(c->us->kind == USOCK_KERNEL)) {
         /* Decided through a descriptor of another process. */
         usock_drop(&c->cx, c->us, fd, false);
@@ -151,7 +154,8 @@ static void give_up(void *arg)
     leave(c);
 }
 
-int call_wait(struct call *c, uint32_t events, struct pollfd *kfd, nsec_t deadline, unsigned flags)
+int call_wait(struct call *c, uint32_t events, struct pollfd *kfd, nsec_t deadline, unsigned flags,
+              struct reader *reader)
 {
     int r;
     const typeof(sleeping) outer = sleeping; /* of a call that a handler's call interrupts */
@@ -159,7 +163,7 @@ int call_wait(struct call *c, uint32_t events, struct pollfd *kfd, nsec_t deadli
     sleeping.us = c->us;
     sleeping.hold = c->hold;
     pthread_cleanup_push(give_up, c);
-    r = wait_socket(&c->cx, c->us, events, kfd, deadline, flags);
+    r = wait_socket(&c->cx, c->us, events, kfd, deadline, flags, reader);
     pthread_cleanup_pop(0);
     sleeping = outer;
     return r;

@@ -25,6 +25,7 @@
 #define CALL_UNDECIDED (1u << USOCK_UNDECIDED)
 #define CALL_CONN      (1u << USOCK_CONN)
 #define CALL_LISTENER  (1u << USOCK_LISTENER)
+#define CALL_READS     0x80000000u /* takes text that was announced (tcp_announce()) */
 #define CALL_ANY       (CALL_UNDECIDED | CALL_CONN | CALL_LISTENER)
 
 /* Result of a sock_*() function: not for the user stack after all, libc's function is to be called.
@@ -88,7 +89,8 @@ void call_pass(struct call *c);
  * wait_socket() for the call's socket. A thread that is cancelled in it gives up its call on the
  * socket. Results as wait_socket().
  */
-int call_wait(struct call *c, uint32_t events, struct pollfd *kfd, nsec_t deadline, unsigned flags);
+int call_wait(struct call *c, uint32_t events, struct pollfd *kfd, nsec_t deadline, unsigned flags,
+              struct reader *reader);
 /*
  * Waits as a blocking call with time-out `timeo` (0: none) does; deadline from call_deadline().
  * As in Linux, calls with a time-out are not restarted after a signal.

@@ -28,7 +28,7 @@ static void linger(struct call *c)
     const nsec_t end = c->cx.now + opts->linger_secs * NSEC_PER_SEC;
     while (!tcp_sent_all(us->conn) && tcp_state(us->conn) != TCP_CLOSED && c->cx.now < end) {
         const nsec_t step = min_u64(end, c->cx.now + LINGER_STEP);
-        if (call_wait(c, TCP_EV_OUT, NULL, step, WAIT_RESTART) == -EINTR)
+        if (call_wait(c, TCP_EV_OUT, NULL, step, WAIT_RESTART, NULL) == -EINTR)
             return;
     }
 }

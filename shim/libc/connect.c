@@ -186,7 +186,7 @@ static int finish_connect(struct call *c, int pending, const struct ahead *ahead
     while (in_handshake(us)) {
         if (nonblock)
             return pending;
-        const int r = call_wait(c, TCP_EV_OUT, NULL, deadline, restart);
+        const int r = call_wait(c, TCP_EV_OUT, NULL, deadline, restart, NULL);
         if (r == -EAGAIN)
             return in_handshake(us) ? pending : 0;
         if (r < 0)

@@ -574,7 +574,7 @@ static int sleep_on_set(struct wait_call *c, nsec_t deadline, const sigset_t *ma
     struct waiter *w = waiter_begin();
     if (w != NULL)
         waiter_watch(w, &c->ep->watches, TCP_EV_IN, true);
-    const int r = wait_sleep(&c->cx, w, fds, n, deadline, mask);
+    const int r = wait_sleep(&c->cx, w, fds, n, deadline, mask, NULL);
     c->kernel_ready = r > 0;
     return r < 0 ? r : 0;
 }

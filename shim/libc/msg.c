@@ -22,7 +22,7 @@ static int64_t check_msg(const struct msghdr *msg, bool null_ok)
 SHIM_EXPORT ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
 {
     struct call c;
-    if (likely(!call_begin(&c, fd, "recvmsg", CALL_CONN))) {
+    if (likely(!call_begin(&c, fd, "recvmsg", CALL_CONN | CALL_READS))) {
         const ssize_t n = real_ready()->recvmsg(fd, msg, flags);
         if (n >= 0 && rights_possible(msg))
             rights_received(fd, msg, flags);
@@ -79,7 +79,7 @@ static bool over(const struct timespec *end)
 static int take_error(int fd)
 {
     struct call c;
-    if (!call_begin(&c, fd, "recvmmsg", CALL_CONN))
+    if (!call_begin(&c, fd, "recvmmsg", CALL_CONN | CALL_READS))
         return 0;
     const int err = tcp_take_error(c.us->conn);
     call_end(&c, 0);

@@ -46,13 +46,12 @@ static void move_peek_off(struct usock *us, int flags, size_t bytes)
 }
 
 /*
- * After some bytes an error, the urgent mark or the end is the next call's. A peek stops wherever the
- * mark is: what it got ended there, or began there.
+ * After some bytes an error, the urgent mark or the end is the next call's. A peek stops wherever
+ * the mark is: what it got ended there, or began there.
  */
 static bool must_stop(const struct usock *us, bool peek)
 {
-    return tcp_peek_error(us->conn) != 0 ||
-           (peek ? tcp_has_mark(us->conn) : tcp_at_mark(us->conn));
+    return tcp_peek_error(us->conn) != 0 || (peek ? tcp_has_mark(us->conn) : tcp_at_mark(us->conn));
 }
 
 int64_t sock_recv(struct call *c, const struct slice *to, unsigned n, int flags)
@@ -75,10 +74,13 @@ int64_t sock_recv(struct call *c, const struct slice *to, unsigned n, int flags)
                               : min_u64(max_u32(tcp_opts(us->conn)->rcvlowat, 1), total);
     const uint32_t peek_from = peek && us->peek_off > 0 ? (uint32_t)us->peek_off : 0;
     const nsec_t deadline = call_deadline(c, us->rcvtimeo);
+    const bool fills = !peek && (flags & MSG_TRUNC) == 0 && total > 0;
     size_t copied = 0;
     bool drained = false;
     struct cursor k;
     cursor_init(&k, to, n);
+    if (unlikely(peek && tcp_announced(us->conn)))
+        engine_drain(&c->cx);
     for (;;) {
         const struct slice *window;
         const unsigned slices = cursor_window(&k, &window);
@@ -97,16 +99,30 @@ int64_t sock_recv(struct call *c, const struct slice *to, unsigned n, int flags)
                 return r;
             break;
         }
-        if (nonblock) {
-            if (drained || copied > 0)
-                break;
-            engine_drain(&c->cx);
+        struct reader reader = {.us = us, .patient = nonblock};
+        if (fills)
+            reader.room = window[0];
+        if (nonblock && (drained || copied > 0))
+            break;
+        if (nonblock || (tcp_announced(us->conn) && !engine.sandboxed)) {
+            const struct drain d = {.reader = fills ? &reader : NULL};
+            engine_drain_for(&c->cx, &d);
             drained = true;
-            continue;
+            r = 0;
+        } else {
+            r = call_wait(c, TCP_EV_IN | TCP_EV_RDHUP, NULL, deadline,
+                          us->rcvtimeo == 0 && copied == 0 ? WAIT_RESTART : 0,
+                          fills ? &reader : NULL);
         }
-        r = call_wait(c, TCP_EV_IN | TCP_EV_RDHUP, NULL, deadline,
-                      us->rcvtimeo == 0 && copied == 0 ? WAIT_RESTART : 0);
-        if (total == 0)
+        if (reader.got > 0) {
+            copied += reader.got;
+            cursor_advance(&k, reader.got);
+            if (copied >= target || must_stop(us, peek))
+                break;
+        }
+        if (unlikely(reader.error != 0 && r >= 0))
+            r = reader.error;
+        if (total == 0 && !nonblock)
             return 0; /* it has waited, once */
         if (r < 0) {
             if (copied == 0)
@@ -133,7 +149,7 @@ static ssize_t recv_buffer(struct call *c, void *buf, size_t len, int flags)
 SHIM_EXPORT ssize_t recv(int fd, void *buf, size_t len, int flags)
 {
     struct call c;
-    if (likely(!call_begin(&c, fd, "recv", CALL_CONN)))
+    if (likely(!call_begin(&c, fd, "recv", CALL_CONN | CALL_READS)))
         return real_ready()->recv(fd, buf, len, flags);
     return recv_buffer(&c, buf, len, flags);
 }
@@ -142,7 +158,7 @@ SHIM_EXPORT ssize_t recvfrom(int fd, void *restrict buf, size_t len, int flags,
                              struct sockaddr *restrict sa, socklen_t *restrict sa_len)
 {
     struct call c;
-    if (likely(!call_begin(&c, fd, "recvfrom", CALL_CONN)))
+    if (likely(!call_begin(&c, fd, "recvfrom", CALL_CONN | CALL_READS)))
         return real_ready()->recvfrom(fd, buf, len, flags, sa, sa_len);
     const ssize_t r = recv_buffer(&c, buf, len, flags);
     if (r >= 0 && sa != NULL && sa_len != NULL)
@@ -153,7 +169,7 @@ SHIM_EXPORT ssize_t recvfrom(int fd, void *restrict buf, size_t len, int flags,
 static __attribute__((noinline)) ssize_t read_socket(int fd, void *buf, size_t len)
 {
     struct call c;
-    if (likely(!call_begin(&c, fd, "read", CALL_CONN)))
+    if (likely(!call_begin(&c, fd, "read", CALL_CONN | CALL_READS)))
         return real_ready()->read(fd, buf, len);
     if (unlikely(len == 0))
         return call_end(&c, 0); /* read(), unlike recv(), asks nobody then */
@@ -182,7 +198,7 @@ static ssize_t read_vector(struct call *c, const struct iovec *iov, int n, int f
 SHIM_EXPORT ssize_t readv(int fd, const struct iovec *iov, int n)
 {
     struct call c;
-    if (likely(!call_begin(&c, fd, "readv", CALL_CONN)))
+    if (likely(!call_begin(&c, fd, "readv", CALL_CONN | CALL_READS)))
         return real_ready()->readv(fd, iov, n);
     return read_vector(&c, iov, n, 0);
 }
@@ -192,7 +208,7 @@ SHIM_EXPORT ssize_t readv(int fd, const struct iovec *iov, int n)
 SHIM_EXPORT ssize_t preadv2(int fd, const struct iovec *iov, int n, off_t offset, int flags)
 {
     struct call c;
-    if (unlikely(offset == -1 && call_begin(&c, fd, "preadv2", CALL_CONN)))
+    if (unlikely(offset == -1 && call_begin(&c, fd, "preadv2", CALL_CONN | CALL_READS)))
         return read_vector(&c, iov, n, (flags & RWF_NOWAIT) != 0 ? MSG_DONTWAIT : 0);
     if (real_ready()->preadv2 == NULL)
         return call_result(-ENOSYS);

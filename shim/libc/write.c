@@ -66,7 +66,7 @@ static int64_t send_from(struct call *c, const struct slice *from, unsigned n, s
             continue;
         }
         r = call_wait(c, TCP_EV_OUT, NULL, deadline,
-                      us->sndtimeo == 0 && copied == 0 ? WAIT_RESTART : 0);
+                      us->sndtimeo == 0 && copied == 0 ? WAIT_RESTART : 0, NULL);
         if (r < 0)
             return ended(c, r, copied, flags);
     }

@@ -20,6 +20,10 @@
 #include "shim/link/ports.h"
 
 #define RX_BYTES_MAX 131072
+/* A frame of this length is worth a look at its headers, to save a copy; */
+#define PLACE_MIN 16384
+/* and so are this many frames behind it. */
+#define LOOKS 8
 /* A frame below this is not a full one at Ethernet's MTU. */
 #define RX_SHORT     1400
 #define RCVBUF_BYTES (16 << 20)
@@ -37,6 +41,8 @@ struct af_packet {
     bool stale;             /* the filter is older than `ports` */
     nsec_t refreshed;       /* when an unknown interface last made us look */
     uint64_t dropped;       /* frames that were truncated or malformed */
+    unsigned looks;         /* frames that are worth a look before they are taken */
+    bool left;              /* the next frame was left for another call to take */
 };
 
 static struct af_packet packet;
@@ -202,50 +208,223 @@ static int incoming_netif(struct af_packet *a, struct stack_cx *cx, uint32_t ifi
     return stack_netif_by_ifindex(cx->st, ifindex);
 }
 
-static void take(struct af_packet *a, struct stack_cx *cx, const struct sockaddr_ll *from,
-                 const struct virtio_net_hdr *vnet, size_t len)
+/* Whether the stack is to see a frame, and what it must know of it beside the bytes. */
+static bool wanted(struct af_packet *a, struct stack_cx *cx, const struct sockaddr_ll *from,
+                   const struct virtio_net_hdr *vnet, struct frame_in *f)
 {
-    struct frame_in f = {.data = rx_buffer + RX_ALIGN, .len = (uint32_t)len};
     if (from->sll_pkttype == PACKET_OUTGOING || from->sll_pkttype == PACKET_LOOPBACK ||
         (uint32_t)from->sll_ifindex == a->loopback)
-        return;
-    if (a->vnet && !decode(vnet, &f)) {
+        return false;
+    if (a->vnet && !decode(vnet, f)) {
         a->dropped++;
-        return;
+        return false;
     }
     int netif = incoming_netif(a, cx, (uint32_t)from->sll_ifindex);
     if (netif <= 0)
-        return;
-    f.netif = (uint8_t)netif;
-    link_input(&a->link, cx, &f);
+        return false;
+    f->netif = (uint8_t)netif;
+    return true;
+}
+
+/* ---- text that goes to its place at once (stack_foresee()) ---- */
+
+/* The frame that is next; where its text goes. */
+struct coming {
+    uint32_t announced; /* what tcp_announced_last() said when it was announced */
+    struct virtio_net_hdr vnet;
+    struct sockaddr_ll from;
+    ssize_t len; /* the virtio-net header included */
+    struct frame_in frame;
+    struct stack_place place;
+    uint8_t head[FORESEEN_BYTES];
+    struct iovec iov[3 + TCP_PLACE_SLICES];
+    unsigned n;
+};
+
+enum taking { TAKEN, LEFT, PLAIN /* by way of the buffer */, NOTHING };
+
+/* What the last look found: good for the next call as long as it is announced. */
+static struct coming coming;
+
+/* Looks at the frame without taking it. */
+static enum taking look_ahead(struct af_packet *a, struct stack_cx *cx, struct coming *c)
+{
+    struct iovec iov[2] = {{&c->vnet, sizeof(c->vnet)}, {c->head, sizeof(c->head)}};
+    struct msghdr m = {
+        .msg_name = &c->from, .msg_namelen = sizeof(c->from), .msg_iov = iov, .msg_iovlen = 2};
+    if (!tcp_any_announced(cx->st) || c->announced != tcp_announced_last(cx->st)) {
+        c->len = raw_recvmsg(a->link.fd, &m, MSG_DONTWAIT | MSG_TRUNC | MSG_PEEK);
+        if (c->len == -EAGAIN)
+            return NOTHING;
+    }
+    if (c->len < (ssize_t)(sizeof(c->vnet) + sizeof(c->head)))
+        return PLAIN;
+    c->frame = (struct frame_in){.data = c->head, .len = (uint32_t)c->len - sizeof(c->vnet)};
+    return wanted(a, cx, &c->from, &c->vnet, &c->frame) && stack_foresee(cx, &c->frame, &c->place)
+               ? TAKEN
+               : PLAIN;
+}
+
+/*
+ * Whether the frame had better stay for now: its text may go straight to a program that will read,
+ * or read with more room. Not twice: nothing waits for one program's sake.
+ */
+static bool leaves(struct af_packet *a, struct stack_cx *cx, const struct coming *c,
+                   const struct drain *d, uint32_t direct)
+{
+    const struct reader *r = d->reader;
+    if (direct == c->place.len)
+        return false;
+    if (r != NULL && r->got > 0)
+        return true;
+    if (tcp_any_announced(cx->st))
+        return false;
+    if (!a->left && direct > 0 && r->patient && direct < c->place.len / 4)
+        return a->left = true;
+    if (!d->announce || c->place.len < PLACE_MIN || tcp_unread(c->place.conn) != 0 ||
+        !tcp_announce(cx, c->place.conn, c->place.len))
+        return false;
+    if (!*d->woken) {
+        tcp_unannounce(cx->st);
+        return false;
+    }
+    coming.announced = tcp_announced_last(cx->st);
+    return true;
+}
+
+/* The bytes of the next text that the reader has room for: nothing is in front of them. */
+static uint32_t direct_bytes(const struct stack_cx *cx, const struct coming *c,
+                             const struct reader *r)
+{
+    if (r == NULL || r->us->conn != c->place.conn || tcp_unread(c->place.conn) != 0 ||
+        cx->trace != 0)
+        return 0;
+    return (uint32_t)min_u64(r->room.len, c->place.len);
+}
+
+/* The frame that was looked at is taken, its text to where it goes. */
+static enum taking take_to_place(struct af_packet *a, struct stack_cx *cx, struct coming *c,
+                                 struct reader *r)
+{
+    uint8_t head[FORESEEN_BYTES];
+    struct stack_place *place = &c->place;
+    c->iov[0] = (struct iovec){&c->vnet, sizeof(c->vnet)};
+    c->iov[1] = (struct iovec){head, place->head};
+    unsigned n = 2;
+    if (place->direct > 0)
+        c->iov[n++] = (struct iovec){r->room.base, place->direct};
+    if (place->direct < place->len) {
+        struct slice rest[TCP_PLACE_SLICES];
+        const unsigned slices =
+            tcp_place_text(cx, place->conn, place->direct, place->len - place->direct, rest);
+        if (slices == 0)
+            return PLAIN;
+        for (unsigned i = 0; i < slices; i++)
+            c->iov[n++] = (struct iovec){rest[i].base, rest[i].len};
+    }
+    struct msghdr m = {.msg_iov = c->iov, .msg_iovlen = n};
+    const ssize_t got = raw_recvmsg(a->link.fd, &m, MSG_DONTWAIT | MSG_TRUNC);
+    tcp_unannounce(cx->st);
+    a->left = false;
+    if (c->len >= PLACE_MIN)
+        a->looks = LOOKS;
+    if (unlikely(got == -EFAULT && place->direct > 0)) {
+        r->error = -EFAULT; /* the frame is lost, as on any wire; the next try has it again */
+        return LEFT;
+    }
+    if (unlikely(got != c->len || memcmp(head, c->head, place->head) != 0)) {
+        a->dropped++;
+        return TAKEN;
+    }
+    c->frame.place = place;
+    link_input(&a->link, cx, &c->frame);
+    if (place->taken && place->direct > 0) {
+        r->got += place->direct;
+        r->room.base = (uint8_t *)r->room.base + place->direct;
+        r->room.len -= place->direct;
+    }
+    return TAKEN;
+}
+
+static enum taking receive_to_place(struct af_packet *a, struct stack_cx *cx, const struct drain *d)
+{
+    static const struct drain nobody;
+    if (d == NULL)
+        d = &nobody;
+    struct reader *r = d->reader;
+    if (r != NULL && r->patient && r->room.len < PLACE_MIN / 4 && !a->left &&
+        !tcp_any_announced(cx->st)) {
+        a->left = true; /* see leaves(); here without a look */
+        return LEFT;
+    }
+    const enum taking seen = look_ahead(a, cx, &coming);
+    if (seen != TAKEN)
+        return seen;
+    const uint32_t direct = direct_bytes(cx, &coming, r);
+    if (leaves(a, cx, &coming, d, direct))
+        return LEFT;
+    a->looks--;
+    coming.place.direct = direct;
+    return take_to_place(a, cx, &coming, r);
+}
+
+/* ---- by way of the buffer ---- */
+
+/* What recvmsg(2) said; negative: no frame came of it. */
+static ssize_t receive_plain(struct af_packet *a, struct stack_cx *cx)
+{
+    struct virtio_net_hdr vnet = {.flags = 0};
+    struct sockaddr_ll from = {.sll_ifindex = 0};
+    struct iovec iov[2] = {{&vnet, sizeof(vnet)}, {rx_buffer + RX_ALIGN, RX_BYTES_MAX}};
+    struct msghdr m = {.msg_name = &from,
+                       .msg_namelen = sizeof(from),
+                       .msg_iov = a->vnet ? iov : iov + 1,
+                       .msg_iovlen = a->vnet ? 2 : 1};
+    const ssize_t n = raw_recvmsg(a->link.fd, &m, MSG_DONTWAIT | MSG_TRUNC);
+    const size_t extra = a->vnet ? sizeof(vnet) : 0;
+    if (n == -EAGAIN)
+        return n;
+    if (n < (ssize_t)extra || m.msg_flags & MSG_TRUNC) {
+        /* EINVAL: of a kind that the header cannot say; ENETDOWN: an interface went down */
+        a->dropped += n != -EINTR;
+        return n < 0 ? n : -EINVAL;
+    }
+    struct frame_in f = {.data = rx_buffer + RX_ALIGN, .len = (uint32_t)((size_t)n - extra)};
+    tcp_unannounce(cx->st);
+    a->left = false;
+    if (n >= PLACE_MIN)
+        a->looks = LOOKS;
+    if (wanted(a, cx, &from, &vnet, &f))
+        link_input(&a->link, cx, &f);
+    return n;
 }
 
 static unsigned packet_receive(struct link *l, struct stack_cx *cx, unsigned max,
-                               const bool *enough)
+                               const struct drain *d)
 {
     struct af_packet *a = self(l);
+    const bool places = a->vnet && l->upper == NULL;
+    const struct reader *reader = d != NULL ? d->reader : NULL;
     unsigned taken = 0;
     /* a frame that cannot be had counts too: no stream of bad frames keeps us here */
     for (unsigned tries = 0; tries < max; tries++) {
-        struct virtio_net_hdr vnet = {.flags = 0};
-        struct sockaddr_ll from = {.sll_ifindex = 0};
-        struct iovec iov[2] = {{&vnet, sizeof(vnet)}, {rx_buffer + RX_ALIGN, RX_BYTES_MAX}};
-        struct msghdr m = {.msg_name = &from,
-                           .msg_namelen = sizeof(from),
-                           .msg_iov = a->vnet ? iov : iov + 1,
-                           .msg_iovlen = a->vnet ? 2 : 1};
-        ssize_t n = raw_recvmsg(l->fd, &m, MSG_DONTWAIT | MSG_TRUNC);
-        if (n == -EAGAIN)
+        const enum taking how = places && a->looks > 0 ? receive_to_place(a, cx, d) : PLAIN;
+        if (how == NOTHING || how == LEFT)
             break;
-        size_t extra = a->vnet ? sizeof(vnet) : 0;
-        if (n < (ssize_t)extra || m.msg_flags & MSG_TRUNC) {
-            /* EINVAL: of a kind that the header cannot say; ENETDOWN: an interface went down */
-            a->dropped += n != -EINTR;
-            continue;
+        if (how == PLAIN) {
+            a->looks -= a->looks > 0;
+            const ssize_t n = receive_plain(a, cx);
+            if (n == -EAGAIN)
+                break;
+            if (n < 0)
+                continue;
+            if (d != NULL && d->single && *d->woken && n < RX_SHORT) {
+                taken++;
+                break;
+            }
         }
-        take(a, cx, &from, &vnet, (size_t)n - extra);
         taken++;
-        if (enough != NULL && *enough && n < RX_SHORT)
+        if (reader != NULL && reader->got > 0 && reader->room.len < PLACE_MIN)
             break;
     }
     return taken;

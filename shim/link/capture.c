@@ -241,9 +241,9 @@ static void capture_input(struct link *l, struct stack_cx *cx, const struct fram
 }
 
 static unsigned capture_receive(struct link *l, struct stack_cx *cx, unsigned max,
-                                const bool *enough)
+                                const struct drain *d)
 {
-    return l->lower->ops->receive(l->lower, cx, max, enough);
+    return l->lower->ops->receive(l->lower, cx, max, d);
 }
 
 static nsec_t capture_deadline(const struct link *l)

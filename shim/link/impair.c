@@ -210,9 +210,9 @@ static void impair_input(struct link *l, struct stack_cx *cx, const struct frame
 }
 
 static unsigned impair_receive(struct link *l, struct stack_cx *cx, unsigned max,
-                               const bool *enough)
+                               const struct drain *d)
 {
-    return l->lower->ops->receive(l->lower, cx, max, enough);
+    return l->lower->ops->receive(l->lower, cx, max, d);
 }
 
 static nsec_t impair_deadline(const struct link *l)

@@ -20,10 +20,11 @@ struct link_ops {
     int (*transmit)(struct link *l, struct stack_cx *cx, const struct frame_out *frame);
     /*
      * Takes up to max frames that wait and hands each to stack_input(). Returns how many; 0: none.
-     * Never blocks. Where *enough (may be NULL) became true by a frame that ends a burst, because
-     * it is not full, it does not ask whether there are more.
+     * Never blocks. d (may be NULL) says for whom: it does not ask whether there are more when a
+     * caller with a single wish was woken by a frame that ends a burst, because it is not full, or
+     * when a reader's buffer is full. Frames may be left for the next call, which takes them.
      */
-    unsigned (*receive)(struct link *l, struct stack_cx *cx, unsigned max, const bool *enough);
+    unsigned (*receive)(struct link *l, struct stack_cx *cx, unsigned max, const struct drain *d);
     /* As stack_ops.flush; NULL: what is transmitted leaves at once. */
     void (*flush)(struct link *l, struct stack_cx *cx);
     /* Of links that wrap others: a frame arrived on the one below. */

@@ -167,7 +167,7 @@ static int wait_for(struct pollset *p, nsec_t timeout, const sigset_t *mask)
         watch_all(p, w);
         const bool brief = p->partial || p->left_out;
         const nsec_t until = brief ? min_u64(deadline, p->cx.now + LOOK_AGAIN) : deadline;
-        const int r = wait_sleep(&p->cx, w, p->kernel, p->n, until, mask);
+        const int r = wait_sleep(&p->cx, w, p->kernel, p->n, until, mask, NULL);
         if (r < 0) {
             engine_leave(&p->cx);
             return r;

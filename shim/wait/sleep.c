@@ -284,10 +284,23 @@ static void yield(void)
 }
 
 /*
+ * Text may stay in the packet socket until the program reads it where nobody else would find that
+ * readable, and take it.
+ */
+static unsigned drain_as_driver(struct stack_cx *cx, const struct waiter *w, struct reader *reader)
+{
+    const struct drain d = {.reader = reader,
+                            .woken = &w->woken,
+                            .single = w->single,
+                            .announce = !w->single && list_empty(&engine.sh->sleepers)};
+    return engine_drain_for(cx, &d);
+}
+
+/*
  * Entered, as the driver: looks for frames instead of sleeping (spin.h), keeping the role. True:
  * the wait is over, or something happened that the caller must see.
  */
-static bool look_around(struct stack_cx *cx, struct waiter *w, nsec_t until)
+static bool look_around(struct stack_cx *cx, struct waiter *w, struct reader *reader, nsec_t until)
 {
     struct shared *sh = engine.sh;
     struct thread_state *t = &thread_state;
@@ -308,8 +321,8 @@ static bool look_around(struct stack_cx *cx, struct waiter *w, nsec_t until)
         if (over)
             break;
         yields = spin_yielded(cx->now, cx->now - before);
-        engine_drain_for(cx, w->single ? &w->woken : NULL);
-        over = w->woken;
+        drain_as_driver(cx, w, reader);
+        over = w->woken || reader_served(reader);
     }
     spin_ended(w->kind, over);
     return over;
@@ -381,7 +394,7 @@ static int sleep_blind(struct stack_cx *cx, struct pollfd *fds, unsigned n, nsec
 }
 
 int wait_sleep(struct stack_cx *cx, struct waiter *w, struct pollfd *fds, unsigned n,
-               nsec_t deadline, const sigset_t *mask)
+               nsec_t deadline, const sigset_t *mask, struct reader *reader)
 {
     struct shared *sh = engine.sh;
     struct thread_state *t = &thread_state;
@@ -392,16 +405,16 @@ int wait_sleep(struct stack_cx *cx, struct waiter *w, struct pollfd *fds, unsign
 
     bool drives = !engine.sandboxed && driver_take(sh, w);
     if (drives && drain_first)
-        drain_first = engine_drain(cx) != 0;
+        drain_first = drain_as_driver(cx, w, reader) != 0;
     const nsec_t began = cx->now;
-    if (drives && config.spin_auto && mask == NULL && !w->woken && list_empty(&sh->sleepers) &&
-        spin_due(w->kind, cx->now, n > 0) &&
-        look_around(cx, w, min_u64(deadline, sleep_deadline(cx)))) {
+    if (drives && config.spin_auto && mask == NULL && !w->woken && !reader_served(reader) &&
+        list_empty(&sh->sleepers) && spin_due(w->kind, cx->now, n > 0) &&
+        look_around(cx, w, reader, min_u64(deadline, sleep_deadline(cx)))) {
         waiter_unwatch(w, false);
         return 0;
     }
     stack_flush(cx); /* may set timers, and on the loopback change anything */
-    if (w->woken) {
+    if (w->woken || reader_served(reader)) {
         waiter_unwatch(w, false);
         return 0;
     }
@@ -444,7 +457,7 @@ int wait_sleep(struct stack_cx *cx, struct waiter *w, struct pollfd *fds, unsign
     bool frames = false;
     if (sh->driver == waiter_slot(sh, w)) {
         if (fds[n + 1].revents != 0) {
-            engine_drain_for(cx, w->single ? &w->woken : NULL);
+            drain_as_driver(cx, w, reader);
             drain_first |= cx->now - before < SLEPT_NOT;
             frames = true;
         } else if (sleep_deadline(cx) <= cx->now) {

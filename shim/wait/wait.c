@@ -30,7 +30,7 @@ void wait_notify(struct stack_cx *cx, void *owner, uint32_t events)
 
 /* One more sleep of wait_socket(): 1: slept, nothing for us yet; else its result. */
 static int wait_once(struct stack_cx *cx, struct waiter *w, struct usock *us, uint32_t events,
-                     struct pollfd *kfd, nsec_t deadline, bool one)
+                     struct pollfd *kfd, nsec_t deadline, bool one, struct reader *reader)
 {
     struct pollfd fds[1 + SLEEP_FDS];
     unsigned n = 0;
@@ -38,12 +38,12 @@ static int wait_once(struct stack_cx *cx, struct waiter *w, struct usock *us, ui
         fds[n++] = (struct pollfd){.fd = kfd->fd, .events = kfd->events};
     if (w != NULL)
         waiter_watch(w, &us->watches, events, one); /* the slot's own: never fails */
-    int r = wait_sleep(cx, w, fds, n, deadline, NULL);
+    int r = wait_sleep(cx, w, fds, n, deadline, NULL, reader);
     if (kfd != NULL)
         kfd->revents = fds[0].revents;
     if (r < 0)
         return r;
-    return r > 0 || w == NULL || w->woken ? 0 : 1;
+    return r > 0 || w == NULL || w->woken || reader_served(reader) ? 0 : 1;
 }
 
 static enum spin_kind kind_of(const struct usock *us, uint32_t events)
@@ -54,7 +54,7 @@ static enum spin_kind kind_of(const struct usock *us, uint32_t events)
 }
 
 int wait_socket(struct stack_cx *cx, struct usock *us, uint32_t events, struct pollfd *kfd,
-                nsec_t deadline, unsigned flags)
+                nsec_t deadline, unsigned flags, struct reader *reader)
 {
     const struct sleep_signals since = sleep_signals_now();
     /* Linux: a wait with a time-out is never restarted (sock_intr_errno). */
@@ -67,7 +67,7 @@ int wait_socket(struct stack_cx *cx, struct usock *us, uint32_t events, struct p
     if (kfd != NULL)
         kfd->revents = 0;
     while (cx->now < deadline) {
-        int r = wait_once(cx, w, us, events, kfd, deadline, (flags & WAIT_ONE) != 0);
+        int r = wait_once(cx, w, us, events, kfd, deadline, (flags & WAIT_ONE) != 0, reader);
         if (r <= 0)
             return r;
         int interrupted = sleep_interrupted(&since, restart);

@@ -30,13 +30,14 @@ void wait_notify(struct stack_cx *cx, void *owner, uint32_t events);
  * Entered (engine_enter). Leaves the engine, sleeps until one of `events` is notified for us, until
  * kernel descriptor *kfd (may be NULL) is ready, until `deadline` (NSEC_NEVER: for ever) or a
  * signal, and enters again. The caller rechecks its condition: 0 may be spurious.
+ * reader: a recv() whose buffer may be filled meanwhile, or NULL.
  *   0           something happened
  *   -EAGAIN     the deadline passed
  *   -EINTR      a signal handler ran (not with WAIT_RESTART if it asked for restart)
  * Is a cancellation point (pthread_cancel), with all references and roles given back.
  */
 int wait_socket(struct stack_cx *cx, struct usock *us, uint32_t events, struct pollfd *kfd,
-                nsec_t deadline, unsigned flags);
+                nsec_t deadline, unsigned flags, struct reader *reader);
 /*
  * Entered: wakes every thread that sleeps on the socket (close() from another thread, shutdown);
  * for epoll sets it is an edge.

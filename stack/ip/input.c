@@ -101,6 +101,7 @@ static void ip4_input(struct stack_cx *cx, const struct frame_in *frame, const u
         .csum_trusted = frame->csum_trusted,
         .gso_size = frame->gso_size,
         .netif = frame->netif,
+        .place = frame->place,
     };
     if (src_mac != NULL)
         memcpy(p.src_mac, src_mac, 6);

@@ -17,6 +17,7 @@ struct ip_packet {
     uint16_t gso_size;
     uint8_t netif;
     uint8_t src_mac[6]; /* zero where the link has none */
+    struct stack_place *place; /* as frame_in.place */
 };
 
 /* Where a fragment stands in its datagram (RFC 791 3.2). */

@@ -229,6 +229,8 @@ bool tcp_reap(struct stack_cx *cx, struct tcp_conn *c)
         t->norphans--;
     }
     drop_buffers(cx, c, true);
+    if (c->text_waits)
+        t->announced = NULL;
     pool_free(&t->conns, c);
     return true;
 }

@@ -104,6 +104,7 @@ struct tcp_conn {
     bool syn_data : 1;      /* for TCP_INFO: data of a SYN was taken (RFC 7413) */
     bool doomed : 1;        /* repair.c: something of it was lost */
     bool halfway : 1;       /* repair.c: it was being changed, and is whole */
+    bool text_waits : 1;    /* tcp_announce() */
 
     /* acknowledging */
     uint8_t ack_why;       /* enum tcp_reason of the ACK that is due */
@@ -512,6 +513,13 @@ void tcp_process_urgent(struct stack_cx *cx, struct tcp_conn *c, const struct tc
 void tcp_process_text(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s,
                       uint16_t gso_size);
 void tcp_schedule_ack(struct stack_cx *cx, struct tcp_conn *c, enum tcp_reason why);
+
+/* ---- place.c ---- */
+/* Whether the segment is the one that stack_foresee() saw coming. f: whose it is; NULL: nobody's.
+ */
+bool tcp_foreseen(const struct flow *f, const struct tcp_segment *s);
+/* Its text is in order and acceptable: it counts from now on. */
+void tcp_take_place(struct tcp_conn *c, struct stack_place *place);
 
 /* ---- input.c ---- */
 /* Challenge ACK (RFC 5961), within the limits. */

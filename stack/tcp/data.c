@@ -186,6 +186,8 @@ static void store_text(struct stack_cx *cx, struct tcp_conn *c, const struct tcp
     }
     if (len == 0)
         return;
+    if (unlikely(s->place != NULL && (old != 0 || len != s->len || c->recvbuf.nranges)))
+        return;
     note_arrival(cx, c);
     measure_mss(c, s->len, gso_size);
     c->data_segs_in++;
@@ -194,11 +196,16 @@ static void store_text(struct stack_cx *cx, struct tcp_conn *c, const struct tcp
     const bool holes = off || c->recvbuf.nranges;
     if (unlikely(c->recvbuf.nranges && c->sack_ok))
         report_overlap(c, start, len);
-    uint32_t stored;
-    const uint32_t advance =
-        recvbuf_insert(&t->chunks, &t->ranges, &c->recvbuf, c->rcv_nxt, off, text, len, &stored);
+    uint32_t stored = len, advance = len;
+    if (s->place != NULL)
+        tcp_take_place(c, s->place);
+    else
+        advance = recvbuf_insert(&t->chunks, &t->ranges, &c->recvbuf, c->rcv_nxt, off, text, len,
+                                 &stored);
     c->rcv_nxt = seq_add(c->rcv_nxt, advance);
     c->bytes_received += advance;
+    if (s->place != NULL && s->place->direct != 0)
+        tcp_window_consumed(cx, c);
     if (stack_traces(cx, TRACE_BUFFER)) {
         const struct recv_range *r = c->recvbuf.nranges ? c->recvbuf.ranges : NULL;
         TRACE(cx, BUFFER, &c->flow, BUFFER_RX, stored, recvbuf_ready(&c->recvbuf),
@@ -218,7 +225,8 @@ static void store_text(struct stack_cx *cx, struct tcp_conn *c, const struct tcp
     }
     if (stored < len)
         stack_count(cx->st, COUNT_NO_MEMORY);
-    if (advance && recvbuf_ready(&c->recvbuf) >= c->opts.rcvlowat)
+    const uint32_t direct = s->place != NULL ? s->place->direct : 0;
+    if (advance && recvbuf_ready(&c->recvbuf) + direct >= c->opts.rcvlowat)
         tcp_notify(cx, c, TCP_WAKE_DATA);
     else if (advance && recvbuf_ready(&c->recvbuf) >= c->rcv_limit / 2)
         tcp_notify(cx, c, TCP_WAKE_DATA); /* a low-water mark above the buffer must not hang */

@@ -376,6 +376,9 @@ void tcp_input(struct stack_cx *cx, const struct ip_packet *p)
         hide_options(&st->config.tuning, &s.opt);
     const struct flow_tuple t = {p->dst, p->src, s.dst_port, s.src_port};
     struct flow *f = flow_find_arriving(&st->tcp.flows, &t);
+    s.place = p->place;
+    if (unlikely(s.place != NULL && !tcp_foreseen(f, &s)))
+        return;
     if (stack_traces(cx, TRACE_SEGMENT))
         trace_in(cx, f, &t, &s);
     if (likely(f != NULL))

@@ -18,7 +18,7 @@ uint32_t tcp_poll(const struct tcp_conn *c)
         /* Linux: a non-inline urgent byte does not make the stream readable by itself */
         const uint32_t need = c->opts.rcvlowat + (c->urg_state != URG_NONE && !c->opts.oobinline &&
                                                   seq_eq(c->urg_seq, c->copied_seq));
-        if (ready >= need || (ready && ready >= c->rcv_limit / 2))
+        if (ready >= need || (ready && ready >= c->rcv_limit / 2) || c->text_waits)
             mask |= TCP_EV_IN;
         if (c->snd_shut || tcp_writable(c))
             mask |= TCP_EV_OUT;

@@ -107,6 +107,17 @@ static struct chunk *chunk_for(struct pool *chunks, struct recvbuf *rb, uint32_t
     return add_chunk(chunks, rb, c, pos - (pos - c->start) % CHUNK_DATA);
 }
 
+/* The chunk of position pos; prev: of the position in front of it, or NULL. */
+static struct chunk *chunk_behind(struct pool *chunks, struct recvbuf *rb, struct chunk *prev,
+                                  uint32_t pos)
+{
+    if (prev == NULL)
+        return chunk_for(chunks, rb, pos);
+    const uint32_t start = prev->start + CHUNK_DATA;
+    struct chunk *next = prev->next;
+    return next != NULL && next->start == start ? next : add_chunk(chunks, rb, prev, start);
+}
+
 /*
  * Copies len bytes to position pos on; returns how many found room. *landed is the chunk of the
  * last.
@@ -117,13 +128,7 @@ static uint32_t write_run(struct pool *chunks, struct recvbuf *rb, uint32_t pos,
     uint32_t done = 0;
     struct chunk *c = NULL;
     while (done < len) {
-        if (c == NULL) {
-            c = chunk_for(chunks, rb, pos);
-        } else {
-            const uint32_t start = c->start + CHUNK_DATA;
-            c = c->next != NULL && c->next->start == start ? c->next
-                                                           : add_chunk(chunks, rb, c, start);
-        }
+        c = chunk_behind(chunks, rb, c, pos);
         if (c == NULL)
             break;
         const uint32_t within = pos - c->start;
@@ -259,6 +264,36 @@ uint32_t recvbuf_insert(struct pool *chunks, struct pool *ranges, struct recvbuf
         return insert_in_order(chunks, ranges, rb, rcv_nxt, text, len, stored);
     insert_out_of_order(chunks, ranges, rb, rcv_nxt, off, text, len, stored);
     return 0;
+}
+
+unsigned recvbuf_prepare(struct pool *chunks, struct recvbuf *rb, uint32_t from, uint32_t len,
+                         struct slice *out, unsigned max)
+{
+    uint32_t pos = rb->next_pos + from;
+    struct chunk *c = NULL;
+    unsigned n = 0;
+    if (rb->ranges != NULL)
+        return 0;
+    while (len > 0) {
+        /* what was added stays where memory ends: it is in nobody's way */
+        c = n < max ? chunk_behind(chunks, rb, c, pos) : NULL;
+        if (c == NULL)
+            return 0;
+        const uint32_t within = pos - c->start;
+        const uint32_t step = min_u32(len, CHUNK_DATA - within);
+        out[n++] = (struct slice){c->data + within, step};
+        pos += step;
+        len -= step;
+    }
+    return n;
+}
+
+void recvbuf_commit(struct recvbuf *rb, uint32_t passed, uint32_t len)
+{
+    rb->read_pos += passed;
+    rb->next_pos += passed + len;
+    if (len > 0 && pos_diff(rb->next_pos, rb->tail->start) >= 0)
+        rb->fill = rb->tail;
 }
 
 uint32_t recvbuf_peek(const struct recvbuf *rb, uint32_t from, const struct slice *to, unsigned n,

@@ -49,6 +49,18 @@ uint32_t recvbuf_insert(struct pool *chunks, struct pool *ranges, struct recvbuf
                         tcp_seq rcv_nxt, uint32_t off, const uint8_t *text, uint32_t len,
                         uint32_t *stored);
 /*
+ * Where the len bytes of text from rcv_nxt+from on belong, so that they can be put there without
+ * recvbuf_insert(). Returns the number of slices; 0: out of memory or slices, or bytes are held out
+ * of order. recvbuf_commit() makes them count.
+ */
+unsigned recvbuf_prepare(struct pool *chunks, struct recvbuf *rb, uint32_t from, uint32_t len,
+                         struct slice *out, unsigned max);
+/*
+ * `passed` bytes of text came and went past the buffer (which has nothing unread if there are any),
+ * and behind them `len` bytes came that recvbuf_prepare() gave room.
+ */
+void recvbuf_commit(struct recvbuf *rb, uint32_t passed, uint32_t len);
+/*
  * Copies up to len ready bytes out, starting `from` bytes into them, without taking them.
  */
 uint32_t recvbuf_peek(const struct recvbuf *rb, uint32_t from, const struct slice *to, unsigned n,

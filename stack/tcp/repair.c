@@ -164,6 +164,7 @@ static void claim_conn(void *object, void *arg)
 static void enter_conn(void *object, void *arg)
 {
     struct tcp_conn *c = object;
+    c->text_waits = false;
     const struct repair *r = arg;
     struct tcp_stack *t = &r->cx->st->tcp;
     wheel_timer_init(&c->timer, STACK_TIMER_CONN);
@@ -259,6 +260,7 @@ static void empty_tables(struct tcp_stack *t)
     list_init(&t->orphans);
     list_init(&t->time_wait_age);
     t->norphans = 0;
+    t->announced = NULL;
 }
 
 void tcp_repair(struct stack_cx *cx)

@@ -158,6 +158,24 @@ uint32_t tcp_outq(const struct tcp_conn *c);
 /* Bytes that close() would throw away, those of and behind an urgent mark included. */
 uint32_t tcp_unread(const struct tcp_conn *c);
 uint32_t tcp_outq_unsent(const struct tcp_conn *c);
+/*
+ * Room for the len bytes of text that follow the next `direct` ones, for stack_foresee(). Returns
+ * the number of slices, 0: there is none.
+ */
+#define TCP_PLACE_SLICES 20
+unsigned tcp_place_text(struct stack_cx *cx, struct tcp_conn *c, uint32_t direct, uint32_t len,
+                        struct slice out[TCP_PLACE_SLICES]);
+/*
+ * Text for c is the next to come, and stays in the device until the program reads: c is readable.
+ * Until tcp_unannounce(), which is due when the next frame is taken from there, whatever it is.
+ * False: the program would not be told of so few bytes.
+ */
+bool tcp_announce(struct stack_cx *cx, struct tcp_conn *c, uint32_t bytes);
+void tcp_unannounce(struct stack *st);
+bool tcp_any_announced(const struct stack *st);
+/* The number of the last announcement. */
+uint32_t tcp_announced_last(const struct stack *st);
+bool tcp_announced(const struct tcp_conn *c);
 bool tcp_at_mark(const struct tcp_conn *c);
 /* Whether there is an urgent mark that was not passed yet. */
 bool tcp_has_mark(const struct tcp_conn *c);

@@ -152,7 +152,8 @@ void fuzz_input(const uint8_t *frame, uint32_t len, bool trusted, uint16_t gso_s
 {
     uint8_t *copy = malloc(len ? len : 1); /* of exact size, for the sanitizer */
     memcpy(copy, frame, len);
-    struct frame_in in = {copy, len, F.netif, trusted, gso_size};
+    struct frame_in in = {
+        .data = copy, .len = len, .netif = F.netif, .csum_trusted = trusted, .gso_size = gso_size};
     stack_input(&F.cx, &in);
     free(copy);
     fuzz_check();

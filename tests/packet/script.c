@@ -372,7 +372,11 @@ static void input(const uint8_t *frame, size_t len, bool trusted, uint16_t gso_s
     /* a copy of exact size: the sanitizer sees each read past the end */
     uint8_t *copy = malloc(len ? len : 1);
     memcpy(copy, frame, len);
-    struct frame_in in = {copy, (uint32_t)len, W.netif, trusted, gso_size};
+    struct frame_in in = {.data = copy,
+                          .len = (uint32_t)len,
+                          .netif = W.netif,
+                          .csum_trusted = trusted,
+                          .gso_size = gso_size};
     world_log_frame(false, copy, len, gso_size);
     W.cx.now = W.now;
     stack_input(&W.cx, &in);

@@ -324,7 +324,8 @@ TEST(corner_time_wait_memory,
                              .ack = s.seq + 1,
                              .flags = TCP_SYN | TCP_ACK,
                              .win = 9999};
-        struct frame_in in = {f, (uint32_t)wire_build_tcp(f, &a, host_mac, peer_mac), 1, false, 0};
+        struct frame_in in = {
+            .data = f, .len = (uint32_t)wire_build_tcp(f, &a, host_mac, peer_mac), .netif = 1};
         stack_input(the_cx(), &in);
         tcp_close(the_cx(), c);
         a.seq = 1001;
@@ -498,8 +499,8 @@ TEST(fragments_bounded, "fragments that never become whole: bounded memory, give
     drain_tx();
 }
 
-TEST(corner_black_hole,
-     "RFC 4821 7.7: a path that swallows large segments in silence: smaller ones after three time-outs")
+TEST(corner_black_hole, "RFC 4821 7.7: a path that swallows large segments in silence: smaller "
+                        "ones after three time-outs")
 {
     world((struct world_opts){.mtu_probing = STACK_MTU_PROBING_BLACK_HOLE});
     struct tcp_conn *c = established("<mss 1460>");
@@ -517,7 +518,8 @@ TEST(corner_black_hole,
     check_eq(tcp_mss(c), 1024);
 }
 
-TEST(corner_no_black_hole, "RFC 4821 7.7: small segments that are lost say nothing about the path's MTU")
+TEST(corner_no_black_hole,
+     "RFC 4821 7.7: small segments that are lost say nothing about the path's MTU")
 {
     world((struct world_opts){.mtu_probing = STACK_MTU_PROBING_BLACK_HOLE});
     struct tcp_conn *c = established("<mss 1460>");

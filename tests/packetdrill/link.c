@@ -57,9 +57,9 @@ static int keep(struct link *l, struct stack_cx *cx, const struct frame_out *f)
 }
 
 static unsigned receive_nothing(struct link *l, struct stack_cx *cx, unsigned max,
-                                const bool *enough)
+                                const struct drain *d)
 {
-    (void)l, (void)cx, (void)max, (void)enough;
+    (void)l, (void)cx, (void)max, (void)d;
     return 0;
 }
 

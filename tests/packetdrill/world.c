@@ -232,9 +232,9 @@ static void sleep_of_script(struct stack_cx *cx, struct waiter *w, nsec_t deadli
 }
 
 int wait_sleep(struct stack_cx *cx, struct waiter *w, struct pollfd *fds, unsigned n,
-               nsec_t deadline, const sigset_t *mask)
+               nsec_t deadline, const sigset_t *mask, struct reader *reader)
 {
-    (void)mask;
+    (void)mask, (void)reader;
     for (unsigned i = 0; i < n; i++)
         fds[i].revents = 0; /* kernel descriptors do not take part in virtual time */
     if (w == NULL)

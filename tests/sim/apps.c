@@ -209,6 +209,25 @@ static void compare(struct app *a, const uint8_t *buf, uint64_t n)
              (unsigned long long)a->received + i);
 }
 
+void app_took(struct app *a, const uint8_t *text, uint32_t n)
+{
+    compare(a, text, n);
+    for (uint64_t m = a->received / MARK_BYTES;
+         a->marks && m < (a->received + n) / MARK_BYTES && m < a->marks_max; m++)
+        a->marks[m] = a->sim->now;
+    a->received += n;
+    a->progress = a->sim->now;
+    a->recv_at = think(a, a->recv_think);
+}
+
+uint32_t app_reads(struct app *a)
+{
+    if (a->state != APP_OPEN || a->eof || a->end == END_UNREAD || a->recv_at > a->sim->now ||
+        tcp_unread(a->conn) != 0)
+        return 0;
+    return (uint32_t)prng_below(&a->sim->rng, a->recv_chunk + 1);
+}
+
 /* One recv(). False: nothing more for now. */
 static bool recv_some(struct app *a)
 {
@@ -250,13 +269,7 @@ static bool recv_some(struct app *a)
         end_of_stream(a);
         return false;
     }
-    compare(a, buf, (uint64_t)r);
-    for (uint64_t m = a->received / MARK_BYTES;
-         a->marks && m < (a->received + (uint64_t)r) / MARK_BYTES && m < a->marks_max; m++)
-        a->marks[m] = a->sim->now;
-    a->received += (uint64_t)r;
-    a->progress = s->now;
-    a->recv_at = think(a, a->recv_think);
+    app_took(a, buf, (uint32_t)r);
     return true;
 }
 

@@ -330,6 +330,44 @@ static struct event *coalesce(struct host *h, struct event *e)
     return e;
 }
 
+/*
+ * As the packet socket's link does: text that is foreseen goes to the program that reads, or to its
+ * place in the receive buffer, and the engine gets the headers alone.
+ */
+static void input(struct host *h, const struct event *e, const struct frame_in *in)
+{
+    struct sim *s = h->sim;
+    struct stack_place place;
+    if (!in->csum_trusted || e->len < FORESEEN_BYTES || !stack_foresee(&h->cx, in, &place) ||
+        prng_below(&s->rng, 4) == 0) {
+        stack_input(&h->cx, in);
+        return;
+    }
+    struct app *a = tcp_owner(place.conn);
+    place.direct = min_u32(app_reads(a), place.len);
+    const uint8_t *text = e->data + place.head;
+    struct slice to[TCP_PLACE_SLICES];
+    const uint32_t rest = place.len - place.direct;
+    const unsigned n = rest ? tcp_place_text(&h->cx, place.conn, place.direct, rest, to) : 0;
+    if (rest && n == 0) {
+        stack_input(&h->cx, in);
+        return;
+    }
+    uint32_t at = place.direct;
+    for (unsigned i = 0; i < n; at += (uint32_t)to[i++].len)
+        memcpy(to[i].base, text + at, to[i].len);
+    if (at != place.len)
+        sim_fail(s, "host %u: room for %u of %u bytes", h->index, at, place.len);
+    uint8_t head[FORESEEN_BYTES];
+    memcpy(head, e->data, place.head);
+    struct frame_in bare = *in;
+    bare.data = head;
+    bare.place = &place;
+    stack_input(&h->cx, &bare);
+    if (place.taken && place.direct > 0)
+        app_took(a, text, place.direct);
+}
+
 void net_receive(struct host *h)
 {
     struct sim *s = h->sim;
@@ -341,10 +379,14 @@ void net_receive(struct host *h)
             h->rx_tail = NULL;
         if (h->coalesces)
             e = coalesce(h, e);
-        struct frame_in in = {e->data, e->len, h->netif, e->csum_trusted, e->gso_size};
+        const struct frame_in in = {.data = e->data,
+                                    .len = e->len,
+                                    .netif = h->netif,
+                                    .csum_trusted = e->csum_trusted,
+                                    .gso_size = e->gso_size};
         net_say_frame(s, h, "rx", e->data, e->len, e->gso_size);
         h->cx.now = s->now;
-        stack_input(&h->cx, &in);
+        input(h, e, &in);
         free(e);
     }
 }

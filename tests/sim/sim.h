@@ -253,6 +253,10 @@ void app_connect(struct app *a);
 void app_accepted(struct app *a, struct tcp_conn *c);
 void app_run(struct app *a);
 void app_event(struct app *a, uint32_t events);
+/* Bytes of the next text that the program would have put into its buffer; 0: it does not read. */
+uint32_t app_reads(struct app *a);
+/* They were put there. */
+void app_took(struct app *a, const uint8_t *text, uint32_t n);
 /* Nothing has moved for too long: gives up, or says that the engine is stuck. */
 void app_watch(struct app *a);
 static inline struct app *app_peer(struct app *a)

@@ -57,6 +57,37 @@ START_TEST(test_in_order)
 }
 END_TEST
 
+/* Text that was given room, behind text that never came here. */
+START_TEST(test_place)
+{
+    struct recvbuf rb = {0};
+    struct slice to[3];
+    uint32_t stored;
+    char out[16] = {0};
+    static const uint8_t text[2 * CHUNK_DATA];
+    ck_assert_uint_eq(recvbuf_prepare(&chunks, &rb, CHUNK_DATA + 5, 6, to, 1), 1);
+    memcpy(to[0].base, "hello ", 6);
+    ck_assert_uint_eq(recvbuf_ready(&rb), 0);
+    recvbuf_commit(&rb, CHUNK_DATA + 5, 6);
+    ck_assert_uint_eq(insert(&rb, seq(0), 0, "world", 5, &stored), 5);
+    ck_assert_uint_eq(rb.chunks, 1);
+    ck_assert_uint_eq(read_all(&rb, out, 16), 11);
+    ck_assert_mem_eq(out, "hello world", 11);
+    ck_assert_uint_eq(chunks.live, 0);
+    /* as much as one chunk holds, and a byte more */
+    ck_assert_uint_eq(recvbuf_prepare(&chunks, &rb, 0, CHUNK_DATA, to, 1), 1);
+    ck_assert_uint_eq(recvbuf_prepare(&chunks, &rb, 0, CHUNK_DATA + 1, to, 1), 0);
+    ck_assert_uint_eq(recvbuf_prepare(&chunks, &rb, 0, CHUNK_DATA + 1, to, 2), 2);
+    /* it did not come: other text goes there */
+    ck_assert_uint_eq(insert(&rb, seq(0), 0, text, sizeof(text), &stored), sizeof(text));
+    ck_assert_uint_eq(rb.chunks, 2);
+    /* not around holes */
+    insert(&rb, seq(0), 100, "x", 1, &stored);
+    ck_assert_uint_eq(recvbuf_prepare(&chunks, &rb, 0, 1, to, 1), 0);
+    recvbuf_clear(&chunks, &ranges, &rb);
+}
+END_TEST
+
 START_TEST(test_hole)
 {
     struct recvbuf rb = {0};
@@ -215,6 +246,23 @@ static void model_check(struct model *m)
         ck_assert_uint_eq(m->rb.chunks, 0);
 }
 
+/* Text in order, put where it belongs; sometimes room was made in vain before. */
+static bool place(struct model *m, const uint8_t *text, uint32_t len)
+{
+    struct slice to[4];
+    if (test_random_one_in(&m->r, 8))
+        recvbuf_prepare(&chunks, &m->rb, 0, 1 + test_random_below(&m->r, 9000), to, 4);
+    const unsigned n = recvbuf_prepare(&chunks, &m->rb, 0, len, to, 2);
+    if (n == 0)
+        return false;
+    uint32_t at = 0;
+    for (unsigned i = 0; i < n; at += (uint32_t)to[i++].len)
+        memcpy(to[i].base, text + at, to[i].len);
+    ck_assert_uint_eq(at, len);
+    recvbuf_commit(&m->rb, 0, len);
+    return true;
+}
+
 static void model_insert(struct model *m)
 {
     uint8_t text[5000];
@@ -236,8 +284,10 @@ static void model_insert(struct model *m)
     uint32_t advance = 0, stored;
     while (m->held[advance])
         advance++;
-    ck_assert_uint_eq(insert(&m->rb, m->rcv_nxt, off, text, len, &stored), advance);
-    ck_assert_uint_eq(stored, fresh);
+    if (m->rb.ranges != NULL || off != 0 || !test_random_one_in(&m->r, 2) || !place(m, text, len)) {
+        ck_assert_uint_eq(insert(&m->rb, m->rcv_nxt, off, text, len, &stored), advance);
+        ck_assert_uint_eq(stored, fresh);
+    }
     memcpy(m->ready + m->nready, m->byte, advance);
     m->nready += advance;
     memmove(m->byte, m->byte + advance, WINDOW - advance);
@@ -370,6 +420,7 @@ Suite *suite_recvbuf(void)
     TCase *tc = tcase_create("recvbuf");
     tcase_add_checked_fixture(tc, setup, teardown);
     tcase_add_test(tc, test_in_order);
+    tcase_add_test(tc, test_place);
     tcase_add_test(tc, test_hole);
     tcase_add_test(tc, test_sack_order);
     tcase_add_test(tc, test_range_bound);
