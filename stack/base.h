@@ -1,4 +1,5 @@
-/* The engine's vocabulary: time, addresses, byte order, slices. Nothing here does I/O or allocates. */
+/* The engine's vocabulary: time, addresses, byte order, slices. Nothing here does I/O or allocates.
+ */
 #pragma once
 
 #include <stdbool.h>
@@ -41,7 +42,8 @@ static inline uint64_t max_u64(uint64_t a, uint64_t b)
     return a > b ? a : b;
 }
 
-/* A run of bytes somewhere; laid out as struct iovec so that the shim hands its own arrays through. */
+/* A run of bytes somewhere; laid out as struct iovec so that the shim hands its own arrays through.
+ */
 struct slice {
     void *base;
     size_t len;
@@ -74,7 +76,8 @@ static inline void put_be32(void *p, uint32_t v)
     memcpy(p, &v, sizeof(v));
 }
 
-/* An IP address, 16 bytes in network order. IPv4 is kept mapped (::ffff:a.b.c.d, RFC 4291 2.5.5.2). */
+/* An IP address, 16 bytes in network order. IPv4 is kept mapped (::ffff:a.b.c.d, RFC 4291 2.5.5.2).
+ */
 struct ip_addr {
     union {
         uint8_t b[16];

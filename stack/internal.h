@@ -36,7 +36,7 @@ struct tcp_stack {
     struct tcp_fastopen_entry fastopen[TCP_FASTOPEN_ENTRIES];
     struct list output_pending; /* connections that stack_flush() must look at */
     struct list orphans;
-    struct list time_wait_age; /* oldest first: what is recycled when room is short */
+    struct list time_wait_age;  /* oldest first: what is recycled when room is short */
     struct tcp_conn *announced; /* tcp_announce(); NULL: none */
     uint32_t announcements;     /* so far */
     uint32_t norphans;

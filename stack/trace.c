@@ -3,7 +3,7 @@
 #include "stack/stack.h"
 
 const struct trace_event_info trace_events[TRACE_EVENT_COUNT] = {
-#define X(id, cls, probe, words, arguments, what)                                                         \
+#define X(id, cls, probe, words, arguments, what)                                                  \
     [TRACE_EV_##id] = {.class = TRACE_##cls, .name = words, .args = arguments, .doc = what},
     TRACE_EVENTS(X)
 #undef X

@@ -109,8 +109,8 @@ void options_begin(struct options *o, const struct subcommand *of, char **argv);
  * what is wrong (return STATUS_USAGE).
  */
 int options_next(struct options *o);
-/* The value of `option` as a time in ns, as `1.5` (seconds) or `20ms`. False: one line on stderr said
- * what is wrong. */
+/* The value of `option` as a time in ns, as `1.5` (seconds) or `20ms`. False: one line on stderr
+ * said what is wrong. */
 bool option_time(const char *option, const char *value, int64_t *ns);
 
 /* ---- help.c ---- */

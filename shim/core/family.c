@@ -343,7 +343,8 @@ void family_introduce(void)
         if (process_counts(p) && p->pid > 0)
             births_announce(i + 1, p->generation, p->pid);
     }
-    family_look(); /* after that: who died before is found here, who dies from now on by the keeper */
+    family_look(); /* after that: who died before is found here, who dies from now on by the keeper
+                    */
 }
 
 bool family_unattended(void)

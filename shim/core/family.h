@@ -55,7 +55,8 @@ void family_after_fork_child(void);
 bool family_has_room(void);
 /* Asks the kernel about each other process and marks the dead: for families without a keeper. */
 void family_look(void);
-/* Tells a new keeper of the family: puts all of it among the births, and marks who died meanwhile. */
+/* Tells a new keeper of the family: puts all of it among the births, and marks who died meanwhile.
+ */
 void family_introduce(void);
 /* Whether family_look() has to be called now and then. */
 bool family_unattended(void);

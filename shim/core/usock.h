@@ -12,43 +12,46 @@
 #include "stack/util/list.h"
 
 enum usock_kind {
-    USOCK_UNDECIDED, /* neither connected nor listening; the kernel socket carries the options too */
+    USOCK_UNDECIDED, /* neither connected nor listening; the kernel socket carries the options too
+                      */
     USOCK_CONN,      /* the engine's connection (also before it connects: CLOSED) */
     USOCK_LISTENER,  /* the engine's listener; the kernel socket listens as its guard */
     USOCK_KERNEL,    /* decided for the kernel: every call passes through */
 };
 
 struct usock {
-    uint8_t kind;      /* enum usock_kind; KERNEL is final */
-    uint8_t family;    /* AF_INET or AF_INET6, as the program asked */
-    bool nonblock;     /* O_NONBLOCK of the open file description (atomic) */
+    uint8_t kind;   /* enum usock_kind; KERNEL is final */
+    uint8_t family; /* AF_INET or AF_INET6, as the program asked */
+    bool nonblock;  /* O_NONBLOCK of the open file description (atomic) */
     bool v6only;
     bool bound;        /* bind() was called, or connect() chose a local address */
     bool bound_port;   /* by an explicit bind to a port, guarded by the backing socket */
     bool port_chosen;  /* the kernel chose the port: bind(0), or listen() without bind() */
     bool kernel_bound; /* the backing socket holds the port in the kernel */
     bool reuseaddr, reuseport;
-    bool connecting;   /* a connect() is in progress whose result was not yet fetched */
-    bool given_up;     /* shutdown() met a connect() that had failed: Linux's SS_DISCONNECTING */
+    bool connecting; /* a connect() is in progress whose result was not yet fetched */
+    bool given_up;   /* shutdown() met a connect() that had failed: Linux's SS_DISCONNECTING */
     bool sigpipe_off;
-    bool guarded;       /* the backing socket stands as the guard of local.port (shim/link/guard.h) */
+    bool guarded; /* the backing socket stands as the guard of local.port (shim/link/guard.h) */
     bool fastopen_keyed; /* TCP_FASTOPEN_KEY was set: the backing socket has it */
-    bool kernel_listen; /* the backing socket listens, non-blocking, and accepts local clients */
+    bool kernel_listen;  /* the backing socket listens, non-blocking, and accepts local clients */
     /* Both are sums over struct hold (shim/core/hold.h), which says whose they are. */
-    uint32_t refs;     /* descriptors, over all processes; and */
-    uint32_t passing;  /* of refs: in messages between processes (shim/libc/rights.h) */
-    uint32_t calls;    /* threads inside a call on it: close() from another thread waits for none */
+    uint32_t refs;    /* descriptors, over all processes; and */
+    uint32_t passing; /* of refs: in messages between processes (shim/libc/rights.h) */
+    uint32_t calls;   /* threads inside a call on it: close() from another thread waits for none */
     struct endpoint local; /* what bind() said */
-    struct endpoint deferred_to;   /* TCP_FASTOPEN_CONNECT: where the first data goes (tcp_deferred()) */
-    struct tcp_conn *conn;         /* UNDECIDED, CONN */
+    struct endpoint
+        deferred_to;       /* TCP_FASTOPEN_CONNECT: where the first data goes (tcp_deferred()) */
+    struct tcp_conn *conn; /* UNDECIDED, CONN */
     struct tcp_listener *listener; /* LISTENER */
     nsec_t rcvtimeo, sndtimeo;     /* 0: none */
     int32_t peek_off;              /* SO_PEEK_OFF; -1: off */
     uint32_t bound_ifindex;        /* SO_BINDTODEVICE */
     int32_t backlog;
-    int32_t listen_error;          /* SO_ERROR that was pending when it began to listen */
-    uint64_t cookie;               /* SO_COOKIE of the backing socket: identity across exec and passing; 0: not asked yet */
-    struct list watches;           /* struct watch: who wants to know (shim/wait) */
+    int32_t listen_error; /* SO_ERROR that was pending when it began to listen */
+    uint64_t cookie; /* SO_COOKIE of the backing socket: identity across exec and passing; 0: not
+                        asked yet */
+    struct list watches; /* struct watch: who wants to know (shim/wait) */
 };
 
 /* ---- life (shim/core/usock.c); all entered ---- */
@@ -70,10 +73,12 @@ void usock_dropped(struct stack_cx *cx, struct usock *us, bool counted);
 void usock_settle(struct stack_cx *cx, struct usock *us);
 /* Decided for the kernel: this process's entries are cleared, later calls pass through. */
 void usock_to_kernel(struct stack_cx *cx, struct usock *us);
-/* Drops every descriptor of this process (exec, exit). keep_shared: entries whose socket lives on in other processes stay, for hold_again() if exec fails. */
+/* Drops every descriptor of this process (exec, exit). keep_shared: entries whose socket lives on
+ * in other processes stay, for hold_again() if exec fails. */
 void usock_drop_all(struct stack_cx *cx, bool keep_shared);
 
-/* Drops descriptor fd, which exec will close. Its entry stays if the socket lives on in other processes. */
+/* Drops descriptor fd, which exec will close. Its entry stays if the socket lives on in other
+ * processes. */
 void usock_leave(struct stack_cx *cx, struct usock *us, int fd);
 
 /* ---- fork, called by pthread_atfork()'s handlers (shim/life/init.c) and the hooks of fork ---- */
@@ -86,5 +91,6 @@ void fds_watch_fork(void);
 void fds_forked(int pid);
 /* Gives the lock back, unless the fork is watched. */
 void fds_after_fork_parent(void);
-/* The lock is the parent's: the child only forgets that it was taken. Before wait_after_fork_child(). */
+/* The lock is the parent's: the child only forgets that it was taken. Before
+ * wait_after_fork_child(). */
 void fds_after_fork_child(void);

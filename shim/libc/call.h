@@ -54,7 +54,7 @@ struct call {
     struct stack_cx cx;
     struct usock *us;
     struct hold *hold; /* of this process's descriptor */
-    const char *name; /* of the libc function, for the trace */
+    const char *name;  /* of the libc function, for the trace */
     int fd;
     int saved_errno;
     nsec_t begun;          /* when it was made; valid if traced */

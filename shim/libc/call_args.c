@@ -1,7 +1,7 @@
 /* The arguments of traced calls, as a person would write them: "1000, MSG_NOSIGNAL". */
 #define _GNU_SOURCE
-#include <linux/tcp.h>
 #include <fcntl.h>
+#include <linux/tcp.h>
 #include <netinet/in.h>
 #include <sys/ioctl.h>
 

@@ -140,11 +140,10 @@ SHIM_EXPORT int setsockopt(int fd, int level, int name, const void *val, socklen
     struct call c;
     if (likely(!call_begin(&c, fd, "setsockopt", CALL_ANY)))
         return real_ready()->setsockopt(fd, level, name, val, len);
-    call_note(&c, (struct call_args){.shape = ARGS_OPTION,
-                                     .a = (uint64_t)level,
-                                     .b = (uint64_t)name,
-                                     .p = val,
-                                     .len = len});
+    call_note(
+        &c,
+        (struct call_args){
+            .shape = ARGS_OPTION, .a = (uint64_t)level, .b = (uint64_t)name, .p = val, .len = len});
     return (int)call_end(&c, sock_setsockopt(&c, level, name, val, len));
 }
 

@@ -4,9 +4,9 @@
  * itself, and an eventfd, the bell: whoever drives the engine in a family of several processes
  * sleeps on it too, so that it can be woken from any of them.
  *
- * A child may be killed before it comes to that, and its parent with it. So the parent first puts in
- * one end of a pipe, the lifeline, whose other end the child lets go of when its pidfd is in: the
- * keeper sees it break without a pidfd and knows. A child that finds the queue full keeps its
+ * A child may be killed before it comes to that, and its parent with it. So the parent first puts
+ * in one end of a pipe, the lifeline, whose other end the child lets go of when its pidfd is in:
+ * the keeper sees it break without a pidfd and knows. A child that finds the queue full keeps its
  * lifeline for good.
  */
 #pragma once

@@ -151,13 +151,13 @@ static uint8_t mtu_probing_mode(void)
 /* An arena with a stack in it. */
 static int make_stack(void **base, int *file, struct stack **st)
 {
-    struct stack_config sc = {
-        .own_address = config.own_address,
-        .loopback = config.loopback_user || config.own_address,
-        .cc = config.cc,
-        .ecn = ecn_mode(),
-        .tuning = {.mtu_probing = mtu_probing_mode()},
-        .fastopen = (uint16_t)small_sysctl("/proc/sys/net/ipv4/tcp_fastopen", 1)};
+    struct stack_config sc = {.own_address = config.own_address,
+                              .loopback = config.loopback_user || config.own_address,
+                              .cc = config.cc,
+                              .ecn = ecn_mode(),
+                              .tuning = {.mtu_probing = mtu_probing_mode()},
+                              .fastopen =
+                                  (uint16_t)small_sysctl("/proc/sys/net/ipv4/tcp_fastopen", 1)};
     fastopen_key(sc.fastopen_key);
     int err = arena_map(config.mem, base, file);
     if (err < 0) {

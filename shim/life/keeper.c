@@ -57,7 +57,7 @@ static struct {
     int program;           /* O_PATH; -1: there is none */
     int arena;
     int out, in; /* custody */
-    int pidfd; /* of the keeper that this process, or one that it was forked from, started */
+    int pidfd;   /* of the keeper that this process, or one that it was forked from, started */
     int32_t watched;
     char env_text[ENV_BYTES];
     char *env[ENV_MAX + 1];
@@ -241,7 +241,8 @@ static int32_t conceive(struct birth *b)
     if (!adopts_orphans())
         return real_ready()->clone(intermediate, stacks[0] + STACK_BYTES, CLONE_VM, b);
     raw_syscall(SYS_prctl, PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0, 0);
-    const int32_t child = real_ready()->clone(intermediate, stacks[0] + STACK_BYTES, CLONE_VM | CLONE_VFORK, b);
+    const int32_t child =
+        real_ready()->clone(intermediate, stacks[0] + STACK_BYTES, CLONE_VM | CLONE_VFORK, b);
     if (child > 0)
         wait_for(child);
     raw_syscall(SYS_prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0, 0);

@@ -48,7 +48,7 @@
 #define STACK_BYTES (128 * 1024)
 
 static struct {
-    bool started;   /* (atomic) */
+    bool started; /* (atomic) */
     nsec_t retry_at;
     nsec_t looked;   /* for deaths */
     nsec_t asked;    /* for the keeper */

@@ -33,7 +33,8 @@ void guard_keep(int fd, uint16_t port);
  * by guard_keep(), unless somebody still listens on the port.
  */
 bool guard_adopt(int fd, uint16_t port);
-/* The backing socket fd guards the port no more: it listens no more, whoever else has it (the keeper). */
+/* The backing socket fd guards the port no more: it listens no more, whoever else has it (the
+ * keeper). */
 void guard_end(int fd, uint16_t port);
 /* bind() to a port that only a kept guard holds: the guard makes way. True when one did. */
 bool guard_make_way(uint16_t port);

@@ -15,10 +15,11 @@
  * Entered, with the waiter's watches registered (w may be NULL: no slot; then it sleeps for a
  * moment). Leaves, sleeps until w is woken, one of fds[0..n) is ready, the deadline passes or a
  * signal handler ran; enters again, drains if it drives, takes the watches back. fds has room for
- * SLEEP_FDS more. mask as in ppoll(2), or NULL. reader: a recv() that waits, or NULL. Returns how many of fds[0..n) are ready (revents
- * are set; all 0 when it did not sleep), or a negative errno of ppoll(2), never -EINTR: see
- * sleep_interrupted(). Keeps the role of the driver, if it got it, until engine_leave().
- * Is a cancellation point: then nothing of the sleep is left behind, and it is not entered.
+ * SLEEP_FDS more. mask as in ppoll(2), or NULL. reader: a recv() that waits, or NULL. Returns how
+ * many of fds[0..n) are ready (revents are set; all 0 when it did not sleep), or a negative errno
+ * of ppoll(2), never -EINTR: see sleep_interrupted(). Keeps the role of the driver, if it got it,
+ * until engine_leave(). Is a cancellation point: then nothing of the sleep is left behind, and it
+ * is not entered.
  */
 int wait_sleep(struct stack_cx *cx, struct waiter *w, struct pollfd *fds, unsigned n,
                nsec_t deadline, const sigset_t *mask, struct reader *reader);

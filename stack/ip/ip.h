@@ -16,7 +16,7 @@ struct ip_packet {
     bool csum_trusted;
     uint16_t gso_size;
     uint8_t netif;
-    uint8_t src_mac[6]; /* zero where the link has none */
+    uint8_t src_mac[6];        /* zero where the link has none */
     struct stack_place *place; /* as frame_in.place */
 };
 

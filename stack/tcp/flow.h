@@ -27,8 +27,8 @@ struct flow {
 struct flow_table {
     struct siphash_key key;
     uint32_t count;
-    struct flow *last;         /* what the last segment was for, while it is in the table; or NULL */
-    struct list *buckets;      /* by 4-tuple */
+    struct flow *last;    /* what the last segment was for, while it is in the table; or NULL */
+    struct list *buckets; /* by 4-tuple */
     struct list *port_buckets; /* by local port: listeners, and whether a port is in use */
 };
 

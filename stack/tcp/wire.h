@@ -48,7 +48,7 @@ struct tcp_segment {
     uint16_t urg;
     struct tcp_options opt;
     const uint8_t *text;
-    uint32_t len; /* of text */
+    uint32_t len;              /* of text */
     struct stack_place *place; /* not NULL: it is not at `text`, see stack_foresee() */
 };
 

@@ -1,4 +1,5 @@
-/* The engine's own random numbers, from a seed that the shim takes from the kernel and a test fixes. */
+/* The engine's own random numbers, from a seed that the shim takes from the kernel and a test
+ * fixes. */
 #pragma once
 
 #include "stack/util/siphash.h"

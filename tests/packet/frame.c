@@ -191,7 +191,8 @@ const char *wire_parse_opts(const struct wire_seg *s, struct wire_opts *out)
             out->ts_val = get_be32(o + 2);
             out->ts_ecr = get_be32(o + 6);
         } else if (o[0] == 34 && s->flags & 2 && o[1] <= 18 && o[1] % 2 == 0) { /* RFC 7413 */
-        } else if (o[0] == 254 && s->flags & 2 && o[1] >= 4 && get_be16(o + 2) == 0xf989) { /* A.2 */
+        } else if (o[0] == 254 && s->flags & 2 && o[1] >= 4 &&
+                   get_be16(o + 2) == 0xf989) { /* A.2 */
         } else {
             return "unknown option";
         }

@@ -94,7 +94,9 @@ int world_capture(const struct frame_out *f)
         len += (uint32_t)f->slices[i].len;
         text += (uint32_t)f->slices[i].len;
     }
-    bytes = realloc(bytes, len);
+    uint8_t *fitting = realloc(bytes, len);
+    if (fitting)
+        bytes = fitting;
     if (text != f->payload_len)
         bad_frame("payload_len is not the slices' sum", f->payload_len);
     uint32_t mtu = W.opts.mtu ? W.opts.mtu : 1500;
