@@ -297,7 +297,7 @@ static uint32_t direct_bytes(const struct stack_cx *cx, const struct coming *c,
                              const struct reader *r)
 {
     if (r == NULL || r->us->conn != c->place.conn || tcp_unread(c->place.conn) != 0 ||
-        cx->trace != 0)
+        stack_traces(cx, TRACE_BUFFER)) /* its lines tell of bytes that wait for their reader */
         return 0;
     return (uint32_t)min_u64(r->room.len, c->place.len);
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/python3
-"""readers.py PORT FILE WAY: a server that takes FILE once, reading in a way of its own, and answers
-how it went. Nothing behind what a call returned may be written to."""
+"""readers.py PORT FILE WAY: a server that takes FILE once, reading in a way of its own. Nothing
+behind what a call returned may be written to. readers.py PORT FILE ADDRESS sends it, in one call."""
 
 import array
 import fcntl
@@ -13,6 +13,13 @@ import termios
 port, path, way = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 with open(path, "rb") as file:
     wanted = file.read()
+
+if way[0].isdigit():
+    with socket.create_connection((way, port)) as out:
+        out.sendall(wanted)
+        out.shutdown(socket.SHUT_WR)
+        assert out.recv(100) == b"fine\n"
+    sys.exit()
 
 listener = socket.create_server(("", port))
 sock, _ = listener.accept()
