@@ -57,7 +57,8 @@ struct standing {
 struct kept {
     int fd;
     uint16_t port;
-    bool group;    /* was a member of an SO_REUSEPORT group */
+    bool group;  /* was a member of an SO_REUSEPORT group */
+    bool shared; /* adopted: has SO_REUSEPORT, so that others of the family can bind to the port */
     bool yielding; /* a new socket shares the port; this guard ends when that one listens */
     bool lent;     /* ... and that one has SO_REUSEPORT only for that reason */
 };
@@ -435,8 +436,12 @@ bool guard_adopt(int fd, uint16_t port)
     if (!tcp_port_in_use(engine.st, port))
         return false;
     /* what another process still listens on has no need of us, and is not ours to seal */
-    if (!somebody_listens(port))
-        guard_keep(fd, port);
+    if (somebody_listens(port))
+        return true;
+    const unsigned before = nkept;
+    guard_keep(fd, port);
+    if (nkept > before)
+        kept[before].shared = set_reuseport(kept[before].fd, 1) == 0;
     return true;
 }
 
@@ -454,23 +459,41 @@ bool guard_make_way(uint16_t port)
 
 /*
  * Lets go of kept guards that are not needed: no flow uses the port, or a listener of the same
- * group guards it, whose share of local clients the kept one would swallow. Returns how many went.
+ * group, or of one that shares, guards it, whose share of local clients the kept one would swallow.
+ * Returns how many went.
  */
 static unsigned sweep_kept(void)
 {
     unsigned before = nkept;
     for (unsigned i = nkept; i-- > 0;) {
         const struct kept *k = &kept[i];
-        if (!tcp_port_in_use(engine.st, k->port) || (k->group && group_listens(k->port)))
+        if (!tcp_port_in_use(engine.st, k->port) || (k->group && group_listens(k->port)) ||
+            (k->shared && somebody_listens(k->port)))
             drop_kept(i);
     }
     return before - nkept;
 }
 
+/*
+ * The guard that holds the port may be another process's of the family, which adopted it (a process
+ * that died had the port's connections): it shares. Its sockets of another user share with nobody.
+ */
+static int bind_beside(int fd, const struct sockaddr *sa, socklen_t len, uint16_t port)
+{
+    if (port == 0 || !tcp_port_in_use(engine.st, port) || somebody_listens(port) ||
+        get_flag(fd, SO_REUSEPORT))
+        return -EADDRINUSE;
+    set_reuseport(fd, 1);
+    const int err = raw_bind(fd, sa, len);
+    if (err < 0)
+        set_reuseport(fd, 0);
+    return err;
+}
+
 int guard_bind(int fd, const struct sockaddr *sa, socklen_t len, bool reuseaddr)
 {
     int err = raw_bind(fd, sa, len);
-    if (err != -EADDRINUSE || nkept == 0 || (sa->sa_family != AF_INET && sa->sa_family != AF_INET6))
+    if (err != -EADDRINUSE || (sa->sa_family != AF_INET && sa->sa_family != AF_INET6))
         return err;
     if (sweep_kept() > 0) {
         err = raw_bind(fd, sa, len);
@@ -490,7 +513,7 @@ int guard_bind(int fd, const struct sockaddr *sa, socklen_t len, bool reuseaddr)
         set_reuseport(kept[i].fd, 1);
     }
     if (!any)
-        return err;
+        return bind_beside(fd, sa, len, port);
     /* both share the port until the new one listens; its own SO_REUSEPORT must stay until then */
     set_reuseport(fd, 1);
     err = raw_bind(fd, sa, len);

@@ -30,7 +30,8 @@ int guard_ephemeral(struct stack_cx *cx, const struct ip_addr *local,
 void guard_keep(int fd, uint16_t port);
 /*
  * The guard of a port was a dead process's. False: nothing needs it any more; else it is kept as
- * by guard_keep(), unless somebody still listens on the port.
+ * by guard_keep(), unless somebody still listens on the port, and shares the port with sockets that
+ * any process of the family binds with SO_REUSEADDR (guard_bind()).
  */
 bool guard_adopt(int fd, uint16_t port);
 /* The backing socket fd guards the port no more: it listens no more, whoever else has it (the
