@@ -32,7 +32,6 @@
 #define SMALL       64
 #define PATH_DELAY  (50 * NSEC_PER_USEC)
 #define L2_L3       (14 + 20)
-#define TCP_BYTES   32 /* header with a timestamp */
 #define WARM_UP     200
 #define OPERATIONS  500
 

@@ -474,6 +474,16 @@ static unsigned sweep_kept(void)
     return before - nkept;
 }
 
+/* bind(2) beside a guard that shares the port; group: the program said SO_REUSEPORT itself. */
+static int bind_shared(int fd, const struct sockaddr *sa, socklen_t len, bool group)
+{
+    set_reuseport(fd, 1);
+    const int err = raw_bind(fd, sa, len);
+    if (err < 0 && !group)
+        set_reuseport(fd, 0);
+    return err;
+}
+
 /*
  * The guard that holds the port may be another process's of the family, which adopted it (a process
  * that died had the port's connections): it shares. Its sockets of another user share with nobody.
@@ -483,11 +493,7 @@ static int bind_beside(int fd, const struct sockaddr *sa, socklen_t len, uint16_
     if (port == 0 || !tcp_port_in_use(engine.st, port) || somebody_listens(port) ||
         get_flag(fd, SO_REUSEPORT))
         return -EADDRINUSE;
-    set_reuseport(fd, 1);
-    const int err = raw_bind(fd, sa, len);
-    if (err < 0)
-        set_reuseport(fd, 0);
-    return err;
+    return bind_shared(fd, sa, len, false);
 }
 
 int guard_bind(int fd, const struct sockaddr *sa, socklen_t len, bool reuseaddr)
@@ -515,12 +521,9 @@ int guard_bind(int fd, const struct sockaddr *sa, socklen_t len, bool reuseaddr)
     if (!any)
         return bind_beside(fd, sa, len, port);
     /* both share the port until the new one listens; its own SO_REUSEPORT must stay until then */
-    set_reuseport(fd, 1);
-    err = raw_bind(fd, sa, len);
+    err = bind_shared(fd, sa, len, group);
     if (err == 0)
         return 0;
-    if (!group)
-        set_reuseport(fd, 0);
     /* another user's guard (the program changed its uid) shares with nobody */
     return guard_make_way(port) ? raw_bind(fd, sa, len) : err;
 }

@@ -22,6 +22,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "stack/base.h"
+
 #define BATCH     64
 #define FRAME     128
 #define L2        14
@@ -46,18 +48,6 @@ static uint32_t chance(void)
     state ^= state >> 7;
     state ^= state << 17;
     return (uint32_t)(state >> 16);
-}
-
-static void put16(uint8_t *p, unsigned v)
-{
-    p[0] = (uint8_t)(v >> 8);
-    p[1] = (uint8_t)v;
-}
-
-static void put32(uint8_t *p, uint32_t v)
-{
-    put16(p, v >> 16);
-    put16(p + 2, v & 0xffff);
 }
 
 static uint32_t sum(const uint8_t *p, size_t n)
@@ -88,7 +78,7 @@ static size_t make_arp(uint8_t *f, const struct target *t)
     memcpy(f + 12, head, sizeof(head));
     f[21] = (uint8_t)(1 + (chance() & 1));
     memcpy(f + 22, t->own_mac, 6);
-    put32(f + 28, 0x0a4d0080 | (chance() & 0x7f));
+    put_be32(f + 28, 0x0a4d0080 | (chance() & 0x7f));
     memcpy(f + 32, t->mac, 6);
     memcpy(f + 38, &t->addr, 4);
     return 42;
@@ -103,27 +93,27 @@ static size_t make(uint8_t *f, const struct target *t)
     uint8_t *ip = f + L2, *tcp = ip + IP_HEADER;
     const size_t l4 = t->kind == SYN ? 24 : t->kind == FRAGMENT ? 48 : 20;
     memset(ip, 0, IP_HEADER + l4);
-    put16(f + 12, 0x0800);
+    put_be16(f + 12, 0x0800);
     ip[0] = 0x45;
-    put16(ip + 2, (unsigned)(IP_HEADER + l4));
-    put16(ip + 4, chance() & 0xffff);
+    put_be16(ip + 2, (unsigned)(IP_HEADER + l4));
+    put_be16(ip + 4, chance() & 0xffff);
     if (t->kind == FRAGMENT) /* first ones and later ones, never a whole */
-        put16(ip + 6, 0x2000 | (chance() & 3 ? chance() % 180 * 6 : 0));
+        put_be16(ip + 6, 0x2000 | (chance() & 3 ? chance() % 180 * 6 : 0));
     ip[8] = 64;
     ip[9] = 6;
-    put32(ip + 12, forged());
+    put_be32(ip + 12, forged());
     memcpy(ip + 16, &t->addr, 4);
-    put16(ip + 10, folded(sum(ip, IP_HEADER)));
-    put16(tcp, 1024 + chance() % 60000);
-    put16(tcp + 2, t->port);
-    put32(tcp + 4, chance());
-    put32(tcp + 8, t->kind == SYN ? 0 : chance());
+    put_be16(ip + 10, folded(sum(ip, IP_HEADER)));
+    put_be16(tcp, 1024 + chance() % 60000);
+    put_be16(tcp + 2, t->port);
+    put_be32(tcp + 4, chance());
+    put_be32(tcp + 8, t->kind == SYN ? 0 : chance());
     tcp[12] = t->kind == SYN ? 6 << 4 : 5 << 4;
     tcp[13] = flags[t->kind];
-    put16(tcp + 14, 65535);
+    put_be16(tcp + 14, 65535);
     if (t->kind == SYN)
-        put32(tcp + 20, 0x020405b4);
-    put16(tcp + 16, folded(sum(ip + 12, 8) + 6 + (uint32_t)l4 + sum(tcp, l4)));
+        put_be32(tcp + 20, 0x020405b4);
+    put_be16(tcp + 16, folded(sum(ip + 12, 8) + 6 + (uint32_t)l4 + sum(tcp, l4)));
     return L2 + IP_HEADER + l4;
 }
 

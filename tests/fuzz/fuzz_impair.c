@@ -7,8 +7,6 @@
 
 #include <stdlib.h>
 
-#define FRAME_ROOM 4096
-
 static struct impair_rules rules;
 static struct impair_state state;
 

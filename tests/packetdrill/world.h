@@ -7,8 +7,6 @@
 
 #include "shim/core/engine.h"
 
-#define WORLD_PACKET_MAX 65536
-
 struct world_flags {
     struct ip_addr local;
     char sysctl[128]; /* directory; empty: none */

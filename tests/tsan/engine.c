@@ -55,14 +55,18 @@ static struct stack *new_stack(uint8_t seed)
     return st;
 }
 
-static void enter(const struct host *h, struct stack_cx *cx)
+static nsec_t now(void)
 {
     struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (nsec_t)ts.tv_sec * NSEC_PER_SEC + (nsec_t)ts.tv_nsec;
+}
+
+static void enter(const struct host *h, struct stack_cx *cx)
+{
     if (h->lock != NULL)
         pthread_mutex_lock(h->lock);
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    *cx = (struct stack_cx){
-        .st = h->st, .ops = &ops, .now = (nsec_t)ts.tv_sec * NSEC_PER_SEC + (nsec_t)ts.tv_nsec};
+    *cx = (struct stack_cx){.st = h->st, .ops = &ops, .now = now()};
     if (stack_deadline(h->st) <= cx->now)
         stack_run_timers(cx);
 }
@@ -81,9 +85,7 @@ static uint8_t pattern(unsigned thread, size_t i)
 
 static bool late(nsec_t began)
 {
-    struct timespec ts;
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (nsec_t)ts.tv_sec * NSEC_PER_SEC + (nsec_t)ts.tv_nsec - began > PATIENCE;
+    return now() - began > PATIENCE;
 }
 
 /* BYTES through a connection, a piece at a time; Nagle and delayed ACKs make it wait now and then.
@@ -93,11 +95,10 @@ static bool transfer(const struct host *h, struct tcp_conn *from, struct tcp_con
     static __thread uint8_t out[5000], in[3000];
     size_t sent = 0, got = 0;
     bool good = true;
-    nsec_t began = 0;
-    while (good && got < BYTES && (began == 0 || !late(began))) {
+    const nsec_t began = now();
+    while (good && got < BYTES && !late(began)) {
         struct stack_cx cx;
         enter(h, &cx);
-        began = began != 0 ? began : cx.now;
         const size_t n = min_u64(sizeof(out), BYTES - sent);
         for (size_t i = 0; i < n; i++)
             out[i] = pattern(id, sent + i);
