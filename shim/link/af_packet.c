@@ -403,8 +403,9 @@ static unsigned packet_receive(struct link *l, struct stack_cx *cx, unsigned max
                                const struct drain *d)
 {
     struct af_packet *a = self(l);
-    /* A process that is killed half way must leave nobody else's receive buffer in its hands. */
-    const bool places = a->vnet && l->upper == NULL &&
+    /* A process that is killed half way must leave nobody else's receive buffer in its hands.
+     * Without a drain there is no engine yet: the probe for an own address receives. */
+    const bool places = d != NULL && a->vnet && l->upper == NULL &&
                         __atomic_load_n(&engine.sh->processes_live, __ATOMIC_RELAXED) <= 1;
     const struct reader *reader = d != NULL ? d->reader : NULL;
     unsigned taken = 0;
