@@ -29,6 +29,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 PROGRAMS = os.path.join(HERE, "programs")
 PYTHON = "/usr/bin/python3"
 
+CRASHES = (-signal.SIGSEGV, -signal.SIGBUS, -signal.SIGABRT, -signal.SIGILL, -signal.SIGFPE)
 BYTES = {"1B": 1, "1M": 1 << 20, "100M": 100 << 20, "1G": 1 << 30}
 SMALL = ("1B", "1M")
 ALL_SIZES = ("1B", "1M", "1G")
@@ -166,6 +167,8 @@ class Process:
             code = self.popen.wait(self.run.time_left())
         except subprocess.TimeoutExpired:
             raise Failed(f"{self.role} did not end in time") from None
+        if code in CRASHES and code not in (codes or ()):
+            raise Failed(f"{self.role} crashed: {signal.Signals(-code).name}")
         if codes is not None and code not in codes:
             raise Failed(f"{self.role} ended with {code}, not {'/'.join(map(str, codes))}")
         if self.compare:
