@@ -348,9 +348,6 @@ static enum taking take_to_place(struct af_packet *a, struct stack_cx *cx, struc
 
 static enum taking receive_to_place(struct af_packet *a, struct stack_cx *cx, const struct drain *d)
 {
-    static const struct drain nobody;
-    if (d == NULL)
-        d = &nobody;
     struct reader *r = d->reader;
     if (r != NULL && r->patient && r->room.len < PLACE_MIN / 4 && !a->left &&
         !tcp_any_announced(cx->st)) {
