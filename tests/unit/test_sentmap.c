@@ -526,7 +526,7 @@ START_TEST(test_model)
     k->una = seq(0u - test_random_below(&k->r, 100000));
     k->now = NSEC_PER_SEC;
     sentmap_init(&k->m);
-    for (int op = 0; op < 4000; op++) {
+    for (int op = 0; op < 1500; op++) {
         k->now += 1 + test_random_below(&k->r, 1000);
         const uint32_t kind = test_random_below(&k->r, 20);
         if (kind < 8)
