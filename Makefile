@@ -136,7 +136,7 @@ $(BUILD)/asan/sim: $(filter $(BUILD)/asan/tests/sim/%,$(ASAN_TEST_OBJ)) $(ASAN_S
 $(BUILD)/asan/sim: $(BUILD)/asan/tests/packet/frame.o
 $(BUILD)/asan/explore: $(filter $(BUILD)/asan/tests/explore/%,$(ASAN_TEST_OBJ)) $(ASAN_STACK_OBJ)
 $(BUILD)/asan/packet $(BUILD)/asan/sim $(BUILD)/asan/explore:
-	$(CC) $(SAN) -o $@ $^
+	$(CC) $(SAN) -o $@ $^ -lm
 
 # The shim in virtual time, behind packetdrill's interface. Its own parts come first, so that of the
 # shim only what they do not replace is taken from the archive; of two definitions theirs counts.

@@ -355,6 +355,8 @@ static void set_options(struct app *a)
         o->rcvlowat = a->rcvlowat;
     if (a->user_mss)
         o->user_mss = (uint16_t)a->user_mss;
+    if (a->reno)
+        tcp_set_cc(&a->host->cx, a->conn, TCP_CC_RENO);
     tcp_opts_changed(&a->host->cx, a->conn);
 }
 

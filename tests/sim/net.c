@@ -146,7 +146,8 @@ static void to_switch(struct host *h, const uint8_t *frame, uint32_t len, bool t
                  (unsigned long long)s->bytes_total);
     bool ip = is_ip(frame);
     bool spared = !ip && s->mild; /* ARP gives up after three: no connection may die of that here */
-    if (!spared && (link_down(h, s->now) || prng_permille(&s->rng, im->loss))) {
+    if (!spared && (link_down(h, s->now) || prng_permille(&s->rng, im->loss) ||
+                    (im->loss_ppm && prng_below(&s->rng, 1000000) < im->loss_ppm))) {
         net_say_frame(s, h, "lost", frame, len, gso_size);
         return;
     }

@@ -2,31 +2,9 @@
  * sim --rates: transfers over paths that are narrow, far, shared or do harm, and what they must
  * reach. Two hosts, a bottleneck with a queue from the first to the second; virtual time.
  */
-#include "tests/sim/sim.h"
+#include "tests/sim/rates.h"
 
 #include <stdio.h>
-
-#define MARKS_MAX 256
-
-struct path {
-    const char *name;
-    uint8_t cc;
-    unsigned flows;
-    unsigned loss, reorder; /* permille */
-    nsec_t late;            /* how late a reordered frame may be; 0: up to five one-way delays */
-    unsigned mbits;         /* of the bottleneck */
-    unsigned back_kbits;    /* of the way back, where ACKs are dropped; 0: no limit */
-    unsigned rtt_ms, queue_ms;
-    unsigned mark_us;   /* ECN: packets that wait longer are marked; 0: no marks */
-    unsigned megabytes; /* of each flow */
-    double least;       /* Mbit/s, all flows together */
-    double most;        /* more would be more than its share; 0: any */
-    nsec_t longer_at;   /* then the path becomes longer: its delay doubles; 0: never */
-    bool lossless;      /* nothing may have to be sent again */
-    unsigned buffers;   /* MB, up to which both buffers may grow; 0: Linux's limits */
-    unsigned
-        rounds; /* after so many round trips 90 % of the bottleneck's rate is reached; 0: any */
-};
 
 /* Fair: Jain's index of the flows' rates. */
 #define FAIR 0.95
@@ -219,7 +197,7 @@ static const struct path paths[] = {
 };
 
 static const struct path *chosen;
-static nsec_t marks[MARKS_MAX];
+nsec_t rates_marks[MARKS_MAX];
 
 static void make_host(struct sim *s, unsigned i)
 {
@@ -235,6 +213,7 @@ static void make_host(struct sim *s, unsigned i)
         h->out.queue_max = chosen->queue_ms * NSEC_PER_MSEC;
         h->out.mark_above = chosen->mark_us * NSEC_PER_USEC;
         h->out.loss = chosen->loss;
+        h->out.loss_ppm = chosen->loss_ppm;
         h->out.reorder = chosen->reorder;
         h->out.reorder_max = chosen->late;
     } else if (chosen->back_kbits) {
@@ -259,13 +238,14 @@ static void make_pair(struct sim *s, unsigned i)
         a->pair = p;
         a->side = (uint8_t)side;
         a->send_chunk = a->recv_chunk = 65536;
+        a->reno = i < chosen->renos;
         p->at[side].addr = ip_addr_from_v4(__builtin_bswap32(s->hosts[side].ip));
         p->at[side].port = (uint16_t)(side ? LISTEN_BASE : 10000 + i);
     }
     p->app[0].total = (uint64_t)chosen->megabytes << 20;
     p->app[0].end = END_SHUTDOWN;
     p->app[1].end = END_AFTER_EOF;
-    p->app[1].marks = marks;
+    p->app[1].marks = rates_marks;
     p->app[1].marks_max = MARKS_MAX;
     p->clean = true;
     p->start = s->now + i * 50 * NSEC_PER_MSEC;
@@ -321,8 +301,10 @@ static unsigned rounds_to_rate(const struct path *p, const struct sim *s)
     const unsigned window =
         (unsigned)(rate * (double)(p->rtt_ms * NSEC_PER_MSEC) / (double)MARK_BYTES);
     for (unsigned i = window; i < p->megabytes && i < MARKS_MAX; i++)
-        if ((double)(window * MARK_BYTES) >= 0.9 * rate * (double)(marks[i] - marks[i - window]))
-            return 1 + (unsigned)((marks[i] - s->pairs[0].start) / (p->rtt_ms * NSEC_PER_MSEC));
+        if ((double)(window * MARK_BYTES) >=
+            0.9 * rate * (double)(rates_marks[i] - rates_marks[i - window]))
+            return 1 +
+                   (unsigned)((rates_marks[i] - s->pairs[0].start) / (p->rtt_ms * NSEC_PER_MSEC));
     return 0;
 }
 
@@ -344,13 +326,19 @@ static const char *falls_short(const struct path *p, const struct sim *s)
     return NULL;
 }
 
+const char *rates_play(const struct path *p, bool verbose, const struct sim **played)
+{
+    chosen = p;
+    return sim_play(1, verbose, make, played);
+}
+
 unsigned sim_rates(bool verbose)
 {
-    unsigned failed = 0;
+    unsigned rows, failed = sim_models(verbose, &rows);
     for (size_t i = 0; i < ARRAY_LEN(paths); i++) {
-        const struct path *p = chosen = &paths[i];
+        const struct path *p = &paths[i];
         const struct sim *s;
-        const char *why = sim_play(1, verbose, make, &s);
+        const char *why = rates_play(p, verbose, &s);
         if (!why)
             why = falls_short(p, s);
         printf("rate, %s: %.1f Mbit/s (at least %.0f)", p->name, total_rate(s), p->least);
@@ -362,6 +350,6 @@ unsigned sim_rates(bool verbose)
         printf("%s%s\n", why ? ": " : "", why ? why : "");
         failed += why != NULL;
     }
-    printf("sim: %zu passed, %u failed, 0 skipped\n", ARRAY_LEN(paths) - failed, failed);
+    printf("sim: %zu passed, %u failed, 0 skipped\n", ARRAY_LEN(paths) + rows - failed, failed);
     return failed;
 }

@@ -98,7 +98,7 @@ struct app {
     uint64_t stop_at; /* END_ABORT, END_UNREAD */
     uint32_t send_chunk, recv_chunk;
     nsec_t send_think, recv_think;
-    bool nodelay, cork, keepalive, peeks, pmtu_dont;
+    bool nodelay, cork, keepalive, peeks, pmtu_dont, reno;
     uint32_t sndbuf, rcvbuf, rcvlowat, user_mss; /* 0: defaults */
 
     /* what it has done */
@@ -129,6 +129,7 @@ struct pair {
 
 struct impairment {
     unsigned loss, dup, reorder, corrupt, mark; /* permille; mark: of ECN-capable packets */
+    unsigned loss_ppm;                          /* more loss, per million */
     nsec_t reorder_max;                         /* how late; 0: up to five times the delay */
     nsec_t delay, jitter;
     uint64_t ns_per_byte; /* bandwidth; 0: no limit */
