@@ -142,6 +142,8 @@ struct stack_ops {
      * are not ours to reset. May be NULL.
      */
     bool (*foreign)(struct stack_cx *cx, const struct flow_tuple *tuple);
+    /* A packet that one end of a connection inside this stack sent to the other. May be NULL. */
+    void (*looped)(struct stack_cx *cx, const struct frame_in *packet);
 };
 
 /* Who calls, when, and where output goes. */

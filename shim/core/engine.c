@@ -60,6 +60,13 @@ static void engine_warn(struct stack_cx *cx, const char *text, const struct ip_a
         config_complain("%s", text);
 }
 
+static void engine_looped(struct stack_cx *cx, const struct frame_in *packet)
+{
+    struct link *l = engine.link;
+    if (l != NULL && l->ops->looped != NULL)
+        l->ops->looped(l, cx, packet);
+}
+
 static const struct stack_ops engine_ops = {
     .transmit = engine_transmit,
     .flush = engine_flush,
@@ -68,6 +75,7 @@ static const struct stack_ops engine_ops = {
     .trouble = trace_trouble,
     .warn = engine_warn,
     .foreign = foreign_flow,
+    .looped = engine_looped,
 };
 
 void engine_clock(struct stack_cx *cx)

@@ -5,7 +5,8 @@
  *
  * The wrapper is the one nearest to the stack, above TCPSHIM_IMPAIR: what the impairment drops on
  * the way out is in the file, what it drops on the way in is not, and damage shows as the stack
- * sees it. So each `tx` and `rx` of the trace is one packet, with the time of the trace.
+ * sees it. So each `tx` and `rx` of the trace is one packet, with the time of the trace. What passes
+ * inside the stack (TCPSHIM_LOOPBACK=user) is there once, when it arrives.
  *
  * Frames stay as large as they passed the link (up to 64 KB, as in a capture on any host whose card
  * cuts for it), with their lengths; checksums that the card or the kernel would complete are
@@ -240,6 +241,13 @@ static void capture_input(struct link *l, struct stack_cx *cx, const struct fram
     link_input(l, cx, f);
 }
 
+static void capture_looped(struct link *l, struct stack_cx *cx, const struct frame_in *packet)
+{
+    (void)l;
+    if (capture.fd >= 0)
+        record_in(cx, packet);
+}
+
 static unsigned capture_receive(struct link *l, struct stack_cx *cx, unsigned max,
                                 const struct drain *d)
 {
@@ -261,6 +269,7 @@ static const struct link_ops capture_ops = {
     .transmit = capture_transmit,
     .receive = capture_receive,
     .input = capture_input,
+    .looped = capture_looped,
     .deadline = capture_deadline,
     .release = capture_release,
 };

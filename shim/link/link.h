@@ -29,6 +29,8 @@ struct link_ops {
     void (*flush)(struct link *l, struct stack_cx *cx);
     /* Of links that wrap others: a frame arrived on the one below. */
     void (*input)(struct link *l, struct stack_cx *cx, const struct frame_in *frame);
+    /* As stack_ops.looped, of the link nearest to the stack; NULL: it does not care. */
+    void (*looped)(struct link *l, struct stack_cx *cx, const struct frame_in *packet);
     /* Of links that hold frames back: when release() must run next; NSEC_NEVER: nothing is held. */
     nsec_t (*deadline)(const struct link *l);
     void (*release)(struct link *l, struct stack_cx *cx);

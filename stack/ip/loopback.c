@@ -52,6 +52,8 @@ void ip_loopback_run(struct stack_cx *cx)
             .csum_trusted = true,
             .gso_size = b->gso_size,
         };
+        if (cx->ops->looped != NULL)
+            cx->ops->looped(cx, &frame);
         ip_input(cx, &frame);
         packet_free(cx->st, b);
     }

@@ -116,6 +116,21 @@ def pcap(run):
             run.check(libpcap_reads(path) == sum(found.values()) + arp, "libpcap finds another number")
 
 
+@case("pcap-loopback", pairings=("U-",), sizes=("1M",), needs=("tshark",), kernel=False)
+def pcap_loopback(run):
+    """What passes inside the stack is there as well, each segment once."""
+    client = run.client([PYTHON, f"{PROGRAMS}/loopback.py", run.file()],
+                        shim={"TCPSHIM_LOOPBACK": "user", **capturing(run, "client")})
+    path = pcap_of(run, client)
+    bad = tshark(run, path, ERRORS, "frame.number", "_ws.expert.message")
+    run.check(not bad, f"tshark finds errors: {bad[:3]}")
+    sent = collections.Counter({segment: n for segment, n in packets_of_trace(client.trace()).items()
+                                if segment[0] == "tx"})
+    found = packets_of_pcap(run, path, "127.0.0.1")
+    run.check(sum(sent.values()) > 5 and found == sent, f"{sum(sent.values())} sent, {sum(found.values())} found")
+    check_whole(run, found)
+
+
 @case("pcap-fork", pairings=("KU",), sizes=("1M",), needs=("tshark", "curl", "nginx"), kernel=False)
 def pcap_fork(run):
     """Several processes, one file: nothing lost, nothing doubled."""
