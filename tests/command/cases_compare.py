@@ -1,6 +1,7 @@
 """tcpshim compare: the same commands on two stacks."""
 
 import os
+import subprocess
 
 from drawings import drawings, readable
 from framework import case, check, equal
@@ -80,6 +81,43 @@ def redis(bench):
     same(found, "client_status", "client_output", "client_bytes", "server_bytes", "client_errors")
     check(all(v.startswith("100001 B") for v in values(found, "client_output")), found["client_output"])
     equal(values(found, "server_status"), ["0", "0"], "redis ends by itself on SIGTERM")
+
+
+SSHD = """
+ListenAddress 0.0.0.0
+HostKey %(dir)s/host
+AuthorizedKeysFile %(dir)s/user.pub
+PidFile none
+StrictModes no
+PermitRootLogin yes
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+UsePAM %(pam)s
+UseDNS no
+"""
+
+
+@case("compare: ssh", needs=("sshd", "ssh", "ssh-keygen"))
+def ssh(bench):
+    """sshd hands the connection through exec, chroot, another uid and its sandbox."""
+    os.makedirs("/run/sshd", mode=0o755, exist_ok=True)
+    home = os.path.join(bench.directory, "ssh")
+    os.makedirs(home, exist_ok=True)
+    for name in ("host", "user"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", f"{home}/{name}"], check=True)
+    with open("/etc/shadow", encoding="utf-8") as shadow:
+        locked = any(line.startswith("root:!") for line in shadow)
+    with open(f"{home}/config", "w", encoding="ascii") as file:
+        file.write(SSHD % {"dir": home, "pam": "yes" if locked else "no"})
+    result = bench.tcpshim(
+        "compare", "-s", f"/usr/sbin/sshd -D -e -p {{port}} -f {home}/config", "-c",
+        f"ssh -F none -p {{port}} -i {home}/user -o BatchMode=yes -o StrictHostKeyChecking=no -o LogLevel=ERROR "
+        f"-o UserKnownHostsFile={home}/known root@{{server}} head -c 200000 /dev/zero", "--json", seconds=120)
+    check(result.status in (0, 1), f"status {result.status}\n{result.err}")
+    found = rows(result)
+    same(found, "client_status", "client_output", "client_errors")
+    equal(values(found, "client_status"), ["0", "0"], "ssh's status")
+    check(all(v.startswith("200000 B") for v in values(found, "client_output")), found["client_output"])
 
 
 @case("compare: who is refused is refused alike", needs=("curl",))
