@@ -28,6 +28,7 @@ struct usock {
     bool bound_port;   /* by an explicit bind to a port, guarded by the backing socket */
     bool port_chosen;  /* the kernel chose the port: bind(0), or listen() without bind() */
     bool kernel_bound; /* the backing socket holds the port in the kernel */
+    bool rebound;      /* bind() gave it another name when its connection was over */
     bool reuseaddr, reuseport;
     bool connecting; /* a connect() is in progress whose result was not yet fetched */
     bool given_up;   /* shutdown() met a connect() that had failed: Linux's SS_DISCONNECTING */
@@ -46,6 +47,7 @@ struct usock {
     struct tcp_listener *listener; /* LISTENER */
     nsec_t rcvtimeo, sndtimeo;     /* 0: none */
     int32_t peek_off;              /* SO_PEEK_OFF; -1: off */
+    uint16_t last_port;            /* of the connection that it was disconnected from */
     uint32_t bound_ifindex;        /* SO_BINDTODEVICE */
     int32_t backlog;
     int32_t listen_error; /* SO_ERROR that was pending when it began to listen */

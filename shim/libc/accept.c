@@ -22,7 +22,7 @@
 static void inherit(struct usock *child, const struct usock *listener)
 {
     child->kind = USOCK_CONN;
-    child->bound = true;
+    child->bound = !ip_addr_is_any(&listener->local.addr);
     child->reuseaddr = listener->reuseaddr;
     child->reuseport = listener->reuseport;
     child->rcvtimeo = listener->rcvtimeo;

@@ -73,10 +73,19 @@ static int open_from(struct call *c, struct tcp_conn *conn, const struct ip_addr
     return -EADDRNOTAVAIL;
 }
 
-/* What shutdown() said before connect() holds for the kernel's connection too, as in Linux. */
-static void carry_shutdown(const struct call *c)
+/*
+ * What shutdown() said before connect() holds for the kernel's connection too, as in Linux, and so
+ * does the address that an accepted socket has of its listener.
+ */
+static void carry_over(const struct call *c)
 {
-    const struct tcp_conn *conn = c->us->conn;
+    const struct usock *us = c->us;
+    const struct tcp_conn *conn = us->conn;
+    if (us->bound && !us->kernel_bound && us->local.port == 0) {
+        union sockaddr_any name;
+        const socklen_t len = sockaddr_make(us->family, &us->local, &name);
+        raw_bind(c->fd, &name.sa, len);
+    }
     if (conn != NULL && tcp_reading_shut(conn))
         raw_syscall(SYS_shutdown, c->fd, SHUT_RD, 0, 0, 0, 0);
     if (conn != NULL && tcp_writing_shut(conn))
@@ -109,7 +118,7 @@ static int64_t start_connect(struct call *c, const struct endpoint *remote, stru
     if (d.verdict == VERDICT_KERNEL) {
         guard_release_unused(); /* one that is not needed any more would swallow a SYN to its port
                                  */
-        carry_shutdown(c);
+        carry_over(c);
         usock_to_kernel(&c->cx, us);
         return CALL_PASS;
     }
@@ -148,6 +157,26 @@ static bool in_handshake(const struct usock *us)
     return state == TCP_SYN_SENT || state == TCP_SYN_RECEIVED;
 }
 
+void sock_disconnects(struct usock *us)
+{
+    struct endpoint name;
+    if (us->conn == NULL || us->kernel_bound || !tcp_local(us->conn, &name) || name.port == 0)
+        return;
+    us->last_port = name.port;
+    if (!us->bound_port || us->port_chosen)
+        us->local.port = 0;
+}
+
+static void end_connection(struct call *c)
+{
+    struct usock *us = c->us;
+    if (us->conn == NULL)
+        return;
+    sock_disconnects(us);
+    tcp_set_owner(us->conn, NULL);
+    tcp_disconnect(&c->cx, us->conn);
+}
+
 /* The connection came to nothing: its error once, and the socket is as new. */
 static int report_failure(struct call *c)
 {
@@ -156,8 +185,7 @@ static int report_failure(struct call *c)
     int err = 0;
     if (us->conn != NULL) {
         err = tcp_take_error(us->conn);
-        tcp_set_owner(us->conn, NULL);
-        tcp_disconnect(&c->cx, us->conn);
+        end_connection(c);
     }
     us->kind = USOCK_UNDECIDED;
     sock_unguard(c);
@@ -205,12 +233,9 @@ static int disconnect(struct call *c)
         sock_unlisten(c);
         return 0;
     }
-    if (us->conn != NULL) {
-        tcp_set_owner(us->conn, NULL);
-        tcp_disconnect(&c->cx, us->conn);
-    }
+    end_connection(c);
     us->kind = USOCK_UNDECIDED;
-    us->connecting = us->given_up = false;
+    us->connecting = us->given_up = us->rebound = false;
     sock_unguard(c);
     sock_ended(c);
     return 0;

@@ -9,10 +9,14 @@
 static int64_t local_name(struct call *c, struct sockaddr *sa, socklen_t *len)
 {
     struct usock *us = c->us;
-    if (us->kind == USOCK_UNDECIDED && (!us->bound || us->kernel_bound))
-        return CALL_PASS; /* the kernel holds what bind() said */
     struct endpoint name = us->local;
-    if (us->kind == USOCK_CONN && (!tcp_local(us->conn, &name) || name.port == 0))
+    if (us->kind == USOCK_UNDECIDED && (us->kernel_bound || (!us->bound && us->last_port == 0)))
+        return CALL_PASS; /* the kernel holds what bind() said */
+    if (us->kind == USOCK_UNDECIDED && !us->bound)
+        name.addr = us->family == AF_INET ? ip_addr_from_v4(0) : (struct ip_addr){.q = {0, 0}};
+    if (us->kind == USOCK_UNDECIDED && name.port == 0)
+        name.port = us->last_port;
+    if (us->kind == USOCK_CONN && !us->rebound && (!tcp_local(us->conn, &name) || name.port == 0))
         name = us->local;
     return sockaddr_give(us->family, &name, sa, len);
 }

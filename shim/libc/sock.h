@@ -43,6 +43,11 @@ int64_t sock_send_deferred(struct call *c, const struct slice *from, unsigned n,
  */
 bool sock_fast_open(int fd, const struct sockaddr *sa, socklen_t sa_len, int flags,
                     const struct slice *from, unsigned n, int64_t *result);
+/*
+ * The socket's connection is about to be forgotten. As in Linux its port is free then, unless
+ * bind() had asked for just that one; getsockname() goes on telling it.
+ */
+void sock_disconnects(struct usock *us);
 /* The call took the connection's owner away and ended it: tells the peer, then who waits. */
 void sock_ended(struct call *c);
 /* The backing socket of an unconnected socket guards no port, if it did: it listens no more. */

@@ -143,7 +143,7 @@ static int bind_own_address(struct call *c, const struct sockaddr *sa, socklen_t
     int r = sockaddr_parse(us->family, sa, len, &want);
     if (r < 0)
         return r;
-    if (us->bound)
+    if (us->bound && us->local.port != 0)
         return -EINVAL;
     const bool any = ip_addr_is_any(&want.addr), own = ip_addr_eq(&want.addr, &config.addr);
     if (!any && !own) {
@@ -193,10 +193,43 @@ static int refuse_bind(const struct call *c, const struct sockaddr *sa, socklen_
     return r == -EADDRNOTAVAIL ? r : -EINVAL;
 }
 
+/*
+ * As in Linux, a connection that is over has given its port back, unless bind() had asked for just
+ * that one: the dead socket may have another name. Not where flows of others still need its guard.
+ */
+static bool gave_port_back(struct call *c)
+{
+    struct usock *us = c->us;
+    if (us->kind != USOCK_CONN || tcp_state(us->conn) != TCP_CLOSED || tcp_deferred(us->conn) ||
+        (us->bound_port && !us->port_chosen) || (us->rebound && us->bound))
+        return false;
+    if (us->guarded ? tcp_port_in_use(c->cx.st, us->local.port)
+                    : us->kernel_bound && us->bound_port)
+        return false;
+    sock_unguard(c);
+    us->bound = us->kernel_bound = false;
+    const int addr = us->reuseaddr, port = us->reuseport; /* an accepted one's are its listener's */
+    raw_setsockopt(c->fd, SOL_SOCKET, SO_REUSEADDR, &addr, sizeof(addr));
+    raw_setsockopt(c->fd, SOL_SOCKET, SO_REUSEPORT, &port, sizeof(port));
+    return true;
+}
+
+/* The name of the connection is not the socket's any more; where the new one is taken, only its
+ * port is left of it. */
+static void rename_dead(struct usock *us, bool has_new)
+{
+    if (!has_new && !us->rebound) {
+        tcp_local(us->conn, &us->local);
+        us->local.addr = us->family == AF_INET ? ip_addr_from_v4(0) : (struct ip_addr){.q = {0, 0}};
+    }
+    us->rebound = true;
+}
+
 static int sock_bind(struct call *c, const struct sockaddr *sa, socklen_t len)
 {
     struct usock *us = c->us;
-    if (us->kind != USOCK_UNDECIDED)
+    const bool dead = gave_port_back(c);
+    if (us->kind != USOCK_UNDECIDED && !dead)
         return refuse_bind(c, sa, len);
     int r;
     struct endpoint asked;
@@ -206,9 +239,11 @@ static int sock_bind(struct call *c, const struct sockaddr *sa, socklen_t len)
         r = guard_bind(c->fd, sa, len, us->reuseaddr);
         if (r == 0)
             r = bound_by_kernel(c);
-        if (r == 0 && sockaddr_parse(us->family, sa, len, &asked) == 0)
-            us->port_chosen = asked.port == 0;
     }
+    if (r == 0 && sockaddr_parse(us->family, sa, len, &asked) == 0)
+        us->port_chosen = asked.port == 0;
+    if (dead && (r == 0 || r == -EADDRINUSE))
+        rename_dead(us, r == 0);
     if (r == 0 && foreign_v6(&us->local))
         usock_to_kernel(&c->cx, us); /* native IPv6 is the kernel's */
     return r;
@@ -464,6 +499,8 @@ static int sock_shutdown(struct call *c, int how)
         return -ENOTCONN;
     const enum tcp_state state = tcp_state(conn);
     tcp_set_owner(conn, NULL);
+    if (state == TCP_SYN_SENT)
+        sock_disconnects(us);
     const int r = tcp_shutdown(&c->cx, conn, (enum tcp_how)how);
     if (us->connecting) { /* as Linux's inet_shutdown(): the attempt is over, however it stands */
         us->connecting = false;

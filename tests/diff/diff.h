@@ -34,6 +34,7 @@ struct slot {
     bool v6;       /* an AF_INET6 socket: its addresses are mapped ones */
     bool mixed;    /* a set with members other than user-stack sockets: order is not compared */
     bool used;     /* was connected, or tried */
+    bool shut;     /* shutdown() while it was not connected */
     bool apart;    /* a socket that the shim leaves to the kernel (nobody listened) */
     char seen[STATE_TEXT]; /* what the last observation said */
 };

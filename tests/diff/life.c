@@ -11,8 +11,7 @@
 
 #include "tests/diff/diff.h"
 
-#define TCP_CLOSED_STATE 7 /* of tcpi_state */
-#define TCP_LISTEN_STATE 10
+#define TCP_LISTEN_STATE 10    /* of tcpi_state */
 #define BRIEF_USEC       20000 /* the longest that a blocking call may block */
 
 /* New sockets: Nagle's waits are not promised, blocking calls end by themselves. */
@@ -81,13 +80,6 @@ static int say_bind(struct world *w, unsigned slot, const struct sockaddr_in *sa
     return r;
 }
 
-/* Its connection is over, or came to nothing. Linux then still tells its port, but may bind
- * another. */
-static bool is_over(const struct world *w, unsigned slot)
-{
-    return w->slot[slot].used && tcp_state_of(w->slot[slot].fd) == TCP_CLOSED_STATE;
-}
-
 /*
  * A port that some socket is or was bound to. Not one that was chosen for a connection: the shim's
  * guard of such a port, which may stay for a while, lets a local client wait where Linux refuses
@@ -110,8 +102,6 @@ static uint16_t bindable_port(struct world *w)
 static void op_bind(struct world *w)
 {
     const unsigned slot = pick_slot(w, SLOT_SOCKET, !once_in(w, 20));
-    if (is_over(w, slot)) /* Linux lets it bind a new port; the shim says EINVAL */
-        return;
     struct sockaddr_in sa = address(w, once_in(w, 2) ? 0 : bindable_port(w));
     socklen_t len = sizeof(sa);
     switch (pick(w, 12)) {
@@ -145,9 +135,10 @@ static void op_listen(struct world *w)
 {
     const unsigned slot = pick_slot(w, SLOT_SOCKET, !once_in(w, 20));
     const int backlog = PICK(w, -1, 0, 1, 2, 8);
-    /* Linux: a listener with the error of its last connection, and a new port where the old one was
-     * chosen by bind(0) or connect() */
-    if (!is_over(w, slot))
+    struct pollfd p = {.fd = w->slot[slot].fd};
+    /* Linux's accepted sockets are then born half shut; and a listener with an error of a former
+     * connection tells it to write(), the shim to getsockopt(SO_ERROR) alone. */
+    if (!w->slot[slot].shut && (poll(&p, 1, 0) < 1 || (p.revents & POLLERR) == 0))
         say_listen(w, slot, backlog);
 }
 
@@ -303,7 +294,10 @@ static void op_shutdown(struct world *w)
     const int how = PICK(w, SHUT_RD, SHUT_WR, SHUT_WR, SHUT_RDWR, 3, -1);
     say("shutdown(%s, %d)", slot_name(slot), how);
     const int r = shutdown(fd_of(w, slot), how);
-    say_result(r, errno);
+    const int err = errno;
+    for (unsigned i = 0; i < SLOTS && r < 0 && err == ENOTCONN; i++)
+        w->slot[i].shut |= w->slot[i].file == w->slot[slot].file;
+    say_result(r, err);
     mark_used(w, slot); /* also when it was a listener, or nothing yet */
     settle(w);
 }
@@ -328,6 +322,7 @@ static void copy_marks(struct world *w, unsigned to, unsigned from)
 {
     w->slot[to].v6 = w->slot[from].v6;
     w->slot[to].used = w->slot[from].used;
+    w->slot[to].shut = w->slot[from].shut;
     w->slot[to].file = w->slot[from].file;
     w->slot[to].mixed = w->slot[from].mixed;
     w->slot[to].apart = w->slot[from].apart;
@@ -409,9 +404,7 @@ static void say_name(struct world *w, unsigned slot, bool peer)
 static void op_name(struct world *w)
 {
     const unsigned slot = pick_slot(w, SLOT_SOCKET, !once_in(w, 30));
-    const bool peer = once_in(w, 2);
-    if (peer || !is_over(w, slot))
-        say_name(w, slot, peer);
+    say_name(w, slot, once_in(w, 2));
 }
 
 /* Socket calls on what is no socket. */
