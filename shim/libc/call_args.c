@@ -7,6 +7,7 @@
 
 #include "shim/libc/call.h"
 #include "shim/libc/sockaddr.h"
+#include "shim/libc/user.h"
 #include "shim/watch/line.h"
 
 struct name {
@@ -89,7 +90,7 @@ static void put_option(struct line *l, const struct call_args *a)
         put_name(l, ip_options, ARRAY_LEN(ip_options), name);
     else
         put_signed(l, name);
-    if (a->p && a->len == sizeof(int)) {
+    if (a->len == sizeof(int) && user_valid(a->p, a->len)) {
         int value;
         memcpy(&value, a->p, sizeof(value));
         put(l, ", ");
@@ -101,7 +102,7 @@ static void put_address(struct line *l, const struct call_args *a)
 {
     struct endpoint at;
     const struct sockaddr *sa = a->p;
-    if (!sa || a->len < sizeof(sa->sa_family))
+    if (a->len < sizeof(sa->sa_family) || !user_valid(sa, a->len))
         return;
     if (sa->sa_family == AF_UNSPEC)
         put(l, "AF_UNSPEC");

@@ -246,8 +246,10 @@ static int64_t connect_to(struct call *c, const struct sockaddr *sa, socklen_t l
 {
     struct usock *us = c->us;
     call_note(c, (struct call_args){.shape = ARGS_ADDRESS, .p = sa, .len = len});
-    if (sa == NULL)
-        return len == 0 ? -EINVAL : -EFAULT;
+    if (len > sizeof(struct sockaddr_storage))
+        return -EINVAL;
+    if (!user_valid(sa, len))
+        return -EFAULT;
     if (len < sizeof(sa_family_t))
         return -EINVAL;
     if (sa->sa_family == AF_UNSPEC)
@@ -297,7 +299,7 @@ int64_t sock_connect_with(struct call *c, const struct sockaddr *sa, socklen_t l
                           const struct slice *from, unsigned n, bool nonblock)
 {
     if (!tcp_fastopen_client(c->cx.st) ||
-        (sa != NULL && len >= sizeof(sa_family_t) && sa->sa_family == AF_UNSPEC))
+        (len >= sizeof(sa_family_t) && user_valid(sa, len) && sa->sa_family == AF_UNSPEC))
         return -EOPNOTSUPP;
     if (c->us->conn != NULL && tcp_deferred(c->us->conn))
         return sock_send_deferred(c, from, n, nonblock);

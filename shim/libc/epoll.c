@@ -15,6 +15,7 @@
 #include "shim/core/raw.h"
 #include "shim/core/shared.h"
 #include "shim/libc/real.h"
+#include "shim/libc/user.h"
 #include "shim/life/births.h"
 #include "shim/wait/epset.h"
 #include "shim/wait/pollset.h"
@@ -450,7 +451,7 @@ static int ctl_kernel(int epfd, int op, int fd, struct epoll_event *event)
 /* As the kernel's checks, in its order. */
 static int ctl_check(int epfd, int op, int fd, const struct epoll_event *event, bool inner)
 {
-    if (op != EPOLL_CTL_DEL && event == NULL)
+    if (op != EPOLL_CTL_DEL && !user_valid(event, sizeof(*event)))
         return -EFAULT;
     look_for_shared(epfd);
     if (fd_epset(epfd) == NULL) {
@@ -616,7 +617,7 @@ static int wait_set(int epfd, struct epoll_event *events, int max, nsec_t timeou
 {
     if (max <= 0 || max > (int)(INT_MAX / sizeof(struct epoll_event)))
         return result_of(-EINVAL);
-    if (events == NULL)
+    if (!user_valid(events, sizeof(*events)))
         return result_of(-EFAULT);
     struct wait_call c = {.epfd = epfd, .events = events, .max = max};
     return result_of(wait_ours(&c, timeout, mask));
@@ -717,6 +718,8 @@ SHIM_EXPORT int epoll_pwait2(int epfd, struct epoll_event *events, int max,
                              const struct timespec *timeout, const sigset_t *mask)
 {
     nsec_t span;
+    if (timeout != NULL && !user_valid(timeout, sizeof(*timeout)))
+        return result_of(-EFAULT);
     const bool valid = pollset_timespec(timeout, &span);
     if (likely(fd_epset(epfd) == NULL))
         return plain_wait(&(struct plain){.how = PLAIN_PWAIT2,

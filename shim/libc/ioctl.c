@@ -11,7 +11,7 @@
 
 static int64_t give_int(void *arg, uint32_t value)
 {
-    if (arg == NULL)
+    if (!user_valid(arg, sizeof(int)))
         return -EFAULT;
     *(int *)arg = (int)value;
     return 0;
@@ -19,7 +19,7 @@ static int64_t give_int(void *arg, uint32_t value)
 
 static int64_t set_nonblock(struct call *c, const void *arg)
 {
-    if (arg == NULL)
+    if (!user_valid(arg, sizeof(int)))
         return -EFAULT;
     const int on = *(const int *)arg;
     int kernel = on || sock_keeps_nonblock(c->us);

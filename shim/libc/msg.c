@@ -10,13 +10,13 @@
 #include "shim/libc/rights.h"
 #include "shim/libc/sock.h"
 
-static int64_t check_msg(const struct msghdr *msg, bool null_ok)
+static int64_t check_msg(const struct msghdr *msg, bool untouched)
 {
-    if (msg == NULL)
+    if (!user_valid(msg, sizeof(*msg)))
         return -EFAULT;
     if (msg->msg_iovlen > IOV_MAX)
         return -EMSGSIZE;
-    return sock_check_iov(msg->msg_iov, msg->msg_iovlen, null_ok);
+    return sock_check_iov(msg->msg_iov, msg->msg_iovlen, untouched);
 }
 
 SHIM_EXPORT ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
@@ -31,6 +31,8 @@ SHIM_EXPORT ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
     int64_t r = check_msg(msg, (flags & MSG_TRUNC) != 0);
     if (r >= 0)
         r = sock_recv(&c, (const struct slice *)msg->msg_iov, (unsigned)msg->msg_iovlen, flags);
+    else if (r == SOCK_FAULT)
+        r = sock_fault_recv(&c, flags);
     if (r >= 0) {
         msg->msg_flags = (flags & MSG_OOB) != 0 && r > 0 ? MSG_OOB : 0;
         msg->msg_namelen = 0;
@@ -42,12 +44,12 @@ SHIM_EXPORT ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
 SHIM_EXPORT ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
 {
     struct call c;
-    if (unlikely((flags & MSG_FASTOPEN) != 0 && msg != NULL && msg->msg_name != NULL &&
-                 fd_usock(fd) != NULL) &&
-        msg->msg_iovlen > 0) {
+    if (unlikely((flags & MSG_FASTOPEN) != 0 && fd_usock(fd) != NULL &&
+                 user_valid(msg, sizeof(*msg))) &&
+        msg->msg_name != NULL && msg->msg_iovlen > 0) {
         int64_t r = check_msg(msg, false);
         if (r < 0)
-            return call_result(r);
+            return call_result(r == SOCK_FAULT ? -EFAULT : r);
         if (sock_fast_open(fd, msg->msg_name, msg->msg_namelen, flags,
                            (const struct slice *)msg->msg_iov, (unsigned)msg->msg_iovlen, &r))
             return r;
@@ -64,6 +66,8 @@ SHIM_EXPORT ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
     int64_t r = check_msg(msg, false);
     if (r >= 0)
         r = sock_send(&c, (const struct slice *)msg->msg_iov, (unsigned)msg->msg_iovlen, flags);
+    else if (r == SOCK_FAULT)
+        r = sock_fault_send(&c, flags);
     return call_end(&c, r);
 }
 
@@ -97,6 +101,8 @@ SHIM_EXPORT int recvmmsg(int fd, struct mmsghdr *msgs, unsigned n, int flags,
         return got;
     }
     struct timespec end = {0};
+    if (timeout != NULL && !user_valid(timeout, sizeof(*timeout)))
+        return (int)call_result(-EFAULT);
     if (timeout != NULL) {
         clock_gettime(CLOCK_MONOTONIC, &end);
         end.tv_sec += timeout->tv_sec;

@@ -4,6 +4,7 @@
 #include <poll.h>
 
 #include "shim/libc/real.h"
+#include "shim/libc/user.h"
 #include "shim/wait/pollset.h"
 
 /* glibc's: a fortified call was given a buffer that is too small. */
@@ -16,6 +17,13 @@ static struct pollfd *filled(struct pollfd *fds)
     return fds;
 }
 
+/* More than the kernel ever takes is refused by it. */
+static bool concerns_us(struct pollfd *fds, nfds_t n)
+{
+    return n <= INT32_MAX / sizeof(*fds) && user_valid(fds, n * sizeof(*fds)) &&
+           pollset_ours(filled(fds), n);
+}
+
 static int result_of(int r)
 {
     if (r >= 0)
@@ -26,7 +34,7 @@ static int result_of(int r)
 
 SHIM_EXPORT int poll(struct pollfd *fds, nfds_t n, int timeout)
 {
-    if (likely(!pollset_ours(filled(fds), n)))
+    if (likely(!concerns_us(fds, n)))
         return real_ready()->poll(fds, n, timeout);
     return result_of(pollset_wait(fds, n, pollset_millis(timeout), NULL, 0));
 }
@@ -34,9 +42,11 @@ SHIM_EXPORT int poll(struct pollfd *fds, nfds_t n, int timeout)
 SHIM_EXPORT int ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout,
                       const sigset_t *mask)
 {
-    if (likely(!pollset_ours(filled(fds), n)))
+    if (likely(!concerns_us(fds, n)))
         return real_ready()->ppoll(fds, n, timeout, mask);
     nsec_t span;
+    if (timeout != NULL && !user_valid(timeout, sizeof(*timeout)))
+        return result_of(-EFAULT);
     if (!pollset_timespec(timeout, &span))
         return result_of(-EINVAL);
     return result_of(pollset_wait(fds, n, span, mask, 0));

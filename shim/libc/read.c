@@ -11,19 +11,22 @@
 
 _Noreturn void __chk_fail(void);
 
-int64_t sock_check_iov(const struct iovec *iov, size_t n, bool null_ok)
+int64_t sock_check_iov(const struct iovec *iov, size_t n, bool untouched)
 {
-    if (n > 0 && iov == NULL)
+    if (!user_valid(iov, n * sizeof(*iov)))
         return -EFAULT;
     size_t total = 0;
+    bool wrong = false;
     for (size_t i = 0; i < n; i++) {
         if ((ssize_t)iov[i].iov_len < 0)
             return -EINVAL;
-        if (iov[i].iov_base == NULL && iov[i].iov_len != 0 && !null_ok)
-            return -EFAULT;
+        const int64_t r = sock_check_buf(iov[i].iov_base, iov[i].iov_len);
+        if (unlikely(r == -EFAULT))
+            return r;
+        wrong |= r != 0;
         total += min_u64(iov[i].iov_len, TRANSFER_MAX);
     }
-    return (int64_t)min_u64(total, TRANSFER_MAX);
+    return unlikely(wrong && !untouched) ? SOCK_FAULT : (int64_t)min_u64(total, TRANSFER_MAX);
 }
 
 static size_t total_of(const struct slice *v, unsigned n)
@@ -136,12 +139,22 @@ int64_t sock_recv(struct call *c, const struct slice *to, unsigned n, int flags)
     return (int64_t)copied;
 }
 
+int64_t sock_fault_recv(struct call *c, int flags)
+{
+    char byte;
+    const struct slice to = {.base = &byte, .len = 1};
+    const int64_t r = sock_recv(c, &to, 1, (flags & ~(MSG_WAITALL | MSG_TRUNC)) | MSG_PEEK);
+    return r > 0 ? -EFAULT : r;
+}
+
 static ssize_t recv_buffer(struct call *c, void *buf, size_t len, int flags)
 {
-    int64_t r = (flags & MSG_TRUNC) != 0 ? 0 : sock_check_buf(buf, len);
-    if (likely(r == 0)) {
+    int64_t r = sock_check_buf(buf, len);
+    if (likely(r == 0) || (r == SOCK_FAULT && (flags & MSG_TRUNC) != 0)) {
         const struct slice to = {.base = buf, .len = min_u64(len, TRANSFER_MAX)};
         r = sock_recv(c, &to, 1, flags);
+    } else if (r == SOCK_FAULT) {
+        r = sock_fault_recv(c, flags);
     }
     return call_end(c, r);
 }
@@ -161,8 +174,13 @@ SHIM_EXPORT ssize_t recvfrom(int fd, void *restrict buf, size_t len, int flags,
     if (likely(!call_begin(&c, fd, "recvfrom", CALL_CONN | CALL_READS)))
         return real_ready()->recvfrom(fd, buf, len, flags, sa, sa_len);
     const ssize_t r = recv_buffer(&c, buf, len, flags);
-    if (r >= 0 && sa != NULL && sa_len != NULL)
-        *sa_len = 0; /* a stream has no sender to name */
+    if (r < 0 || sa == NULL)
+        return r;
+    if (!user_valid(sa_len, sizeof(*sa_len)))
+        return call_result(-EFAULT);
+    if ((int)*sa_len < 0)
+        return call_result(-EINVAL);
+    *sa_len = 0; /* a stream has no sender to name */
     return r;
 }
 
@@ -171,7 +189,7 @@ static __attribute__((noinline)) ssize_t read_socket(int fd, void *buf, size_t l
     struct call c;
     if (likely(!call_begin(&c, fd, "read", CALL_CONN | CALL_READS)))
         return real_ready()->read(fd, buf, len);
-    if (unlikely(len == 0))
+    if (unlikely(len == 0) && sock_check_buf(buf, 0) == 0)
         return call_end(&c, 0); /* read(), unlike recv(), asks nobody then */
     return recv_buffer(&c, buf, len, 0);
 }
@@ -192,6 +210,8 @@ static ssize_t read_vector(struct call *c, const struct iovec *iov, int n, int f
     int64_t r = sock_check_iov(iov, (size_t)n, false);
     if (r > 0)
         r = sock_recv(c, (const struct slice *)iov, (unsigned)n, flags);
+    else if (r == SOCK_FAULT)
+        r = sock_fault_recv(c, flags);
     return call_end(c, r);
 }
 

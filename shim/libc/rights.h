@@ -9,12 +9,14 @@
 #include <sys/socket.h>
 
 #include "shim/core/engine.h"
+#include "shim/libc/user.h"
 
 /* Whether the message has control data at all: the rest is not worth a call. */
 static inline bool rights_possible(const struct msghdr *msg)
 {
-    return unlikely(msg != NULL && msg->msg_control != NULL &&
-                    msg->msg_controllen >= sizeof(struct cmsghdr));
+    return unlikely(user_valid(msg, sizeof(*msg)) && msg->msg_control != NULL &&
+                    msg->msg_controllen >= sizeof(struct cmsghdr)) &&
+           user_valid(msg->msg_control, msg->msg_controllen);
 }
 /* Before sendmsg(fd, msg), and when it failed. */
 void rights_send(int fd, const struct msghdr *msg);

@@ -12,6 +12,7 @@
 #include "shim/core/fdtable.h"
 #include "shim/core/raw.h"
 #include "shim/libc/real.h"
+#include "shim/libc/user.h"
 #include "shim/wait/pollset.h"
 
 #define WORD_BITS (8 * sizeof(unsigned long))
@@ -51,6 +52,9 @@ static unsigned count(const struct sets *s, bool *ours)
 {
     unsigned n = 0;
     *ours = false;
+    for (unsigned i = 0; i < 3; i++)
+        if (s->set[i] != NULL && !user_valid(s->set[i], words(s) * sizeof(unsigned long)))
+            return 0; /* the kernel's to refuse */
     for (unsigned w = 0; w < words(s); w++) {
         for (unsigned long m = members(s, w); m != 0; m &= m - 1) {
             int fd = (int)(w * WORD_BITS) + __builtin_ctzl(m);
@@ -167,6 +171,8 @@ SHIM_EXPORT int select(int nfds, fd_set *r, fd_set *w, fd_set *e, struct timeval
     if (likely(!ours))
         return real_ready()->select(nfds, r, w, e, timeout);
     nsec_t span = NSEC_NEVER;
+    if (timeout != NULL && !user_valid(timeout, sizeof(*timeout)))
+        return result_of(-EFAULT);
     if (timeout != NULL) {
         if (timeout->tv_sec < 0 || timeout->tv_usec < 0)
             return result_of(-EINVAL);
@@ -195,6 +201,8 @@ SHIM_EXPORT int pselect(int nfds, fd_set *r, fd_set *w, fd_set *e, const struct 
     if (likely(!ours))
         return real_ready()->pselect(nfds, r, w, e, timeout, mask);
     nsec_t span;
+    if (timeout != NULL && !user_valid(timeout, sizeof(*timeout)))
+        return result_of(-EFAULT);
     if (!pollset_timespec(timeout, &span))
         return result_of(-EINVAL);
     return result_of(wait_sets(&s, n, span, mask));

@@ -79,6 +79,8 @@ SHIM_EXPORT ssize_t sendfile(int out, int in, off_t *offset, size_t count)
     call_pass(&c);
     const int saved = errno;
     struct stat st;
+    if (offset != NULL && !user_valid(offset, sizeof(*offset)))
+        return call_result(-EFAULT);
     if (fstat(in, &st) < 0)
         return -1;
     if ((raw_fcntl(out, F_GETFL, 0) & O_APPEND) != 0)

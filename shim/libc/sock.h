@@ -5,6 +5,7 @@
 #include <sys/uio.h>
 
 #include "shim/libc/call.h"
+#include "shim/libc/user.h"
 
 _Static_assert(sizeof(struct slice) == sizeof(struct iovec) &&
                    offsetof(struct slice, base) == offsetof(struct iovec, iov_base) &&
@@ -14,17 +15,29 @@ _Static_assert(sizeof(struct slice) == sizeof(struct iovec) &&
 /* As the kernel cuts every transfer (MAX_RW_COUNT). */
 #define TRANSFER_MAX ((size_t)0x7ffff000)
 
+/* Result of the checks below: -EFAULT, but only when there are bytes to copy (sock_fault_*()). */
+#define SOCK_FAULT (INT64_MIN + 1)
+
 /*
- * Checks a program's vector: -EINVAL for lengths beyond SSIZE_MAX, -EFAULT for NULL with a length.
- * Otherwise the sum. null_ok: NULL bases are never touched (MSG_TRUNC).
+ * A program's buffer: 0, or SOCK_FAULT where it cannot be; -EFAULT for what Linux refuses before it
+ * looks at the socket (access_ok()).
  */
-int64_t sock_check_iov(const struct iovec *iov, size_t n, bool null_ok);
 static inline int64_t sock_check_buf(const void *buf, size_t len)
 {
-    if (unlikely(buf == NULL && len != 0))
+    if (likely(user_valid(buf, 1)))
+        return 0;
+    if ((uintptr_t)buf >= USER_HIGH)
         return -EFAULT;
-    return 0;
+    return len != 0 ? SOCK_FAULT : 0;
 }
+/*
+ * The same of a vector, and -EINVAL for lengths beyond SSIZE_MAX. Otherwise the sum. untouched:
+ * nothing will be copied (MSG_TRUNC).
+ */
+int64_t sock_check_iov(const struct iovec *iov, size_t n, bool untouched);
+/* The result of a transfer whose buffer is wrong: what else is in its way comes first. */
+int64_t sock_fault_recv(struct call *c, int flags);
+int64_t sock_fault_send(struct call *c, int flags);
 /* recv(2) and send(2) with their flags, blocking as the socket and MSG_DONTWAIT say. n <= IOV_MAX.
  */
 int64_t sock_recv(struct call *c, const struct slice *to, unsigned n, int flags);

@@ -2,14 +2,19 @@
 
 #include <errno.h>
 #include <netinet/in.h>
+#include <sys/socket.h>
+
+#include "shim/libc/user.h"
 
 /* RFC 2133's sockaddr_in6 had no scope: the least that Linux takes. */
 #define SIN6_LEN_MIN 24
 
 int sockaddr_parse(int family, const struct sockaddr *sa, socklen_t len, struct endpoint *out)
 {
-    if (sa == NULL)
-        return len == 0 ? -EINVAL : -EFAULT;
+    if (len > sizeof(struct sockaddr_storage))
+        return -EINVAL;
+    if (!user_valid(sa, len))
+        return -EFAULT;
     if (len < (family == AF_INET6 ? SIN6_LEN_MIN : sizeof(struct sockaddr_in)))
         return -EINVAL;
     if (sa->sa_family != family)
@@ -45,14 +50,14 @@ socklen_t sockaddr_make(int family, const struct endpoint *ep, union sockaddr_an
 
 int sockaddr_give(int family, const struct endpoint *ep, struct sockaddr *sa, socklen_t *len)
 {
-    if (len == NULL)
+    if (!user_valid(len, sizeof(*len)))
         return -EFAULT;
     if ((int)*len < 0)
         return -EINVAL;
-    if (sa == NULL && *len > 0)
-        return -EFAULT;
     union sockaddr_any full;
     const socklen_t full_len = sockaddr_make(family, ep, &full);
+    if (!user_valid(sa, *len < full_len ? *len : full_len))
+        return -EFAULT;
     if (*len > 0)
         memcpy(sa, &full, *len < full_len ? *len : full_len);
     *len = full_len;

@@ -125,7 +125,7 @@ static int sock_setsockopt(struct call *c, int level, int name, const void *val,
     if (o != NULL && (o->flags & OPTION_HOT) != 0 && c->us->kind != USOCK_UNDECIDED) {
         if ((int)len < (int)sizeof(int))
             return -EINVAL;
-        if (val == NULL)
+        if (!user_valid(val, sizeof(int)))
             return -EFAULT;
         return tell_engine(c, o, val, len);
     }
@@ -151,7 +151,7 @@ SHIM_EXPORT int setsockopt(int fd, int level, int name, const void *val, socklen
 static int64_t sock_getsockopt(struct call *c, int level, int name, void *val, socklen_t *len)
 {
     const struct option *o = find(level, name);
-    if (o == NULL || len == NULL || (int)*len < 0 || (val == NULL && *len > 0))
+    if (o == NULL || !user_valid(len, sizeof(*len)) || (int)*len < 0 || !user_valid(val, *len))
         return CALL_PASS;
     if (o->get != NULL)
         return o->get(c, val, len);

@@ -88,12 +88,21 @@ int64_t sock_send(struct call *c, const struct slice *from, unsigned n, int flag
     return send_from(c, from, n, (size_t)r, flags);
 }
 
+int64_t sock_fault_send(struct call *c, int flags)
+{
+    const struct slice nothing = {.len = 0};
+    const int64_t r = sock_send(c, &nothing, 1, flags & ~MSG_OOB);
+    return r < 0 ? r : -EFAULT;
+}
+
 static ssize_t send_buffer(struct call *c, const void *buf, size_t len, int flags)
 {
     int64_t r = sock_check_buf(buf, len);
     if (likely(r == 0)) {
         const struct slice from = {.base = (void *)buf, .len = min_u64(len, TRANSFER_MAX)};
         r = sock_send(c, &from, 1, flags);
+    } else if (r == SOCK_FAULT) {
+        r = sock_fault_send(c, flags);
     }
     return call_end(c, r);
 }
@@ -164,6 +173,8 @@ static ssize_t write_vector(struct call *c, const struct iovec *iov, int n, int 
     int64_t r = sock_check_iov(iov, (size_t)n, false);
     if (r > 0) /* an empty vector asks nobody, unlike send() of nothing */
         r = sock_send(c, (const struct slice *)iov, (unsigned)n, flags);
+    else if (r == SOCK_FAULT)
+        r = sock_fault_send(c, flags);
     return call_end(c, r);
 }
 
