@@ -37,9 +37,11 @@ struct usock {
     bool fastopen_keyed; /* TCP_FASTOPEN_KEY was set: the backing socket has it */
     bool kernel_listen;  /* the backing socket listens, non-blocking, and accepts local clients */
     /* Both are sums over struct hold (shim/core/hold.h), which says whose they are. */
-    uint32_t refs;    /* descriptors, over all processes; and */
-    uint32_t passing; /* of refs: in messages between processes (shim/libc/rights.h) */
-    uint32_t calls;   /* threads inside a call on it: close() from another thread waits for none */
+    uint32_t refs;      /* descriptors, over all processes; and */
+    uint32_t passing;   /* of refs: in messages between processes (shim/libc/rights.h) */
+    uint32_t transit;   /* whose epoll set has the file of what is passing (shim/life/transit.h) */
+    bool transit_asked; /* a look at that is in progress */
+    uint32_t calls; /* threads inside a call on it: close() from another thread waits for none */
     struct endpoint local; /* what bind() said */
     struct endpoint
         deferred_to;       /* TCP_FASTOPEN_CONNECT: where the first data goes (tcp_deferred()) */

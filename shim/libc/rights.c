@@ -23,6 +23,7 @@
 #include "shim/libc/call.h"
 #include "shim/libc/real.h"
 #include "shim/life/init.h"
+#include "shim/life/transit.h"
 #include "shim/watch/trace.h"
 
 /* Calls visit for each descriptor in the message. */
@@ -64,13 +65,12 @@ static int peer_of(int fd)
 static void put_in(int fd, void *arg)
 {
     struct usock *us = fd_usock(fd);
-    unsigned *count = arg;
     if (us == NULL)
         return;
     us->cookie = cookie_of(fd);
     us->refs++;
     us->passing++;
-    ++*count;
+    transit_begin(arg, fd, us);
 }
 
 static void take_out(int fd, void *arg)
@@ -107,11 +107,10 @@ static bool in_family(int pid)
 void rights_send(int fd, const struct msghdr *msg)
 {
     struct stack_cx cx;
-    unsigned n = 0;
     if (likely(ours(msg) == 0))
         return;
     engine_enter(&cx);
-    each_right(msg, put_in, &n);
+    each_right(msg, put_in, &cx);
     const int peer = (config.trace & TRACE_RULE) != 0 ? peer_of(fd) : 0;
     const bool outside = peer > 0 && !in_family(peer);
     engine_leave(&cx);

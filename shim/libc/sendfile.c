@@ -74,6 +74,10 @@ static int64_t send_range(int out, struct file_range *in)
 SHIM_EXPORT ssize_t sendfile(int out, int in, off_t *offset, size_t count)
 {
     struct call c;
+    /* To a pipe Linux sends from anything that splice() takes. */
+    if (unlikely(fd_usock(in) != NULL) && offset == NULL && raw_fcntl(out, F_GETPIPE_SZ, 0) > 0)
+        return splice(in, NULL, out, NULL, count,
+                      (raw_fcntl(out, F_GETFL, 0) & O_NONBLOCK) != 0 ? SPLICE_F_NONBLOCK : 0);
     if (likely(!call_begin(&c, out, "sendfile", CALL_CONN)))
         return real_ready()->sendfile(out, in, offset, count);
     call_pass(&c);

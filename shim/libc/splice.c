@@ -112,10 +112,12 @@ SHIM_EXPORT ssize_t splice(int in, off_t *in_off, int out, off_t *out_off, size_
     call_pass(&c);
     if (len == 0)
         return 0;
-    if (in_off != NULL || out_off != NULL)
-        return call_result(-ESPIPE);
     if (!is_pipe(from_socket ? out : in))
         return call_result(-EINVAL);
+    if ((from_socket ? out_off : in_off) != NULL)
+        return call_result(-ESPIPE);
+    if (in_off != NULL || out_off != NULL)
+        return call_result(-EINVAL); /* a socket has no place to be at */
     char *buffer = scratch_take();
     if (buffer == NULL)
         return call_result(-ENOMEM);

@@ -29,6 +29,7 @@
 #include "shim/life/births.h"
 #include "shim/life/keeper.h"
 #include "shim/life/leader.h"
+#include "shim/life/transit.h"
 #include "shim/link/link.h"
 #include "shim/wait/sleep.h"
 #include "shim/wait/waiter.h"
@@ -69,7 +70,8 @@ bool service_wanted(struct stack_cx *cx)
         return false;
     if (cx->now < service.retry_at || process_self() == NULL || put_off != 0 || stopped())
         return false;
-    return engine.sh->listened || engine_deadline(cx->st) != NSEC_NEVER || engine_processes() > 1;
+    return engine.sh->listened || engine_deadline(cx->st) != NSEC_NEVER || engine_processes() > 1 ||
+           transit_due() != NSEC_NEVER;
 }
 
 static nsec_t now(void)
@@ -123,6 +125,8 @@ static void look_for_deaths(void)
     }
     if (unlikely(family_deaths(engine.sh)))
         settle();
+    if (unlikely(transit_due() != NSEC_NEVER))
+        transit_look(now());
 }
 
 static uint32_t bell(const struct process *self)
@@ -162,6 +166,8 @@ static enum service_mode deep(struct process *self)
         return SERVICE_TICK;
     if (family_unattended())
         span = min_u64(span, DEATH_LOOK);
+    if (transit_due() != NSEC_NEVER)
+        span = min_u64(span, transit_due() > cx.now ? transit_due() - cx.now : 0);
     bell_wait(self, seen, span);
     look_for_deaths();
     waiter_relay();
@@ -213,6 +219,7 @@ static int drive_sleep(nsec_t until, nsec_t at)
         until = min_u64(until, at + ALONE_LOOK);
     if (family_unattended())
         until = min_u64(until, at + DEATH_LOOK);
+    until = min_u64(until, transit_due());
     const nsec_t span = until > at ? until - at : 0;
     struct timespec ts = {.tv_sec = (time_t)(span / NSEC_PER_SEC),
                           .tv_nsec = (long)(span % NSEC_PER_SEC)};
@@ -355,6 +362,17 @@ void service_forked(void)
     /* who drives sleeps on the bell as well from now on */
     if (engine.sh->driver != 0)
         waiter_wake(waiter_at(engine.sh, engine.sh->driver));
+}
+
+void service_look_again(void)
+{
+    struct process *self = process_self();
+    if (self == NULL || service.slot == 0)
+        return;
+    if (self->service == SERVICE_DRIVE)
+        waiter_wake(waiter_at(engine.sh, service.slot));
+    else if (self->service == SERVICE_DEEP)
+        waiter_ring(engine.sh, self);
 }
 
 void service_await_start(void)

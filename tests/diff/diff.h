@@ -125,7 +125,8 @@ struct operation {
     void (*run)(struct world *w);
 };
 extern const struct operation life_operations[], data_operations[], option_operations[],
-    ready_operations[], wait_operations[], pointer_operations[]; /* each ends with a NULL */
+    ready_operations[], wait_operations[], pointer_operations[],
+    edge_operations[]; /* each ends with a NULL */
 /* A listener, a connection to it and its accepted end. */
 void life_pair(struct world *w);
 void life_listener(struct world *w);

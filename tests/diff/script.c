@@ -5,9 +5,9 @@
 #define STEPS_MORE  31
 #define FILL_RARITY 500 /* one step in so many fills buffers */
 
-static const struct operation *const tables[] = {life_operations,   data_operations,
-                                                 option_operations, ready_operations,
-                                                 wait_operations,   pointer_operations};
+static const struct operation *const tables[] = {
+    life_operations, data_operations,    option_operations, ready_operations,
+    wait_operations, pointer_operations, edge_operations};
 #define TABLES (sizeof(tables) / sizeof(tables[0]))
 
 static unsigned total_weight(void)
