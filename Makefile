@@ -305,7 +305,7 @@ soak: all $(BUILD)/asan/sim $(BUILD)/tests/flood
 	tests/as-root.sh $(PYTHON) tests/apps/run.py --build $(BUILD) --soak
 	tests/as-root.sh $(PYTHON) tests/flood/run.py --build $(BUILD) --seconds 60
 	tests/as-root.sh $(PYTHON) tests/interop/run.py --build $(BUILD) --all
-	tests/as-root.sh $(PYTHON) tests/kill/run.py --build $(BUILD) --kills 5000 --crowd 6000 --instructions 2000 --rounds 10 --seed $(FIRST)
+	tests/as-root.sh $(PYTHON) tests/kill/run.py --build $(BUILD) --kills 5000 --crowd 6000 --instructions 2000 --stores 3000 --rounds 10 --seed $(FIRST)
 	tests/as-root.sh $(PYTHON) tests/kill/run.py --build $(BUILD) -k mass --mass 100000
 
 # Seeds come from tests/fuzz/corpus/NAME; what a run learns stays in build/.

@@ -4,6 +4,7 @@
  *
  *     family peer PORT                          echoes, one process, many connections (poll)
  *     family kill ADDRESS PORT KILLS SEED       stayers and victims against that peer
+ *     family calm ADDRESS PORT                  exchanges until stdin ends, and nobody is killed
  *     family bomb ADDRESS PORT CHILDREN         that many children at once, each with a connection
  *     family crowd PAIRS full|idle              that many connections to itself, with full buffers
  *     family mass PAIRS PROCESSES               the same over several processes
@@ -16,14 +17,19 @@
  *     kills N fds N resets N late N slowest N us bytes N
  *
  * fds: descriptors more than before. resets: connections of stayers that broke. late: how often a
- * stayer saw no progress for more than 100 ms; slowest: for how long at most. The program sleeps
- * after it until its stdin ends, so that what is left of it can be looked at.
+ * stayer saw no progress for more than 100 ms; slowest: for how long at most. In front of it is a
+ * line for each of these: `wait BEGIN LENGTH us queued N again N`, with the time that it
+ * waited for a processor, and what it sent again meanwhile. `calm` says the same of waits of half
+ * that length of a process on the kernel's sockets, which nobody's death concerns: then the machine
+ * was late. The program sleeps after the last line until its stdin ends, so that what is left of it
+ * can be looked at.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -51,8 +57,19 @@
 #define PER_PORT          8000   /* connections to one listener, as there are ports for */
 #define PER_PORT_OF_SHARE 1000   /* each process takes client ports of its own */
 
+#define WAITS_MAX 1024
+
+/* No progress for a long time. */
+struct wait {
+    uint64_t begin, end;
+    uint64_t queued; /* us for a processor */
+    uint32_t again;  /* segments that were sent again meanwhile */
+};
+
 struct tally {
     uint64_t bytes, resets, late, slowest; /* us */
+    uint64_t most;                         /* a longer wait is late */
+    struct wait *waits;                    /* the first WAITS_MAX; NULL: not kept */
     bool over;
 };
 
@@ -126,10 +143,40 @@ static void peer(uint16_t port)
 
 /* ---- one exchange ---- */
 
-static void fill(uint8_t *p, size_t len, uint32_t seed)
+/*
+ * Each word of a stream says whose it is and where it stands, so that what is found in the wrong
+ * place tells where it belongs.
+ */
+struct stamp {
+    uint8_t mark, conn; /* of that process */
+    uint16_t owner;     /* its pid */
+    uint32_t offset;    /* in the stream */
+};
+#define STAMP_MARK 0xc5
+
+static void fill(uint8_t *p, size_t len, struct stamp from)
 {
-    for (size_t i = 0; i < len; i++)
-        p[i] = (uint8_t)(seed + i * 7 + (i >> 8));
+    from.mark = STAMP_MARK;
+    for (size_t i = 0; i < len; i += sizeof(from), from.offset += sizeof(from))
+        memcpy(p + i, &from, sizeof(from));
+}
+
+/* What stands at p, of which `left` bytes are there. */
+static void explain(char *to, size_t room, const uint8_t *p, size_t left)
+{
+    struct stamp s;
+    for (size_t at = 0; at + 2 * sizeof(s) <= left && at < sizeof(s); at++) {
+        memcpy(&s, p + at, sizeof(s));
+        if (s.mark != STAMP_MARK || p[at + sizeof(s)] != STAMP_MARK)
+            continue;
+        snprintf(to, room, "process %u connection %u offset %u", s.owner, s.conn,
+                 s.offset - (unsigned)at);
+        return;
+    }
+    size_t zeroes = 0;
+    while (zeroes < left && p[zeroes] == 0)
+        zeroes++;
+    snprintf(to, room, zeroes > 0 ? "%zu zeroes" : "no stamp (%zu bytes)", zeroes ? zeroes : left);
 }
 
 static int dial(void)
@@ -143,13 +190,91 @@ static int dial(void)
     return -1;
 }
 
-/* Sends a block and takes it back. False: the connection broke. */
-static bool exchange(int fd, uint32_t seed, struct tally *t)
+static const char *who = "the family"; /* this process is */
+
+/* The echo differs from what was sent: what is known of it, and the end. */
+static _Noreturn void wrong_bytes(int fd, const struct stamp *of, const uint8_t *sent,
+                                  const uint8_t *got, size_t from, size_t len)
+{
+    char first[80], next[80] = "nothing";
+    struct sockaddr_in at = {.sin_port = 0};
+    socklen_t size = sizeof(at);
+    size_t i = from, j;
+    while (got[i] == sent[i])
+        i++;
+    for (j = i; j < from + len && got[j] != sent[j];)
+        j++;
+    explain(first, sizeof(first), got + i, from + len - i);
+    if (j < from + len)
+        explain(next, sizeof(next), got + j, from + len - j);
+    getsockname(fd, (struct sockaddr *)&at, &size);
+    fprintf(stderr,
+            "family: not what was sent: %s, process %u connection %u port %u: of %zu bytes from "
+            "offset %zu on the one at %zu is of %s; the same again from %zu on: %s\n",
+            who, of->owner, of->conn, ntohs(at.sin_port), len, of->offset + from, of->offset + i,
+            first, of->offset + j, next);
+    _exit(1);
+}
+
+/* Microseconds that this process has waited for a processor. */
+static uint64_t queued_us(void)
+{
+    static int fd = -1;
+    static pid_t of;
+    char text[80];
+    if (of != getpid()) {
+        of = getpid();
+        if (fd >= 0)
+            close(fd);
+        fd = open("/proc/self/schedstat", O_RDONLY | O_CLOEXEC);
+    }
+    const ssize_t n = pread(fd, text, sizeof(text) - 1, 0);
+    text[n > 0 ? n : 0] = '\0';
+    const char *second = strchr(text, ' ');
+    return second != NULL ? strtoull(second, NULL, 10) / 1000 : 0;
+}
+
+static uint32_t sent_again(int fd)
+{
+    struct tcp_info info = {.tcpi_total_retrans = 0};
+    socklen_t len = sizeof(info);
+    getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len);
+    return info.tcpi_total_retrans;
+}
+
+static void begin_wait(struct wait *w, int fd, const struct tally *t)
+{
+    w->begin = now_us();
+    if (t->waits == NULL)
+        return;
+    w->queued = queued_us();
+    w->again = sent_again(fd);
+}
+
+static void end_wait(struct wait *w, int fd, struct tally *t)
+{
+    const uint64_t at = now_us(), took = at - w->begin;
+    if (took > t->slowest)
+        t->slowest = took;
+    if (took <= t->most)
+        return;
+    if (t->waits != NULL && t->late < WAITS_MAX)
+        t->waits[t->late] =
+            (struct wait){w->begin, at, queued_us() - w->queued, sent_again(fd) - w->again};
+    t->late++;
+}
+
+/*
+ * Sends a block and takes it back: the next of the stream, where of->offset goes on. False: the
+ * connection broke.
+ */
+static bool exchange(int fd, struct stamp *of, struct tally *t)
 {
     static uint8_t out[BLOCK], back[BLOCK];
     size_t sent = 0, got = 0;
-    uint64_t last = now_us();
-    fill(out, BLOCK, seed);
+    struct wait w;
+    begin_wait(&w, fd, t);
+    fill(out, BLOCK, *of);
     while (got < BLOCK) {
         struct pollfd p = {.fd = fd, .events = (short)(POLLIN | (sent < BLOCK ? POLLOUT : 0))};
         const int r = poll(&p, 1, STUCK * 1000);
@@ -166,28 +291,35 @@ static bool exchange(int fd, uint32_t seed, struct tally *t)
             if (n == 0 || (n < 0 && errno != EAGAIN))
                 return false;
             if (n > 0 && memcmp(back + got, out + got, (size_t)n) != 0)
-                errno = EBADMSG, fail("not what was sent");
+                wrong_bytes(fd, of, out, back, got, (size_t)n);
             got += n > 0 ? (size_t)n : 0;
         }
-        const uint64_t at = now_us();
-        t->late += at - last > LATE;
-        if (at - last > t->slowest)
-            t->slowest = at - last;
-        last = at;
+        end_wait(&w, fd, t);
+        begin_wait(&w, fd, t);
     }
+    of->offset += BLOCK;
     return true;
+}
+
+/* Of a new connection of this process. */
+static struct stamp stamp_new(void)
+{
+    static uint8_t conns;
+    return (struct stamp){.conn = conns++, .owner = (uint16_t)getpid()};
 }
 
 /* ---- who stays ---- */
 
-static _Noreturn void stayer(struct tally *t, uint32_t seed)
+static _Noreturn void stayer(struct tally *t)
 {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+    who = "a stayer";
+    struct stamp of = stamp_new();
     int fd = dial();
     if (fd < 0)
         fail("the first connect");
     while (!*enough) {
-        if (exchange(fd, seed++, t)) {
+        if (exchange(fd, &of, t)) {
             t->bytes += BLOCK;
             continue;
         }
@@ -195,6 +327,7 @@ static _Noreturn void stayer(struct tally *t, uint32_t seed)
         close(fd);
         while ((fd = dial()) < 0 && !*enough)
             t->resets++;
+        of = stamp_new();
     }
     if (fd >= 0)
         close(fd);
@@ -204,17 +337,27 @@ static _Noreturn void stayer(struct tally *t, uint32_t seed)
 
 /* ---- who is killed ---- */
 
-static void churn(uint32_t seed)
+/* Whoever dies by another signal than a kill crashed. */
+static void reap(pid_t pid)
 {
+    int status = 0;
+    if (waitpid(pid, &status, 0) == pid && WIFSIGNALED(status) && WTERMSIG(status) != SIGKILL)
+        fprintf(stderr, "family: process %d of %s died of signal %d\n", pid, who, WTERMSIG(status));
+}
+
+static void churn(void)
+{
+    who = "a victim that connects again and again";
     for (;;) {
         const int fd = dial();
-        struct tally t = {0};
-        if (fd >= 0 && exchange(fd, seed++, &t))
+        struct tally t = {.most = UINT64_MAX};
+        struct stamp of = stamp_new();
+        if (fd >= 0 && exchange(fd, &of, &t))
             close(fd);
     }
 }
 
-static void by_epoll(uint32_t seed)
+static void by_epoll(void)
 {
     uint8_t block[BLOCK];
     const int set = epoll_create1(0);
@@ -223,7 +366,7 @@ static void by_epoll(uint32_t seed)
         fds[i] = dial();
         struct epoll_event e = {.events = EPOLLIN | (i % 2 ? EPOLLET : 0), .data.fd = fds[i]};
         epoll_ctl(set, EPOLL_CTL_ADD, fds[i], &e);
-        fill(block, BLOCK, seed + i);
+        fill(block, BLOCK, stamp_new());
         (void)!send(fds[i], block, BLOCK, MSG_NOSIGNAL | MSG_DONTWAIT);
     }
     for (;;) {
@@ -258,18 +401,20 @@ static void blocked(uint32_t seed)
     }
 }
 
-static void breeds(uint32_t seed)
+static void breeds(void)
 {
     const int fd = dial();
-    for (;;) {
+    struct stamp of = stamp_new();
+    who = "the child of a victim";
+    for (;; of.offset += BLOCK) {
         const pid_t pid = fork();
         if (pid == 0) {
             prctl(PR_SET_PDEATHSIG, SIGKILL);
-            struct tally t = {0};
-            exchange(fd, seed, &t);
+            struct tally t = {.most = UINT64_MAX};
+            exchange(fd, &of, &t);
             _exit(0);
         }
-        waitpid(pid, NULL, 0);
+        reap(pid);
     }
 }
 
@@ -278,7 +423,7 @@ static _Noreturn void victim(uint32_t seed)
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     switch (seed % 6) {
     case 0:
-        by_epoll(seed);
+        by_epoll();
         break;
     case 1:
         flood();
@@ -287,10 +432,10 @@ static _Noreturn void victim(uint32_t seed)
         blocked(seed);
         break;
     case 3:
-        breeds(seed);
+        breeds();
         break;
     default:
-        churn(seed);
+        churn();
     }
     _exit(0);
 }
@@ -309,7 +454,7 @@ static void kill_some(unsigned kills, uint32_t *random)
         for (unsigned i = 0; i < VICTIMS; i++) {
             if (v[i].pid > 0 && now_us() >= v[i].end) {
                 kill(v[i].pid, SIGKILL);
-                waitpid(v[i].pid, NULL, 0);
+                reap(v[i].pid);
                 v[i].pid = 0;
                 killed++;
             }
@@ -344,31 +489,86 @@ static int open_fds(void)
     return n;
 }
 
-static void family(unsigned kills, uint32_t seed)
+static void make_tallies(uint64_t most)
 {
+    const size_t bytes = STAYERS * (sizeof(struct tally) + WAITS_MAX * sizeof(struct wait)) + 1;
+    tallies = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    struct wait *waits = (struct wait *)(tallies + STAYERS);
+    enough = (volatile bool *)(waits + STAYERS * WAITS_MAX);
+    for (unsigned i = 0; i < STAYERS; i++) {
+        tallies[i].most = most;
+        tallies[i].waits = waits + i * WAITS_MAX;
+    }
+}
+
+static void print_waits(const char *what, const struct tally *t)
+{
+    for (uint64_t i = 0; i < t->late && i < WAITS_MAX; i++)
+        printf("%s %lu %lu us queued %lu again %u\n", what, (unsigned long)t->waits[i].begin,
+               (unsigned long)(t->waits[i].end - t->waits[i].begin),
+               (unsigned long)t->waits[i].queued, t->waits[i].again);
+}
+
+/* The same without deaths, until stdin ends: what the machine does to it. */
+static void calm(void)
+{
+    struct pollfd in = {.events = POLLIN};
+    make_tallies(LATE / 2);
+    struct stamp of = stamp_new();
+    const int fd = dial();
+    while (fd >= 0 && poll(&in, 1, 2) == 0)
+        if (!exchange(fd, &of, tallies))
+            fail("a calm connection");
+    print_waits("calm", tallies);
+}
+
+/* That, in this session (for a scheduler that knows of them), on the kernel's sockets. Ends when
+ * the descriptor is closed. */
+static int start_calm(char **argv)
+{
+    int gate[2];
+    if (pipe2(gate, O_CLOEXEC) < 0)
+        fail("pipe");
+    if (fork() == 0) {
+        dup2(gate[0], 0);
+        unsetenv("LD_PRELOAD");
+        execl("/proc/self/exe", argv[0], "calm", argv[2], argv[3], (char *)NULL);
+        _exit(1);
+    }
+    close(gate[0]);
+    return gate[1];
+}
+
+static void family(unsigned kills, uint32_t seed, char **argv)
+{
+    const int machine = start_calm(argv);
     struct tally sum = {0};
-    tallies = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    enough = (volatile bool *)(tallies + STAYERS);
+    make_tallies(LATE);
     const int own = dial(); /* held by all */
     if (own < 0)
         fail("connect");
     const int before = open_fds();
     for (unsigned i = 0; i < STAYERS; i++)
         if (fork() == 0)
-            stayer(&tallies[i], seed * 1000 + i);
+            stayer(&tallies[i]);
     kill_some(kills, &seed);
     *enough = true;
+    fflush(stdout);
+    close(machine);
     unsigned over = 0;
     for (int status; wait(&status) > 0;)
         over += status == 0;
+    over -= over > 0; /* the calm one */
     for (unsigned i = 0; i < STAYERS; i++) {
+        print_waits("wait", &tallies[i]);
         sum.bytes += tallies[i].bytes;
         sum.resets += tallies[i].resets;
         sum.late += tallies[i].late;
         sum.slowest = tallies[i].slowest > sum.slowest ? tallies[i].slowest : sum.slowest;
     }
-    struct tally last = {0};
-    const bool whole = exchange(own, seed, &last);
+    struct tally last = {.most = UINT64_MAX};
+    struct stamp of = stamp_new();
+    const bool whole = exchange(own, &of, &last);
     const int leaked = open_fds() - before;
     close(own);
     if (over != STAYERS)
@@ -381,23 +581,24 @@ static void family(unsigned kills, uint32_t seed)
 
 /* ---- a fork bomb ---- */
 
-static _Noreturn void fragment(uint32_t seed, int own, int gate)
+static _Noreturn void fragment(int own, int gate)
 {
     char byte;
-    struct tally t = {0};
+    struct tally t = {.most = UINT64_MAX};
+    struct stamp of = stamp_new();
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     const int fd = dial();
-    const bool ok = fd >= 0 && exchange(fd, seed, &t);
+    const bool ok = fd >= 0 && exchange(fd, &of, &t);
     (void)!read(gate, &byte, 1); /* all live at once */
     close(own);
-    _exit(ok && exchange(fd, seed + 1, &t) ? 0 : 1);
+    _exit(ok && exchange(fd, &of, &t) ? 0 : 1);
 }
 
 static void bomb(unsigned children)
 {
     int gate[2];
     unsigned born = 0, good = 0;
-    struct tally t = {0};
+    struct tally t = {.most = UINT64_MAX};
     const int own = dial();
     if (own < 0 || pipe(gate) < 0)
         fail("connect");
@@ -407,13 +608,14 @@ static void bomb(unsigned children)
             break;
         if (pid == 0) {
             close(gate[1]);
-            fragment(born, own, gate[0]);
+            fragment(own, gate[0]);
         }
     }
     close(gate[1]);
     for (int status; wait(&status) > 0;)
         good += status == 0;
-    const bool whole = exchange(own, 1, &t);
+    struct stamp of = stamp_new();
+    const bool whole = exchange(own, &of, &t);
     close(own);
     printf("born %u good %u own %d\n", born, good, whole);
     rest();
@@ -507,7 +709,7 @@ static uint64_t stuff(int fd)
     static uint8_t block[1 << 16];
     uint64_t sum = 0;
     ssize_t n;
-    fill(block, sizeof(block), 0);
+    fill(block, sizeof(block), (struct stamp){.offset = 0});
     while ((n = send(fd, block, sizeof(block), MSG_DONTWAIT | MSG_NOSIGNAL)) > 0)
         sum += (uint64_t)n;
     if (errno != EAGAIN)
@@ -532,7 +734,7 @@ static void crowd(unsigned pairs, bool full)
     uint64_t *put = calloc(pairs, sizeof(*put)), lost = 0;
     unsigned made = 0, again = 0, good = 0;
     int listener = listen_here();
-    struct tally t = {0};
+    struct tally t = {.most = UINT64_MAX};
     while (made < pairs && make_pair(listener, ends[made])) {
         if (made % PER_PORT == PER_PORT - 1) {
             close(listener);
@@ -671,7 +873,12 @@ int main(int argc, char **argv)
         peer_addr.sin_family = AF_INET;
         peer_addr.sin_port = htons((uint16_t)atoi(argv[3]));
         inet_pton(AF_INET, argv[2], &peer_addr.sin_addr);
-        family((unsigned)atoi(argv[4]), (uint32_t)atoi(argv[5]));
+        family((unsigned)atoi(argv[4]), (uint32_t)atoi(argv[5]), argv);
+    } else if (argc == 4 && strcmp(argv[1], "calm") == 0) {
+        peer_addr.sin_family = AF_INET;
+        peer_addr.sin_port = htons((uint16_t)atoi(argv[3]));
+        inet_pton(AF_INET, argv[2], &peer_addr.sin_addr);
+        calm();
     } else if (argc == 5 && strcmp(argv[1], "bomb") == 0) {
         peer_addr.sin_family = AF_INET;
         peer_addr.sin_port = htons((uint16_t)atoi(argv[3]));
