@@ -248,7 +248,7 @@ unsigned engine_drain_for(struct stack_cx *cx, const struct drain *d)
     herd_release(cx);
     guard_sweep(cx);
     __atomic_store_n(&sh->drains, sh->drains + 1, __ATOMIC_RELAXED);
-    sh->drained_at = cx->now;
+    __atomic_store_n(&sh->drained_at, cx->now, __ATOMIC_RELAXED);
     return frames;
 }
 

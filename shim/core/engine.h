@@ -25,7 +25,7 @@ struct engine {
     struct shared *sh;
     struct link *link; /* shim/link/link.h */
     /* This process may not use the packet socket as others do: it never drives, sends with
-     * writev(2), and sleeps on its doorbell (shim/life/sandbox.h). */
+     * writev(2), and sleeps on words in the arena (shim/life/sandbox.h). */
     bool sandboxed;
     int start_error; /* positive errno of a start that failed; 0: not tried or running */
 };

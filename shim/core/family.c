@@ -283,6 +283,7 @@ static void ring_again(struct shared *sh)
         if (p->state == PROCESS_LIVE && !list_empty(&p->relay))
             bell_ring(&p->doorbell);
     }
+    waiter_wake_again(sh);
     births_ring();
 }
 

@@ -48,6 +48,10 @@ struct waiter {
     bool service;            /* a service thread */
     uint8_t kind;            /* what its wait is for: enum spin_kind */
     bool single;             /* waits for one socket: when it is woken it has what it wants */
+    bool inside;             /* what it waits for comes from inside the stack: it need not drive */
+    bool by_word;            /* sleeps on `word`, not on its eventfd */
+    uint32_t word;           /* enum word: shim/wait/word.h (atomic) */
+    uint16_t woken_on;       /* the processor of who last woke it by the word, + 1 (atomic) */
     struct list on_sleepers; /* in shared.sleepers: asleep and could drive */
     struct list on_queue;    /* in shared.wakeups or process.relay */
     struct list watches;     /* struct waiter_watch */
@@ -103,7 +107,7 @@ struct shared {
     uint32_t heir;           /* index + 1 of the sleeper that was woken to take the role */
     nsec_t heir_since;
     uint64_t drains; /* (atomic) counts engine_drain() by callers: whether somebody drives */
-    nsec_t drained_at;
+    nsec_t drained_at; /* when it last did (atomic) */
     uint32_t set_shares;   /* epoll sets that several processes have got user sockets (atomic) */
     bool listened;         /* there was a listener: the engine may have work without a timer */
     struct list sleepers;  /* struct waiter */

@@ -12,6 +12,7 @@ struct thread_state {
     uint32_t slot;         /* index + 1 of the thread's waiter; 0: none yet */
     int wake_fd;           /* its eventfd; 0: none */
     int cancel_state;      /* pthread_cancel's, from before engine_enter() */
+    bool cancel_async;     /* it may be cancelled at any instruction: only within a sleep */
     bool asleep;           /* in a wait, between engine_leave() and engine_enter() */
     bool ends;             /* this is the thread that ends the process (engine_freeze()) */
     bool exit_hook;        /* the slot is given back when the thread ends */

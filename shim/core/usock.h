@@ -58,6 +58,12 @@ struct usock {
     struct list watches; /* struct watch: who wants to know (shim/wait) */
 };
 
+/* Nothing from outside concerns it: the other end is a socket of the same stack. */
+static inline bool usock_inside(const struct usock *us)
+{
+    return us->kind == USOCK_CONN && us->conn != NULL && tcp_is_inside(us->conn);
+}
+
 /* ---- life (shim/core/usock.c); all entered ---- */
 
 /* An undecided socket without descriptors (refs 0), or NULL when the arena is full. */

@@ -573,8 +573,10 @@ static int sleep_on_set(struct wait_call *c, nsec_t deadline, const sigset_t *ma
     if (c->ep->kernel_members)
         fds[n++] = (struct pollfd){.fd = c->epfd, .events = POLLIN};
     struct waiter *w = waiter_begin();
-    if (w != NULL)
+    if (w != NULL) {
+        w->inside = epset_inside(c->ep);
         waiter_watch(w, &c->ep->watches, TCP_EV_IN, true);
+    }
     const int r = wait_sleep(&c->cx, w, fds, n, deadline, mask, NULL);
     c->kernel_ready = r > 0;
     return r < 0 ? r : 0;

@@ -7,7 +7,7 @@
  * nothing changes. Otherwise the process's calls go on to work on the arena, frames leave by
  * writev(2) on packet sockets that were bound to their interfaces while the process was still
  * root, and another process of the family takes what arrives and runs the timers; this one sleeps
- * on the futex of its doorbell. Its service thread ends, as it would live outside the filter. If
+ * on words in the arena. Its service thread ends, as it would live outside the filter. If
  * there is no other process, that thread has to stay.
  */
 #define _GNU_SOURCE

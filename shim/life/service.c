@@ -5,10 +5,11 @@
  *
  *   DEEP   a caller drives and sleeps: nothing to do. A futex without time-out. Whoever gives up
  *          the role with nobody to take it rings (sleep_settle()).
- *   TICK   looks every 5 ms whether callers still drive (shared.drains moves), without the lock.
- *          A driver that sleeps through four ticks: DEEP. Nobody for a whole tick: DRIVE.
- *   DRIVE  has the role: sleeps on the packet socket and the engine's timers like any driver. As
- *          soon as callers drain again or take the role: TICK.
+ *   TICK   looks every 5 ms whether callers still drive (shared.drains moves), without the lock;
+ * every 20 ms once they have for a while: each look makes a round trip of the program's slow. A
+ * driver that sleeps through four ticks: DEEP. Nobody for 5 ms: DRIVE. DRIVE  has the role: sleeps
+ * on the packet socket and the engine's timers like any driver. As soon as callers drain again or
+ * take the role: TICK.
  *
  * So an idle process makes no wake-ups, and a busy one is looked at every 5 ms.
  *
@@ -36,6 +37,9 @@
 
 #define TICK        (5 * NSEC_PER_MSEC)
 #define QUIET_TICKS 4
+/* After so many ticks through which callers drove, they are longer. */
+#define BUSY_TICKS 16
+#define BUSY_TICK  (20 * NSEC_PER_MSEC)
 /* Two wake-ups by packets in DRIVE are at least this far apart: frames gather. */
 #define DRIVE_PACE (200 * NSEC_PER_USEC)
 /* The driver is another process: whether it still lives. */
@@ -139,6 +143,11 @@ static uint64_t drains(void)
     return __atomic_load_n(&engine.sh->drains, __ATOMIC_RELAXED);
 }
 
+static bool drained_lately(void)
+{
+    return now() - __atomic_load_n(&engine.sh->drained_at, __ATOMIC_RELAXED) < TICK;
+}
+
 static uint32_t driver(void)
 {
     return __atomic_load_n(&engine.sh->driver, __ATOMIC_RELAXED);
@@ -177,20 +186,23 @@ static enum service_mode deep(struct process *self)
 
 static enum service_mode tick(struct process *self)
 {
-    unsigned quiet = 0;
+    unsigned quiet = 0, busy = 0;
     for (;;) {
+        const nsec_t span = busy < BUSY_TICKS ? TICK : BUSY_TICK;
         const uint64_t before = drains();
         const uint32_t seen = bell(self);
         waiter_relay();
         const nsec_t start = now();
         if (stopped())
             return SERVICE_TICK;
-        bell_wait(self, seen, TICK);
+        bell_wait(self, seen, span);
         look_for_deaths();
         waiter_relay();
         if (driver() == 0 && !list_empty(&engine.sh->sleepers))
             settle();
-        if (drains() != before) {
+        const bool drained = drains() != before;
+        busy = drained ? busy + 1 : 0;
+        if (drained && (span == TICK || driver() != 0 || drained_lately())) {
             quiet = 0;
         } else if (driver() == 0) {
             if (now() - start >= TICK)

@@ -13,6 +13,8 @@
 
 /* Sets inside sets, as the kernel's EP_MAX_NESTS. */
 #define DEPTH_MAX 5
+/* Members that epset_inside() looks at: each sleep does. */
+#define INSIDE_MAX 4
 
 static struct epitem *item_of(const struct watch *watch)
 {
@@ -154,6 +156,19 @@ bool epset_ready(struct epset *ep, unsigned depth)
         list_remove(n);
     }
     return false;
+}
+
+bool epset_inside(const struct epset *ep)
+{
+    unsigned n = 0;
+    if (ep->kernel_members)
+        return false;
+    list_for_each (i, &ep->items) {
+        const struct epitem *item = list_entry(i, struct epitem, on_set);
+        if (item->us == NULL || !usock_inside(item->us) || ++n > INSIDE_MAX)
+            return false;
+    }
+    return n > 0;
 }
 
 bool epitem_ready(const struct epitem *item)

@@ -86,6 +86,8 @@ unsigned epset_collect(struct epset *ep, struct epoll_event *events, unsigned ha
                        bool held);
 /* Whether a member is ready (the user-stack side only). */
 bool epset_ready(struct epset *ep, unsigned depth);
+/* Whether all that its members wait for comes from inside the stack (false for large sets). */
+bool epset_inside(const struct epset *ep);
 /* More is ready than was taken: another sleeper may take it. */
 void epset_pass_on(struct epset *ep);
 /* None of its members is held any more (herd.h). */

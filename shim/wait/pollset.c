@@ -124,8 +124,10 @@ static void watch_all(struct pollset *p, struct waiter *w)
     p->partial = false;
     if (w == NULL)
         return;
+    w->inside = !p->any_kernel;
     for (unsigned i = 0; i < p->n; i++) {
         struct usock *us = fd_usock(p->fds[i].fd);
+        w->inside &= us != NULL && usock_inside(us);
         struct epset *ep = fd_epset(p->fds[i].fd);
         struct list *head = us != NULL ? &us->watches : ep != NULL ? &ep->watches : NULL;
         if (head == NULL)

@@ -36,6 +36,7 @@
 #include "shim/wait/herd.h"
 #include "shim/wait/spin.h"
 #include "shim/wait/waiter.h"
+#include "shim/wait/word.h"
 
 /* A timer may be late by this before the driver is woken for it. */
 #define TIMER_SLACK NSEC_PER_MSEC
@@ -43,7 +44,7 @@
 #define HEIR_PATIENCE (20 * NSEC_PER_MSEC)
 /* Without an eventfd nobody can wake us: look again after this. */
 #define BLIND_SLEEP (5 * NSEC_PER_MSEC)
-/* In a sandbox, where a signal may come between the look at the doorbell and the sleep. */
+/* In a sandbox, where nobody else looks whether other processes live. */
 #define SANDBOX_SLEEP (100 * NSEC_PER_MSEC)
 /* The driver is another process: look after this whether it still lives. */
 #define FOREIGN_DRIVER_CHECK NSEC_PER_SEC
@@ -221,6 +222,10 @@ bool sleep_abandon(void)
     struct thread_state *t = &thread_state;
     if (!t->asleep)
         return false;
+    if (t->cancel_async) { /* the handler is none of the sleep's */
+        t->cancel_async = false;
+        pthread_setcanceltype(PTHREAD_CANCEL_DEFERRED, NULL);
+    }
     struct stack_cx cx;
     engine_enter(&cx);
     t->asleep = false;
@@ -233,6 +238,8 @@ bool sleep_abandon(void)
 void sleep_end_now(void)
 {
     const uint64_t one = 1;
+    if (thread_state.slot != 0)
+        word_end(waiter_at(engine.sh, thread_state.slot));
     if (thread_state.wake_fd > 0)
         raw_write(thread_state.wake_fd, &one, sizeof(one));
 }
@@ -361,24 +368,19 @@ static int sleep_outside(struct stack_cx *cx, struct pollfd *fds, unsigned n, ns
 }
 
 /*
- * The process is in a sandbox (shim/life/sandbox.c): who wakes it rings its doorbell, which had
- * value `bell` under the lock. Kernel descriptors cannot be waited for together with that.
+ * The process is in a sandbox (shim/life/sandbox.c) and asks the kernel for descriptors of the
+ * program's, too: those cannot be waited for together with a word.
  */
 static int sleep_in_sandbox(struct stack_cx *cx, struct pollfd *fds, unsigned n, nsec_t until,
-                            const sigset_t *mask, uint32_t bell)
+                            const sigset_t *mask)
 {
-    struct process *self = process_self();
     bool kernel = false;
     for (unsigned i = 0; i < n; i++)
         kernel |= fds[i].fd >= 0;
     for (unsigned i = n; i < n + SLEEP_FDS; i++)
         fds[i].revents = 0;
-    nsec_t span = until > cx->now ? min_u64(until - cx->now, SANDBOX_SLEEP) : 0;
-    if (kernel || mask != NULL || self == NULL)
-        return ppoll_for(fds, kernel ? n : 0, min_u64(span, BLIND_SLEEP), mask);
-    const struct timespec ts = {.tv_nsec = (long)span};
-    raw_syscall(SYS_futex, (long)&self->doorbell, FUTEX_WAIT, bell, (long)&ts, 0, 0);
-    return 0;
+    const nsec_t span = until > cx->now ? min_u64(until - cx->now, BLIND_SLEEP) : 0;
+    return ppoll_for(fds, kernel ? n : 0, span, mask); /* RLIMIT_NOFILE may be 1 */
 }
 
 /* No slot is free: a short sleep that nobody can end. */
@@ -393,22 +395,83 @@ static int sleep_blind(struct stack_cx *cx, struct pollfd *fds, unsigned n, nsec
     return r == -EINTR ? 0 : r;
 }
 
+/* Whether the thread leaves driving to others: nothing that it waits for comes from outside. */
+static bool waits_inside(const struct shared *sh, const struct waiter *w)
+{
+    const struct process *self = process_self();
+    return w->inside && sh->driver != waiter_slot(sh, w) && self != NULL &&
+           self->service != SERVICE_NONE;
+}
+
+/* The part of wait_sleep() without the lock, for who sleeps on the word. */
+static void sleep_on_word(const struct stack_cx *cx, struct waiter *w, nsec_t until)
+{
+    waiter_thread_hook();
+    nsec_t span = until == NSEC_NEVER ? NSEC_NEVER : until > cx->now ? until - cx->now : 0;
+    if (unlikely(engine.sandboxed))
+        span = min_u64(span, SANDBOX_SLEEP);
+    word_sleep(w, cx->now, span, sleep_cancelled);
+}
+
+/* What our own descriptors behind the caller's are asked for. */
+static void add_own_fds(struct pollfd *fds, bool drives)
+{
+    const struct thread_state *t = &thread_state;
+    fds[0] = (struct pollfd){.fd = t->wake_fd > 0 ? t->wake_fd : -1, .events = POLLIN};
+    const bool packets = drives && engine.link != NULL;
+    fds[1] = (struct pollfd){.fd = packets ? engine.link->fd : -1, .events = POLLIN};
+    /* Only a driver can be rung: it is alone in that (driver_stays()). */
+    const bool rung = drives && engine_processes() > 1;
+    fds[2] = (struct pollfd){.fd = rung ? births_bell() : -1, .events = POLLIN};
+}
+
+/*
+ * Entered again, after a sleep that began at `before`: what is to be done first. packets: the entry
+ * of the packet socket; idle: no descriptor is ready. Whether there was what a look would have
+ * found.
+ */
+static bool awake(struct stack_cx *cx, struct waiter *w, const struct pollfd *packets,
+                  nsec_t before, bool idle, struct reader *reader)
+{
+    struct shared *sh = engine.sh;
+    if (sh->driver != waiter_slot(sh, w)) {
+        if (idle && !engine.sandboxed)
+            sleep_check_driver(sh);
+        return w->by_word && w->woken;
+    }
+    if (packets->revents != 0) {
+        drain_as_driver(cx, w, reader);
+        drain_first |= cx->now - before < SLEPT_NOT;
+        return true;
+    }
+    if (sleep_deadline(cx) <= cx->now) {
+        link_release(engine.link, cx);
+        stack_run_timers(cx);
+        herd_release(cx);
+    }
+    return false;
+}
+
 int wait_sleep(struct stack_cx *cx, struct waiter *w, struct pollfd *fds, unsigned n,
                nsec_t deadline, const sigset_t *mask, struct reader *reader)
 {
     struct shared *sh = engine.sh;
     struct thread_state *t = &thread_state;
-    for (unsigned i = 0; i < n; i++)
+    bool kernel = false;
+    for (unsigned i = 0; i < n; i++) {
         fds[i].revents = 0;
+        kernel |= fds[i].fd >= 0;
+    }
     if (unlikely(w == NULL))
         return sleep_blind(cx, fds, n, deadline, mask);
 
-    bool drives = !engine.sandboxed && driver_take(sh, w);
+    const bool inside = waits_inside(sh, w);
+    const bool drives = !engine.sandboxed && !inside && driver_take(sh, w);
     if (drives && drain_first)
         drain_first = drain_as_driver(cx, w, reader) != 0;
     const nsec_t began = cx->now;
     if (drives && config.spin_auto && mask == NULL && !w->woken && !reader_served(reader) &&
-        list_empty(&sh->sleepers) && spin_due(w->kind, cx->now, n > 0) &&
+        list_empty(&sh->sleepers) && spin_due(w->kind, cx->now, kernel) &&
         look_around(cx, w, reader, min_u64(deadline, sleep_deadline(cx)))) {
         waiter_unwatch(w, false);
         return 0;
@@ -418,27 +481,27 @@ int wait_sleep(struct stack_cx *cx, struct waiter *w, struct pollfd *fds, unsign
         waiter_unwatch(w, false);
         return 0;
     }
+    w->by_word = !drives && !kernel && mask == NULL;
     nsec_t until = deadline;
     if (drives)
         until = sh->driver_until = min_u64(deadline, sleep_deadline(cx));
     else if (sh->driver == 0 || waiter_at(sh, sh->driver)->process != w->process)
         until = min_u64(deadline, cx->now + FOREIGN_DRIVER_CHECK);
-    if (unlikely(t->wake_fd <= 0))
+    if (unlikely(t->wake_fd <= 0) && !w->by_word)
         until = min_u64(until, cx->now + BLIND_SLEEP);
-    fds[n] = (struct pollfd){.fd = t->wake_fd > 0 ? t->wake_fd : -1, .events = POLLIN};
-    bool packets = drives && engine.link != NULL;
-    fds[n + 1] = (struct pollfd){.fd = packets ? engine.link->fd : -1, .events = POLLIN};
-    /* Only a driver can be rung: it is alone in that (driver_stays()). */
-    const bool rung = drives && engine_processes() > 1;
-    fds[n + 2] = (struct pollfd){.fd = rung ? births_bell() : -1, .events = POLLIN};
+    add_own_fds(fds + n, drives);
+    word_begin(w);
     w->asleep = true;
-    if (!drives && !engine.sandboxed)
+    if (!drives && !inside && !engine.sandboxed)
         list_push_front(&sh->sleepers, &w->on_sleepers);
     t->asleep = true;
     nsec_t before = cx->now;
-    const uint32_t bell = process_self() != NULL ? process_self()->doorbell : 0;
     engine_leave(cx);
-    int r = unlikely(engine.sandboxed) ? sleep_in_sandbox(cx, fds, n, until, mask, bell)
+    int r = 0;
+    if (w->by_word)
+        sleep_on_word(cx, w, until);
+    else
+        r = unlikely(engine.sandboxed) ? sleep_in_sandbox(cx, fds, n, until, mask)
                                        : sleep_outside(cx, fds, n + SLEEP_FDS, until, mask);
     engine_enter(cx);
     if (unlikely(engine.sandboxed))
@@ -454,21 +517,8 @@ int wait_sleep(struct stack_cx *cx, struct waiter *w, struct pollfd *fds, unsign
             sh->heir = 0;
     }
     const nsec_t woke = cx->now;
-    bool frames = false;
-    if (sh->driver == waiter_slot(sh, w)) {
-        if (fds[n + 1].revents != 0) {
-            drain_as_driver(cx, w, reader);
-            drain_first |= cx->now - before < SLEPT_NOT;
-            frames = true;
-        } else if (sleep_deadline(cx) <= cx->now) {
-            link_release(engine.link, cx);
-            stack_run_timers(cx);
-            herd_release(cx);
-        }
-    } else if (r == 0 && !engine.sandboxed) {
-        sleep_check_driver(sh);
-    }
-    spin_slept(w->kind, woke, woke - began, frames, n > 0);
+    const bool found = awake(cx, w, &fds[n + 1], before, r == 0, reader);
+    spin_slept(w->kind, woke, woke - began, found, kernel);
     waiter_unwatch(w, false);
     if (r < 0)
         return r == -EINTR ? 0 : r;

@@ -63,6 +63,7 @@ int wait_socket(struct stack_cx *cx, struct usock *us, uint32_t events, struct p
     if (w != NULL) {
         w->single = true;
         w->kind = kind_of(us, events);
+        w->inside = usock_inside(us);
     }
     if (kfd != NULL)
         kfd->revents = 0;

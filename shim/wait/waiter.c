@@ -13,6 +13,7 @@
 #include "shim/wait/herd.h"
 #include "shim/wait/sleep.h"
 #include "shim/wait/spin.h"
+#include "shim/wait/word.h"
 
 /* Process-local. By slot - 1: the slot's eventfd, or 0; and the next of this process's idle slots.
  */
@@ -127,7 +128,7 @@ struct waiter *waiter_begin(void)
         t->wake_fd = wake_fds[t->slot - 1];
     }
     struct waiter *w = waiter_at(engine.sh, t->slot);
-    w->woken = w->single = false;
+    w->woken = w->single = w->inside = false;
     w->kind = SPIN_SET;
     return w;
 }
@@ -281,7 +282,7 @@ static void wake_foreign(struct shared *sh, struct waiter *w, struct wakeups *ou
 
 void waiter_collect(struct shared *sh, struct wakeups *out)
 {
-    out->fds = out->bells = 0;
+    out->fds = out->bells = out->words = 0;
     out->family = false;
     struct process *self = process_self();
     if (self != NULL && self->ring) {
@@ -291,6 +292,13 @@ void waiter_collect(struct shared *sh, struct wakeups *out)
     struct list *n;
     while ((n = list_pop_front(&sh->wakeups)) != NULL) {
         struct waiter *w = list_entry(n, struct waiter, on_queue);
+        if (w->by_word) {
+            if (out->words < WAKEUPS_BATCH)
+                out->word[out->words++] = w;
+            else
+                word_wake(w);
+            continue;
+        }
         if (w->process != process_number()) {
             if (w->process != 0)
                 wake_foreign(sh, w, out);
@@ -306,6 +314,8 @@ void waiter_collect(struct shared *sh, struct wakeups *out)
 
 void waiter_send(const struct wakeups *w)
 {
+    for (unsigned i = 0; i < w->words; i++)
+        word_wake(w->word[i]);
     for (unsigned i = 0; i < w->fds; i++)
         wake_fd_write(w->fd[i]);
     for (unsigned i = 0; i < w->bells; i++)
@@ -340,6 +350,15 @@ void waiter_relay(void)
             wake_fd_write(wake_fds[waiter_slot(sh, w) - 1]);
     }
     engine_leave(&cx);
+}
+
+void waiter_wake_again(struct shared *sh)
+{
+    for (uint32_t slot = 1; slot <= sh->waiters_high; slot++) {
+        struct waiter *w = waiter_at(sh, slot);
+        if (w->process != 0 && w->asleep && w->by_word && !list_linked(&w->on_queue))
+            list_push_back(&sh->wakeups, &w->on_queue);
+    }
 }
 
 void waiter_prepare(void)

@@ -34,13 +34,16 @@ bool watches_notify(struct list *head, uint32_t events, unsigned depth);
 /* What engine_leave() sends when the lock is gone. */
 #define WAKEUPS_BATCH 24
 struct wakeups {
-    unsigned fds, bells;
+    unsigned fds, bells, words;
     bool family; /* the bell that whoever drives sleeps on (shim/life/births.h) */
     int fd[WAKEUPS_BATCH];
+    struct waiter *word[WAKEUPS_BATCH];
     uint32_t *bell[4];
 };
 void waiter_collect(struct shared *sh, struct wakeups *out);
 void waiter_send(const struct wakeups *w);
+/* All who sleep on their word look again: a wake-up may have died with who was to send it. */
+void waiter_wake_again(struct shared *sh);
 /* The service thread's part: sends what other processes queued for sleepers of this one. Not
  * entered. */
 void waiter_relay(void);

@@ -132,6 +132,11 @@ uint32_t tcp_mss(const struct tcp_conn *c)
     return c->mss;
 }
 
+bool tcp_is_inside(const struct tcp_conn *c)
+{
+    return c->path.netif == NETIF_LOOP && c->state != TCP_CLOSED && c->state != TCP_LISTEN;
+}
+
 uint32_t tcp_path_mtu(const struct stack *st, const struct tcp_conn *c)
 {
     return ip_path_mtu(st, &c->path);

@@ -183,6 +183,8 @@ bool tcp_reading_shut(const struct tcp_conn *c);
 bool tcp_writing_shut(const struct tcp_conn *c);
 /* Room in the send buffer, as poll counts it. */
 uint32_t tcp_send_room(const struct tcp_conn *c);
+/* It is, or tries to be, connected inside the stack: no frame from outside concerns it. */
+bool tcp_is_inside(const struct tcp_conn *c);
 /* The number by which traces name the connection. */
 uint32_t tcp_number(const struct tcp_conn *c);
 const struct flow *tcp_flow(const struct tcp_conn *c);
