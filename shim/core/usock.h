@@ -1,8 +1,9 @@
 /*
  * A user socket: what stands behind the program's descriptors, in the arena, shared by all
- * processes of the family. Each descriptor is a real kernel TCP socket (the backing socket); this
- * object says what the engine has for it. It is born undecided at socket(); connect() or listen()
- * decides between the user stack and the kernel.
+ * processes of the family. Each descriptor is of a real kernel TCP socket (the backing socket,
+ * which others may share while it has nothing to remember); this object says what the engine has
+ * for it. It is born undecided at socket(); connect() or listen() decides between the user stack
+ * and the kernel.
  *
  * All members are read and written under the engine lock, but for those marked (atomic).
  */
@@ -33,6 +34,7 @@ struct usock {
     bool connecting; /* a connect() is in progress whose result was not yet fetched */
     bool given_up;   /* shutdown() met a connect() that had failed: Linux's SS_DISCONNECTING */
     bool sigpipe_off;
+    bool shares;  /* descriptors may be of a common backing socket (shim/libc/backing.h) */
     bool guarded; /* the backing socket stands as the guard of local.port (shim/link/guard.h) */
     bool fastopen_keyed; /* TCP_FASTOPEN_KEY was set: the backing socket has it */
     bool kernel_listen;  /* the backing socket listens, non-blocking, and accepts local clients */

@@ -1,7 +1,7 @@
 /*
  * accept(), accept4(). A listener has two doors: the engine's accept queue, and its kernel socket
- * for clients on this host. A connection of the engine gets a fresh kernel socket as placeholder
- * for its descriptor; where none can be had (EMFILE) it stays in the queue, as in the kernel.
+ * for clients on this host. A connection of the engine gets a descriptor of the common backing
+ * socket; where none can be had (EMFILE) it stays in the queue, as in the kernel.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -12,6 +12,7 @@
 #include "shim/core/hold.h"
 #include "shim/core/raw.h"
 #include "shim/core/shared.h"
+#include "shim/libc/backing.h"
 #include "shim/libc/real.h"
 #include "shim/libc/sock.h"
 #include "shim/libc/sockaddr.h"
@@ -38,7 +39,7 @@ static int accept_user(struct call *c, int flags, struct endpoint *remote)
     struct usock *child = usock_new(&c->cx, us->family);
     if (child == NULL)
         return -ENOBUFS;
-    int fd = raw_socket(us->family, SOCK_STREAM | flags, IPPROTO_TCP);
+    int fd = backing_open(us->family, flags, &child->shares);
     if (fd >= 0 && (unsigned)fd >= fd_limit) {
         raw_close(fd);
         fd = -EMFILE;

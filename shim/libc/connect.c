@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 
 #include "shim/core/raw.h"
+#include "shim/libc/backing.h"
 #include "shim/libc/real.h"
 #include "shim/libc/sock.h"
 #include "shim/libc/sockaddr.h"
@@ -103,6 +104,17 @@ struct ahead {
     int64_t taken;
 };
 
+static int64_t to_kernel(struct call *c)
+{
+    const int r = backing_own(c->us, c->fd);
+    if (r < 0)
+        return r;
+    guard_release_unused(); /* one that is not needed any more would swallow a SYN to its port */
+    carry_over(c);
+    usock_to_kernel(&c->cx, c->us);
+    return CALL_PASS;
+}
+
 /*
  * Sends the SYN, or decides for the kernel (CALL_PASS). ahead: NULL, or what goes with the SYN if a
  * cookie of the peer is known.
@@ -115,13 +127,8 @@ static int64_t start_connect(struct call *c, const struct endpoint *remote, stru
     const struct decision d = route_connect(us, remote, &path, &local);
     if (d.verdict == VERDICT_FAIL)
         return -d.err;
-    if (d.verdict == VERDICT_KERNEL) {
-        guard_release_unused(); /* one that is not needed any more would swallow a SYN to its port
-                                 */
-        carry_over(c);
-        usock_to_kernel(&c->cx, us);
-        return CALL_PASS;
-    }
+    if (d.verdict == VERDICT_KERNEL)
+        return to_kernel(c);
     if (us->bound && !ip_addr_is_any(&us->local.addr))
         local = us->local.addr; /* bind() said so */
     struct tcp_conn *conn = usock_conn(&c->cx, us);
@@ -148,6 +155,8 @@ static int64_t start_connect(struct call *c, const struct endpoint *remote, stru
         return r;
     us->kind = USOCK_CONN;
     us->connecting = true;
+    if (us->shares)
+        backing_paid();
     return 0;
 }
 
@@ -267,6 +276,9 @@ static int64_t connect_to(struct call *c, const struct sockaddr *sa, socklen_t l
     if (r < 0)
         return r;
     if (!ip_addr_is_v4(&remote.addr) && !ip_addr_is_any(&remote.addr)) {
+        r = backing_own(us, c->fd);
+        if (r < 0)
+            return r;
         usock_to_kernel(&c->cx, us); /* native IPv6 */
         return CALL_PASS;
     }

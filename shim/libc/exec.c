@@ -19,6 +19,7 @@
 #include "shim/core/hold.h"
 #include "shim/core/raw.h"
 #include "shim/core/shared.h"
+#include "shim/libc/backing.h"
 #include "shim/libc/image.h"
 #include "shim/libc/real.h"
 #include "shim/libc/sock.h"
@@ -39,6 +40,10 @@ struct passage {
 
 static void release(struct passage *p)
 {
+    struct stack_cx cx;
+    engine_enter(&cx);
+    backing_own_inherited();
+    engine_leave(&cx);
     exit_release(true);
     engine_detach();
     p->kind = PASS_RELEASED;

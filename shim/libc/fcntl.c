@@ -4,9 +4,24 @@
 #include <stdarg.h>
 
 #include "shim/core/raw.h"
+#include "shim/libc/backing.h"
 #include "shim/libc/real.h"
 #include "shim/libc/sock.h"
 #include "shim/wait/wait.h"
+
+/* F_SETFL; O_NONBLOCK of a socket that shares its file is the engine's alone. */
+static int set_flags(struct call *c, long flags)
+{
+    struct usock *us = c->us;
+    int r = 0;
+    if ((flags & (O_APPEND | O_ASYNC | O_DIRECT | O_NOATIME)) != 0)
+        r = backing_own(us, c->fd);
+    if (r == 0 && !backing_is_common(us, c->fd))
+        r = raw_fcntl(c->fd, F_SETFL, flags | (sock_keeps_nonblock(us) ? O_NONBLOCK : 0));
+    if (r == 0)
+        us->nonblock = (flags & O_NONBLOCK) != 0;
+    return r;
+}
 
 static int64_t sock_fcntl(struct call *c, int cmd, void *arg)
 {
@@ -25,10 +40,12 @@ static int64_t sock_fcntl(struct call *c, int cmd, void *arg)
         r = raw_fcntl(c->fd, F_GETFL, 0);
         return r < 0 ? r : (r & ~O_NONBLOCK) | (us->nonblock ? O_NONBLOCK : 0);
     case F_SETFL:
-        r = raw_fcntl(c->fd, F_SETFL, (long)arg | (sock_keeps_nonblock(us) ? O_NONBLOCK : 0));
-        if (r == 0)
-            us->nonblock = ((long)arg & O_NONBLOCK) != 0;
-        return r;
+        return set_flags(c, (long)arg);
+    case F_SETOWN:
+    case F_SETOWN_EX:
+    case F_SETSIG:
+        r = backing_own(us, c->fd);
+        return r < 0 ? r : CALL_PASS;
     default:
         return CALL_PASS;
     }

@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 
 #include "shim/core/raw.h"
+#include "shim/libc/backing.h"
 #include "shim/libc/real.h"
 #include "shim/libc/sock.h"
 
@@ -23,7 +24,9 @@ static int64_t set_nonblock(struct call *c, const void *arg)
         return -EFAULT;
     const int on = *(const int *)arg;
     int kernel = on || sock_keeps_nonblock(c->us);
-    const long r = raw_syscall(SYS_ioctl, c->fd, FIONBIO, (long)&kernel, 0, 0, 0);
+    const long r = backing_is_common(c->us, c->fd)
+                       ? 0
+                       : raw_syscall(SYS_ioctl, c->fd, FIONBIO, (long)&kernel, 0, 0, 0);
     if (r == 0)
         c->us->nonblock = on != 0;
     return r;
@@ -31,10 +34,14 @@ static int64_t set_nonblock(struct call *c, const void *arg)
 
 static int64_t sock_ioctl(struct call *c, unsigned long request, void *arg)
 {
-    const struct usock *us = c->us;
+    struct usock *us = c->us;
     call_note(c, (struct call_args){.shape = ARGS_REQUEST, .a = request});
     if (request == FIONBIO)
         return set_nonblock(c, arg);
+    if (request == FIOASYNC || request == FIOSETOWN || request == SIOCSPGRP) {
+        const int r = backing_own(us, c->fd);
+        return r < 0 ? r : CALL_PASS;
+    }
     const bool queue = request == SIOCINQ || request == SIOCOUTQ || request == SIOCOUTQNSD;
     if (us->kind == USOCK_LISTENER && queue)
         return -EINVAL;

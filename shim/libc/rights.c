@@ -20,6 +20,7 @@
 #include "shim/core/hold.h"
 #include "shim/core/raw.h"
 #include "shim/core/shared.h"
+#include "shim/libc/backing.h"
 #include "shim/libc/call.h"
 #include "shim/libc/real.h"
 #include "shim/life/init.h"
@@ -67,9 +68,11 @@ static void put_in(int fd, void *arg)
     struct usock *us = fd_usock(fd);
     if (us == NULL)
         return;
-    us->cookie = cookie_of(fd);
     us->refs++;
     us->passing++;
+    if (backing_own(us, fd) < 0)
+        return; /* nobody will find it, and its file never goes */
+    us->cookie = cookie_of(fd);
     transit_begin(arg, fd, us);
 }
 

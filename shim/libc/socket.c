@@ -1,6 +1,6 @@
 /*
  * socket, bind, listen, shutdown. A TCP socket is born undecided: options and bind() go to its
- * kernel socket, which stays behind the descriptor for good; listen() and connect() decide.
+ * kernel socket (backing.h); listen() and connect() decide.
  */
 #define _GNU_SOURCE
 #include <linux/tcp.h>
@@ -10,6 +10,7 @@
 #include "shim/core/hold.h"
 #include "shim/core/raw.h"
 #include "shim/core/shared.h"
+#include "shim/libc/backing.h"
 #include "shim/libc/real.h"
 #include "shim/libc/sock.h"
 #include "shim/libc/sockaddr.h"
@@ -27,36 +28,45 @@ static bool concerns_us(int domain, int type, int protocol)
            (protocol == 0 || protocol == IPPROTO_TCP) && !config.off;
 }
 
+/* Entered. */
+static int new_socket(struct stack_cx *cx, int family, int flags)
+{
+    bool shares;
+    const int fd = backing_open_undecided(family, flags, &shares);
+    if (fd >= 0 && unlikely(fd_entry(fd) != 0))
+        call_purge(fd);
+    if (fd < 0 || (unsigned)fd >= fd_limit)
+        return fd;
+    struct usock *us = usock_new(cx, family);
+    if (us != NULL) {
+        us->nonblock = (flags & SOCK_NONBLOCK) != 0;
+        us->shares = shares;
+        if (hold_usock(fd, us))
+            return fd;
+        usock_settle(cx, us);
+    }
+    raw_close(fd);
+    return -ENOBUFS;
+}
+
 SHIM_EXPORT int socket(int domain, int type, int protocol)
 {
     const int saved = errno;
-    const int fd = real_ready()->socket(domain, type, protocol);
-    if (fd < 0)
-        return fd;
-    if (unlikely(fd_entry(fd) != 0))
-        call_purge(fd);
-    if (!concerns_us(domain, type, protocol) || engine_start() < 0 || fd_table_init() < 0 ||
-        (unsigned)fd >= fd_limit) {
+    int fd;
+    if (concerns_us(domain, type, protocol) && engine_start() >= 0 && fd_table_init() >= 0) {
+        struct stack_cx cx;
+        engine_enter(&cx);
+        fd = new_socket(&cx, domain, type & (SOCK_NONBLOCK | SOCK_CLOEXEC));
+        engine_leave(&cx);
+        if (fd < 0)
+            return (int)call_result(fd);
         errno = saved;
-        return fd; /* an engine that did not start is told by connect() and listen() */
+        return fd;
     }
-    struct stack_cx cx;
-    engine_enter(&cx);
-    struct usock *us = usock_new(&cx, domain);
-    if (us != NULL) {
-        us->nonblock = (type & SOCK_NONBLOCK) != 0;
-        if (!hold_usock(fd, us)) {
-            usock_settle(&cx, us);
-            us = NULL;
-        }
-    }
-    engine_leave(&cx);
-    if (us == NULL) {
-        raw_close(fd);
-        errno = ENOBUFS;
-        return -1;
-    }
-    errno = saved;
+    errno = saved; /* an engine that did not start is told by connect() and listen() */
+    fd = real_ready()->socket(domain, type, protocol);
+    if (fd >= 0 && unlikely(fd_entry(fd) != 0))
+        call_purge(fd);
     return fd;
 }
 
@@ -228,10 +238,12 @@ static void rename_dead(struct usock *us, bool has_new)
 static int sock_bind(struct call *c, const struct sockaddr *sa, socklen_t len)
 {
     struct usock *us = c->us;
+    int r = backing_own(us, c->fd);
+    if (r < 0)
+        return r;
     const bool dead = gave_port_back(c);
     if (us->kind != USOCK_UNDECIDED && !dead)
         return refuse_bind(c, sa, len);
-    int r;
     struct endpoint asked;
     if (config.own_address) {
         r = bind_own_address(c, sa, len);
@@ -381,7 +393,9 @@ static int64_t sock_listen(struct call *c, int backlog)
         us->backlog = backlog;
         return us->kernel_listen ? raw_listen(c->fd, backlog) : 0;
     }
-    int r = autobind(c);
+    int r = backing_own(us, c->fd);
+    if (r == 0)
+        r = autobind(c);
     if (r < 0)
         return r;
     const struct decision d = route_listen(us, &us->local);

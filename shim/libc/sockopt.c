@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 
 #include "shim/core/raw.h"
+#include "shim/libc/backing.h"
 #include "shim/libc/real.h"
 #include "shim/libc/sock.h"
 
@@ -87,6 +88,23 @@ static int load(const struct option *o, const struct tcp_opts *opts)
     return 0;
 }
 
+void options_repeat(const struct tcp_opts *opts, int fd)
+{
+    const struct linger linger = {.l_onoff = opts->linger, .l_linger = opts->linger_secs};
+    struct tcp_opts defaults;
+    tcp_opts_init(&defaults, engine.st);
+    for (unsigned i = 0; i < options_count; i++) {
+        const struct option *o = &options[i];
+        if ((o->flags & OPTION_JUDGED) == 0 || o->field == FIELD_NONE)
+            continue;
+        const int value = load(o, opts);
+        if (value != load(o, &defaults))
+            raw_setsockopt(fd, o->level, o->name, &value, sizeof(value));
+    }
+    if (opts->linger)
+        raw_setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+}
+
 /* Options of the IP level may be a single byte. */
 static int value_of(const struct option *o, const void *val, socklen_t len)
 {
@@ -129,7 +147,14 @@ static int sock_setsockopt(struct call *c, int level, int name, const void *val,
             return -EFAULT;
         return tell_engine(c, o, val, len);
     }
-    const int r = raw_setsockopt(c->fd, level, name, val, len);
+    int r = 0;
+    if (c->us->shares && o != NULL && (o->flags & OPTION_JUDGED) != 0) {
+        r = backing_judge(level, name, val, len);
+    } else {
+        r = backing_own(c->us, c->fd);
+        if (r == 0)
+            r = raw_setsockopt(c->fd, level, name, val, len);
+    }
     if (r == -ENOENT && o != NULL && (o->flags & OPTION_OURS) != 0)
         return tell_engine(c, o, val, len); /* the engine has it, whatever modules the kernel has */
     return r < 0 || o == NULL ? r : tell_engine(c, o, val, len);

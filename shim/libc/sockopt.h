@@ -18,6 +18,9 @@ enum option_field { FIELD_NONE, FIELD_BOOL, FIELD_U8, FIELD_U16, FIELD_U32, FIEL
 #define OPTION_REFUSED 0x8u
 /* The engine knows values that the kernel may lack (ENOENT). */
 #define OPTION_OURS 0x10u
+/* A value that the kernel accepts means nothing to it before it connects: any socket can judge it,
+ * and options_repeat() tells it to the one that does connect. */
+#define OPTION_JUDGED 0x20u
 
 struct option {
     int level, name;
@@ -42,5 +45,7 @@ struct tcp_opts *option_opts(struct call *c);
 void option_changed(struct call *c);
 /* Copies n bytes of src out, cut to *len, and sets *len (as Linux's getsockopt does). */
 int64_t option_give(void *val, socklen_t *len, const void *src, size_t n);
+/* Tells a new kernel socket the values that others judged (OPTION_JUDGED). */
+void options_repeat(const struct tcp_opts *opts, int fd);
 /* shim/libc/tcp_info.c */
 int64_t option_get_tcp_info(struct call *c, void *val, socklen_t *len);

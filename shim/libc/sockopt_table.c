@@ -11,6 +11,7 @@
 #include <sys/time.h>
 
 #include "shim/core/raw.h"
+#include "shim/libc/backing.h"
 #include "shim/libc/sockopt.h"
 #include "shim/wait/wait.h"
 
@@ -381,6 +382,21 @@ static int64_t get_mtu(struct call *c, void *val, socklen_t *len)
     return give_int((int)tcp_path_mtu(c->cx.st, c->us->conn), val, len);
 }
 
+/* A common socket's is its mark. */
+static int64_t get_user_timeout(struct call *c, void *val, socklen_t *len)
+{
+    if (c->us->conn == NULL && c->us->listener == NULL)
+        return c->us->shares ? give_int(0, val, len) : CALL_PASS;
+    return give_int((int)option_opts(c)->user_timeout, val, len);
+}
+
+static int64_t get_cookie(struct call *c, void *val, socklen_t *len)
+{
+    (void)val, (void)len;
+    const int r = backing_own(c->us, c->fd);
+    return r < 0 ? r : CALL_PASS;
+}
+
 static int set_v6only(struct call *c, const void *val, socklen_t len)
 {
     (void)len;
@@ -436,19 +452,19 @@ static int set_fastopen_key(struct call *c, const void *val, socklen_t len)
 /* clang-format off */
 const struct option options[] = {
     /* level, name, field, flags, offset, set, get */
-    {IPPROTO_TCP, TCP_NODELAY,       FIELD_BOOL, OPTION_HOT, AT(nodelay), set_nodelay, NULL},
-    {IPPROTO_TCP, TCP_CORK,          FIELD_BOOL, OPTION_HOT, AT(cork), NULL, NULL},
+    {IPPROTO_TCP, TCP_NODELAY,       FIELD_BOOL, OPTION_HOT | OPTION_JUDGED, AT(nodelay), set_nodelay, NULL},
+    {IPPROTO_TCP, TCP_CORK,          FIELD_BOOL, OPTION_HOT | OPTION_JUDGED, AT(cork), NULL, NULL},
     {IPPROTO_TCP, TCP_QUICKACK,      FIELD_NONE, OPTION_HOT, 0, set_quickack, get_quickack},
     {IPPROTO_TCP, TCP_INFO,          FIELD_NONE, 0, 0, NULL, option_get_tcp_info},
     {IPPROTO_TCP, TCP_MAXSEG,        FIELD_U16,  0, AT(user_mss), NULL, get_maxseg},
-    {IPPROTO_TCP, TCP_KEEPIDLE,      FIELD_U32,  OPTION_ZERO_DEFAULT, AT(keepidle), NULL, NULL},
-    {IPPROTO_TCP, TCP_KEEPINTVL,     FIELD_U32,  OPTION_ZERO_DEFAULT, AT(keepintvl), NULL, NULL},
-    {IPPROTO_TCP, TCP_KEEPCNT,       FIELD_U8,   OPTION_ZERO_DEFAULT, AT(keepcnt), NULL, NULL},
-    {IPPROTO_TCP, TCP_SYNCNT,        FIELD_U8,   OPTION_ZERO_DEFAULT, AT(syncnt), NULL, NULL},
+    {IPPROTO_TCP, TCP_KEEPIDLE,      FIELD_U32,  OPTION_ZERO_DEFAULT | OPTION_JUDGED, AT(keepidle), NULL, NULL},
+    {IPPROTO_TCP, TCP_KEEPINTVL,     FIELD_U32,  OPTION_ZERO_DEFAULT | OPTION_JUDGED, AT(keepintvl), NULL, NULL},
+    {IPPROTO_TCP, TCP_KEEPCNT,       FIELD_U8,   OPTION_ZERO_DEFAULT | OPTION_JUDGED, AT(keepcnt), NULL, NULL},
+    {IPPROTO_TCP, TCP_SYNCNT,        FIELD_U8,   OPTION_ZERO_DEFAULT | OPTION_JUDGED, AT(syncnt), NULL, NULL},
     {IPPROTO_TCP, TCP_LINGER2,       FIELD_I32,  OPTION_ZERO_DEFAULT | OPTION_READBACK, AT(linger2), NULL, NULL},
     {IPPROTO_TCP, TCP_DEFER_ACCEPT,  FIELD_U32,  OPTION_READBACK, AT(defer_accept), NULL, NULL},
     {IPPROTO_TCP, TCP_WINDOW_CLAMP,  FIELD_U32,  OPTION_READBACK, AT(window_clamp), NULL, NULL},
-    {IPPROTO_TCP, TCP_USER_TIMEOUT,  FIELD_U32,  0, AT(user_timeout), NULL, NULL},
+    {IPPROTO_TCP, TCP_USER_TIMEOUT,  FIELD_U32,  OPTION_JUDGED, AT(user_timeout), NULL, get_user_timeout},
     {IPPROTO_TCP, TCP_CONGESTION,    FIELD_NONE, OPTION_OURS, 0, set_congestion, get_congestion},
     {IPPROTO_TCP, TCP_NOTSENT_LOWAT, FIELD_NONE, 0, 0, set_notsent_lowat, get_notsent_lowat},
     {IPPROTO_TCP, TCP_FASTOPEN,      FIELD_NONE, 0, 0, set_fastopen, NULL},
@@ -462,12 +478,13 @@ const struct option options[] = {
     {IPPROTO_TCP, TCP_INQ,           FIELD_NONE, OPTION_REFUSED, 0, NULL, NULL},
     {IPPROTO_TCP, TCP_ZEROCOPY_RECEIVE, FIELD_NONE, OPTION_REFUSED, 0, NULL, NULL},
 
+    {SOL_SOCKET, SO_COOKIE,          FIELD_NONE, 0, 0, NULL, get_cookie},
     {SOL_SOCKET, SO_ERROR,           FIELD_NONE, 0, 0, NULL, get_error},
     {SOL_SOCKET, SO_REUSEADDR,       FIELD_NONE, 0, 0, set_reuseaddr, get_reuseaddr},
     {SOL_SOCKET, SO_REUSEPORT,       FIELD_NONE, 0, 0, set_reuseport, get_reuseport},
-    {SOL_SOCKET, SO_KEEPALIVE,       FIELD_BOOL, 0, AT(keepalive), NULL, NULL},
-    {SOL_SOCKET, SO_OOBINLINE,       FIELD_BOOL, 0, AT(oobinline), NULL, NULL},
-    {SOL_SOCKET, SO_LINGER,          FIELD_NONE, 0, 0, set_linger, get_linger},
+    {SOL_SOCKET, SO_KEEPALIVE,       FIELD_BOOL, OPTION_JUDGED, AT(keepalive), NULL, NULL},
+    {SOL_SOCKET, SO_OOBINLINE,       FIELD_BOOL, OPTION_JUDGED, AT(oobinline), NULL, NULL},
+    {SOL_SOCKET, SO_LINGER,          FIELD_NONE, OPTION_JUDGED, 0, set_linger, get_linger},
     {SOL_SOCKET, SO_RCVTIMEO,        FIELD_NONE, 0, 0, set_rcvtimeo, get_rcvtimeo},
     {SOL_SOCKET, SO_SNDTIMEO,        FIELD_NONE, 0, 0, set_sndtimeo, get_sndtimeo},
     {SOL_SOCKET, OPT_RCVTIMEO_NEW,   FIELD_NONE, 0, 0, set_rcvtimeo, get_rcvtimeo},

@@ -15,6 +15,7 @@
 #include "shim/core/raw.h"
 #include "shim/core/shared.h"
 #include "shim/core/usock.h"
+#include "shim/libc/backing.h"
 #include "shim/life/arena_map.h"
 #include "shim/life/births.h"
 #include "shim/life/keeper.h"
@@ -116,7 +117,7 @@ void handover_begin(void)
         if (us == NULL)
             continue;
         if (inherited((int)fd))
-            us->cookie = cookie_of((int)fd);
+            us->cookie = backing_is_common(us, (int)fd) ? us->cookie : cookie_of((int)fd);
         else if (us->guarded)
             usock_leave(&cx, us, (int)fd); /* its port is to be free when the image is there */
     }
@@ -165,7 +166,8 @@ static bool read_paper(const char *value, struct paper *p)
 /* Whether the descriptor is still the socket that the image before had under that number. */
 static bool same(int fd, const struct usock *us)
 {
-    return us->cookie != 0 && fd_entry(fd) == 0 && cookie_of(fd) == us->cookie;
+    return fd_entry(fd) == 0 &&
+           ((us->cookie != 0 && cookie_of(fd) == us->cookie) || backing_is_common(us, fd));
 }
 
 /* The family's descriptors are there, under the numbers that every member has them by. */

@@ -24,6 +24,7 @@
 #include "shim/core/fdtable.h"
 #include "shim/core/raw.h"
 #include "shim/core/shared.h"
+#include "shim/libc/backing.h"
 #include "shim/libc/real.h"
 #include "shim/life/leader.h"
 #include "shim/life/service.h"
@@ -147,6 +148,16 @@ static bool allows_driver(const struct sock_fprog *prog)
     return true;
 }
 
+/* Whether sockets can share a kernel socket and get their own later. */
+static bool allows_sharing(const struct sock_fprog *prog)
+{
+    static const int calls[] = {SYS_socket, SYS_fcntl, SYS_dup3, SYS_getsockopt, SYS_setsockopt};
+    for (unsigned i = 0; i < ARRAY_LEN(calls); i++)
+        if (!allows(prog, calls[i]))
+            return false;
+    return true;
+}
+
 /* ---- going in ---- */
 
 void sandbox_prepare(void)
@@ -162,11 +173,16 @@ void sandbox_prepare(void)
 
 void sandbox_enter(const struct sock_fprog *filter, bool all)
 {
+    struct stack_cx cx;
     if (filter == NULL || !allows(filter, SYS_io_submit))
         batch_forbid();
+    if (engine_running() && (filter == NULL || !allows_sharing(filter))) {
+        engine_enter(&cx);
+        backing_forbid();
+        engine_leave(&cx);
+    }
     if (engine.sandboxed || !engine_running() || (filter != NULL && allows_driver(filter)))
         return;
-    struct stack_cx cx;
     trace_ready();
     service_put_off(true);
     engine_enter(&cx);

@@ -156,3 +156,14 @@ def herd_lazy(run):
 def herd_poll(run):
     """The same with poll (the kernel: 0 to 80 in 100)."""
     calm_herd(run, "poll")
+
+
+@case("backing", sizes=("32",))
+def backing(run):
+    """Sockets that share a kernel socket behind their descriptors are not seen to, and get their own in time."""
+    program = [PYTHON, f"{PROGRAMS}/backing.py"]
+    server = run.server([*program, "serve", PORT, run.size], PORT)
+    client = run.client([*program, "connect", run.server_addr, PORT, run.size])
+    server.wait()
+    for process in (client, server):
+        run.check(process.stdout() == "ok\n", f"{process.role} said {process.stdout()!r}")
