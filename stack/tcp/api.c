@@ -292,10 +292,14 @@ int64_t tcp_recv(struct stack_cx *cx, struct tcp_conn *c, const struct slice *to
 static void close_sending(struct stack_cx *cx, struct tcp_conn *c, enum tcp_reason why)
 {
     c->snd_shut = true;
-    if (c->fin_queued)
+    if (c->fin_queued && c->state != TCP_SYN_RECEIVED)
         return;
     switch (c->state) {
-    case TCP_SYN_RECEIVED: /* Linux: the FIN waits until the handshake is over */
+    case TCP_SYN_RECEIVED: /* Linux: shutdown() waits for ESTABLISHED; so does a FIN after text */
+        if (why != TCP_WHY_CALL_CLOSE || c->fast_open)
+            break;
+        tcp_ready_for_data(cx, c);
+        tcp_set_state(cx, c, TCP_FIN_WAIT_1, why);
         break;
     case TCP_ESTABLISHED:
         tcp_set_state(cx, c, TCP_FIN_WAIT_1, why);

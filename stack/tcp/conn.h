@@ -335,6 +335,14 @@ static inline bool tcp_fin_sent(const struct tcp_conn *c)
     /* once it is acknowledged SND.UNA stands behind it and tells nothing any more */
     return c->fin_queued && (c->state == TCP_FIN_WAIT_2 || seq_gt(c->snd_nxt, tcp_data_end(c)));
 }
+/*
+ * Whether an ACK of our SYN is what the next segment must bring: in SYN_RECEIVED, and in FIN_WAIT_1
+ * where the program closed before it came (RFC 9293 3.10.4).
+ */
+static inline bool tcp_awaits_ack_of_syn(const struct tcp_conn *c)
+{
+    return c->state == TCP_SYN_RECEIVED || (c->state == TCP_FIN_WAIT_1 && !c->syn_acked);
+}
 static inline uint32_t tcp_in_flight(const struct tcp_conn *c)
 {
     uint32_t pipe = sentmap_pipe(&c->sent);

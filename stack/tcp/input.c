@@ -122,9 +122,9 @@ static void answer_unacceptable(struct stack_cx *cx, struct tcp_conn *c,
  */
 static bool crossing_syn_ack(const struct tcp_conn *c, const struct tcp_segment *s)
 {
-    return c->state == TCP_SYN_RECEIVED &&
-           (s->flags & (TCP_SYN | TCP_ACK)) == (TCP_SYN | TCP_ACK) && !(s->flags & TCP_RST) &&
-           s->len == 0 && seq_eq(seq_add(s->seq, 1), c->rcv_nxt) && seq_eq(s->ack, c->snd_nxt);
+    return (s->flags & (TCP_SYN | TCP_ACK)) == (TCP_SYN | TCP_ACK) && !(s->flags & TCP_RST) &&
+           s->len == 0 && seq_eq(seq_add(s->seq, 1), c->rcv_nxt) && seq_gt(s->ack, c->iss) &&
+           seq_leq(s->ack, c->snd_nxt);
 }
 
 /* ---- step 2: RST ---- */
@@ -172,6 +172,10 @@ static bool established_by(struct stack_cx *cx, struct tcp_conn *c, const struct
     c->snd_wnd_max = max_u32(c->snd_wnd, c->snd_wnd_max);
     c->snd_wl1 = s->seq;
     c->snd_wl2 = s->ack;
+    if (c->state == TCP_FIN_WAIT_1) {
+        c->retries = c->backoffs = 0;
+        return true;
+    }
     if (c->fast_open) {
         tcp_fastopen_done(cx, c);
         c->retries = c->backoffs = 0;
@@ -272,7 +276,8 @@ void tcp_segment_arrives(struct stack_cx *cx, struct tcp_conn *c, const struct t
         tcp_emit(cx, c, &e);
         return;
     }
-    const bool crossing = unlikely(c->state == TCP_SYN_RECEIVED) && crossing_syn_ack(c, s);
+    const bool opening = unlikely(tcp_awaits_ack_of_syn(c));
+    const bool crossing = opening && crossing_syn_ack(c, s);
     if (!crossing) {
         if (unlikely(!acceptable(c, s))) {
             trace_ignored(cx, c, s, TCP_WHY_DROP_SEQ);
@@ -293,7 +298,7 @@ void tcp_segment_arrives(struct stack_cx *cx, struct tcp_conn *c, const struct t
         trace_ignored(cx, c, s, TCP_WHY_DROP_NO_ACK);
         return;
     }
-    if (unlikely(c->state == TCP_SYN_RECEIVED) && !established_by(cx, c, s))
+    if (opening && !established_by(cx, c, s))
         return;
     const bool fin_acked = unlikely(c->fin_queued) && our_fin_acked(c, s);
     if (!tcp_process_ack(cx, c, s)) {

@@ -62,7 +62,8 @@ static enum tcp_reason small_segment_waits(const struct tcp_conn *c)
 static struct plan plan_new(struct stack_cx *cx, struct tcp_conn *c)
 {
     const uint32_t unsent = tcp_unsent(c);
-    const bool fin = c->fin_queued && c->syn_acked && !tcp_fin_sent(c);
+    const bool closing = c->syn_acked || c->state == TCP_FIN_WAIT_1;
+    const bool fin = c->fin_queued && closing && !tcp_fin_sent(c);
     if (unsent == 0 && !fin)
         return hold(TCP_WHY_NONE);
     const int32_t room = seq_diff(seq_add(tcp_data_start(c), c->snd_wnd), c->snd_nxt);
@@ -330,7 +331,8 @@ void tcp_output(struct stack_cx *cx, struct tcp_conn *c)
         return;
     if (c->sent.lost)
         send_lost(cx, c);
-    if ((c->syn_acked || c->fast_open) && c->sent.lost == 0) {
+    const bool synchronized = c->syn_acked || c->fast_open || c->state == TCP_FIN_WAIT_1;
+    if (synchronized && c->sent.lost == 0) {
         struct plan p = plan_new(cx, c);
         if (p.len && restart_after_idle(cx, c))
             p = plan_new(cx, c);

@@ -111,7 +111,7 @@ uint32_t tcp_rack_detect(struct stack_cx *cx, struct tcp_conn *c)
 
 bool tcp_probe_wanted(const struct stack_cx *cx, const struct tcp_conn *c)
 {
-    return !cx->st->config.tuning.no_probes && c->sack_ok && c->cc.mss &&
+    return !cx->st->config.tuning.no_probes && c->sack_ok && c->syn_acked && c->cc.mss &&
            c->ca_state == TCP_CA_OPEN && c->sent.total && c->sent.sacked == 0 &&
            c->sent.lost == 0 && !c->tlp_out && c->retries == 0;
 }

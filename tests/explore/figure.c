@@ -47,11 +47,6 @@ static struct arrow *find(enum tcp_state from, enum tcp_state to)
     return NULL;
 }
 
-static bool by_call(enum action a)
-{
-    return a == ACT_SHUT_A || a == ACT_SHUT_B || a == ACT_CLOSE_A || a == ACT_CLOSE_B;
-}
-
 /* The causes of arrows that share their ends with a connection's early end. */
 static bool early(enum tcp_state from, enum tcp_state to, enum tcp_reason why)
 {
@@ -85,11 +80,6 @@ bool figure_saw(enum tcp_state from, enum tcp_state to, enum tcp_reason why)
     states[to]++;
     if (from == TCP_SYN_RECEIVED && to == TCP_CLOSED && why == TCP_WHY_RX_RST) {
         find(TCP_SYN_RECEIVED, TCP_LISTEN)->seen++;
-        return true;
-    }
-    /* CLOSE in SYN_RECEIVED: as Linux, the FIN waits for the ACK of the SYN and leaves with it */
-    if (from == TCP_ESTABLISHED && to == TCP_FIN_WAIT_1 && !by_call(world.current)) {
-        find(TCP_SYN_RECEIVED, TCP_FIN_WAIT_1)->seen++;
         return true;
     }
     if (note_2(from, to)) {

@@ -180,6 +180,57 @@ TEST(open_shutdown_in_syn_received,
     expect_state(TCP_FIN_WAIT_2);
 }
 
+TEST(open_close_in_syn_received, "RFC 9293 3.10.4: CLOSE in SYN-RECEIVED: FIN, FIN-WAIT-1")
+{
+    call_close(bring(TCP_SYN_RECEIVED));
+    expect_tx("FA seq 1 ack 1");
+    expect_state(TCP_FIN_WAIT_1);
+    inject("A seq 1 ack 2");
+    expect_state(TCP_FIN_WAIT_2);
+    inject("FA seq 1 ack 2");
+    expect_tx("A seq 2 ack 2");
+    expect_state(TCP_TIME_WAIT);
+}
+
+TEST(open_close_in_syn_received_lost, "the SYN-ACK goes again before the FIN, alone")
+{
+    call_close(bring(TCP_SYN_RECEIVED));
+    expect_tx("FA seq 1 ack 1");
+    expect_tx_in(ms(900), ms(1100), "SA seq 0 ack 1 len 0");
+    expect_none(ms(500));
+    inject("A seq 1 ack 1");
+    expect_state(TCP_FIN_WAIT_1);
+    expect_tx_in(0, ms(1100), "FA seq 1 ack 1");
+    inject("FA seq 1 ack 2");
+    expect_tx("A seq 2 ack 2");
+    expect_state(TCP_TIME_WAIT);
+}
+
+TEST(open_close_before_crossing_syn_ack, "RFC 9293 3.5 figure 7 with a CLOSE in the middle")
+{
+    call_close(bring(TCP_SYN_RECEIVED));
+    expect_tx("FA seq 1 ack 1");
+    inject("SA seq 0 ack 1 <mss 1460>");
+    expect_state(TCP_FIN_WAIT_1);
+    drain_tx();
+    inject("FA seq 1 ack 1");
+    expect_tx("A seq 2 ack 2");
+    expect_state(TCP_CLOSING);
+    inject("A seq 2 ack 2");
+    expect_state(TCP_TIME_WAIT);
+}
+
+TEST(open_close_in_syn_received_rst, "RFC 5961 3.2 there, and an ACK of what was not sent")
+{
+    call_close(bring(TCP_SYN_RECEIVED));
+    expect_tx("FA seq 1 ack 1");
+    inject("A seq 1 ack 9");
+    expect_tx("R seq 9 len 0");
+    expect_state(TCP_FIN_WAIT_1);
+    inject("R seq 1");
+    expect_state(TCP_CLOSED);
+}
+
 /* ---- options ---- */
 
 TEST(open_mss_absent, "RFC 9293 3.7.1: 536 when the option is absent")
