@@ -97,7 +97,7 @@ $(BUILD)/libtcpshim.so: $(SHIM_OBJ) $(BUILD)/libstack.a shim/exports.map
 # Parts of the shim that the keeper is made of, too. Static: it starts faster, and in any chroot.
 KEEPER_SHIM := $(addprefix $(BUILD)/shim/,life/custody.o link/af_packet.o link/batch.o link/filter.o link/ports.o \
 	link/segment.o link/impair.o link/impair_rules.o link/impair_engine.o link/impair_store.o \
-	link/capture.o link/interfaces.o link/netlink.o link/foreign.o core/addr.o core/config.o core/rules.o core/fdtable.o watch/trace.o watch/trace_text.o \
+	link/capture.o link/interfaces.o link/netlink.o link/diag.o link/foreign.o link/group.o core/addr.o core/config.o core/rules.o core/fdtable.o watch/trace.o watch/trace_text.o \
 	watch/trace_json.o watch/line.o watch/sink.o watch/filter.o watch/usdt.o)
 $(BUILD)/tcpshim-keeper: $(KEEPER_OBJ) $(KEEPER_SHIM) $(BUILD)/libstack.a
 	$(CC) -static $(CFLAGS) -o $@ $^

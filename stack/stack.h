@@ -139,9 +139,18 @@ struct stack_ops {
     void (*warn)(struct stack_cx *cx, const char *text, const struct ip_addr *addr);
     /*
      * Shared address: whether another stack on this host has this connection, so that its segments
-     * are not ours to reset. May be NULL.
+     * are not ours to reset. unheard: this stack has no listener for it. May be NULL.
      */
-    bool (*foreign)(struct stack_cx *cx, const struct flow_tuple *tuple);
+    bool (*foreign)(struct stack_cx *cx, const struct flow_tuple *tuple, uint32_t ifindex,
+                    bool unheard);
+    /*
+     * Shared address: whose a new connection is, where listeners share a port (SO_REUSEPORT),
+     * perhaps with listeners of other stacks. *member is the number that tcp_listen() was given for
+     * it, or one that this stack does not know. False: cannot be told, the stack chooses among its
+     * own. May be NULL.
+     */
+    bool (*elect)(struct stack_cx *cx, const struct flow_tuple *tuple, uint32_t ifindex,
+                  uint64_t *member);
     /* A packet that one end of a connection inside this stack sent to the other. May be NULL. */
     void (*looped)(struct stack_cx *cx, const struct frame_in *packet);
 };

@@ -20,6 +20,7 @@
 #include "shim/core/thread.h"
 #include "shim/life/service.h"
 #include "shim/link/foreign.h"
+#include "shim/link/group.h"
 #include "shim/link/guard.h"
 #include "shim/link/impair_store.h"
 #include "shim/link/link.h"
@@ -76,6 +77,7 @@ static const struct stack_ops engine_ops = {
     .warn = engine_warn,
     .foreign = foreign_flow,
     .looped = engine_looped,
+    .elect = group_elect,
 };
 
 void engine_clock(struct stack_cx *cx)

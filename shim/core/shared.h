@@ -116,12 +116,14 @@ struct shared {
     struct port_set ports; /* what the family's packet socket lets through (shim/link) */
     int32_t family_fds[FAMILY_FDS]; /* numbers of what every member has (shim/life/handover.c) */
     int32_t keeper; /* its pid; 0: not started yet; negative: see shim/life/keeper.c (atomic) */
-    nsec_t foreign_until;   /* a keeper may have connections of our ports (shim/link/foreign.h) */
-    uint32_t held;          /* guards in custody (shim/life/custody.h), */
-    uint32_t held_swept;    /* and how many there were when it was last gone through */
-    int64_t capture_offset; /* from CLOCK_MONOTONIC to the time of day in captures */
-    int32_t capture_pid;    /* %p in the name of the family's capture */
-    bool capture_said;      /* that frames are missing from it */
+    uint64_t
+        grouped[65536 / 64]; /* ports that had a listener with SO_REUSEPORT (shim/link/group.h) */
+    nsec_t foreign_until;    /* a keeper may have connections of our ports (shim/link/foreign.h) */
+    uint32_t held;           /* guards in custody (shim/life/custody.h), */
+    uint32_t held_swept;     /* and how many there were when it was last gone through */
+    int64_t capture_offset;  /* from CLOCK_MONOTONIC to the time of day in captures */
+    int32_t capture_pid;     /* %p in the name of the family's capture */
+    bool capture_said;       /* that frames are missing from it */
     struct impair_state impair; /* TCPSHIM_IMPAIR */
     struct process processes[PROCESSES_MAX];
     struct waiter waiters[WAITERS_MAX];

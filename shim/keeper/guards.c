@@ -25,6 +25,7 @@
 
 #include "shim/core/raw.h"
 #include "shim/life/custody.h"
+#include "shim/link/diag.h"
 #include "shim/link/foreign.h"
 #include "stack/tcp/flow.h"
 #include "stack/tcp/tcp.h"
@@ -179,6 +180,7 @@ static void take_one(struct stack *st, const struct custody_item *item, int fd)
         return;
     }
     drop_all(fd); /* clients on this host find nobody any more */
+    diag_mark(fd, false);
     guards[nguards++] = (struct guard){.fd = fd, .port = item->port, .named = item->named};
 }
 

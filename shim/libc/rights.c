@@ -25,6 +25,7 @@
 #include "shim/libc/real.h"
 #include "shim/life/init.h"
 #include "shim/life/transit.h"
+#include "shim/link/diag.h"
 #include "shim/watch/trace.h"
 
 /* Calls visit for each descriptor in the message. */
@@ -42,14 +43,6 @@ static void each_right(const struct msghdr *msg, void (*visit)(int fd, void *arg
             visit(fd, arg);
         }
     }
-}
-
-static uint64_t cookie_of(int fd)
-{
-    uint64_t cookie = 0;
-    socklen_t len = sizeof(cookie);
-    (void)raw_getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &len);
-    return cookie;
 }
 
 /* The process at the other end of a unix socket, or who made the pair; 0: not known. */
@@ -72,7 +65,7 @@ static void put_in(int fd, void *arg)
     us->passing++;
     if (backing_own(us, fd) < 0)
         return; /* nobody will find it, and its file never goes */
-    us->cookie = cookie_of(fd);
+    us->cookie = diag_cookie(fd);
     transit_begin(arg, fd, us);
 }
 
@@ -159,7 +152,7 @@ struct arrival {
 static void adopt(int fd, bool peek)
 {
     struct stack_cx cx;
-    struct search s = {.cookie = cookie_of(fd)};
+    struct search s = {.cookie = diag_cookie(fd)};
     if (s.cookie == 0)
         return;
     engine_enter(&cx);

@@ -15,7 +15,9 @@
 #include "shim/libc/sock.h"
 #include "shim/libc/sockaddr.h"
 #include "shim/life/keeper.h"
+#include "shim/link/diag.h"
 #include "shim/link/foreign.h"
+#include "shim/link/group.h"
 #include "shim/link/guard.h"
 #include "shim/link/link.h"
 #include "shim/link/route.h"
@@ -353,6 +355,9 @@ static int listen_in_engine(struct call *c, int backlog)
     struct usock *us = c->us;
     struct tcp_opts defaults;
     tcp_opts_init(&defaults, c->cx.st);
+    us->cookie = diag_cookie(c->fd);
+    if (us->reuseport)
+        group_note(us->local.port);
     uint8_t key[TCP_FASTOPEN_KEY_LEN];
     socklen_t key_len = sizeof(key);
     const bool keyed = us->fastopen_keyed &&
@@ -362,6 +367,7 @@ static int listen_in_engine(struct call *c, int backlog)
         .local = us->local,
         .backlog = backlog,
         .reuseport = us->reuseport,
+        .member = us->cookie,
         .opts = us->conn != NULL ? tcp_opts(us->conn) : &defaults,
         .fastopen_key = keyed ? key : NULL,
         .owner = us,

@@ -20,6 +20,7 @@
 #include "shim/life/births.h"
 #include "shim/life/keeper.h"
 #include "shim/life/own_address.h"
+#include "shim/link/diag.h"
 #include "shim/link/link.h"
 #include "shim/wait/epset.h"
 #include "shim/wait/wait.h"
@@ -89,14 +90,6 @@ bool handover_text(char text[HANDOVER_TEXT])
 
 static uint8_t service_before;
 
-static uint64_t cookie_of(int fd)
-{
-    uint64_t cookie = 0;
-    socklen_t len = sizeof(cookie);
-    (void)raw_getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &len);
-    return cookie;
-}
-
 static void keep_open(bool on)
 {
     int fds[HANDED];
@@ -117,7 +110,7 @@ void handover_begin(void)
         if (us == NULL)
             continue;
         if (inherited((int)fd))
-            us->cookie = backing_is_common(us, (int)fd) ? us->cookie : cookie_of((int)fd);
+            us->cookie = backing_is_common(us, (int)fd) ? us->cookie : diag_cookie((int)fd);
         else if (us->guarded)
             usock_leave(&cx, us, (int)fd); /* its port is to be free when the image is there */
     }
@@ -167,7 +160,7 @@ static bool read_paper(const char *value, struct paper *p)
 static bool same(int fd, const struct usock *us)
 {
     return fd_entry(fd) == 0 &&
-           ((us->cookie != 0 && cookie_of(fd) == us->cookie) || backing_is_common(us, fd));
+           ((us->cookie != 0 && diag_cookie(fd) == us->cookie) || backing_is_common(us, fd));
 }
 
 /* The family's descriptors are there, under the numbers that every member has them by. */

@@ -32,6 +32,7 @@
 #include "shim/life/births.h"
 #include "shim/life/custody.h"
 #include "shim/life/own_address.h"
+#include "shim/link/diag.h"
 #include "shim/link/guard.h"
 #include "shim/link/link.h"
 
@@ -350,14 +351,6 @@ bool keeper_watches(void)
 
 /* ---- guards ---- */
 
-static uint64_t cookie_of(int fd)
-{
-    uint64_t cookie = 0;
-    socklen_t len = sizeof(cookie);
-    (void)raw_getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &len);
-    return cookie;
-}
-
 struct wish {
     uint64_t cookie; /* let go of this one; 0: by port */
     uint16_t port;   /* let go of this process's named guards of this port; 0: of none */
@@ -438,7 +431,7 @@ void keeper_hold(int fd, uint16_t port, bool named)
     struct shared *sh = engine.sh;
     const struct wish sweep = {.port = 0};
     const struct custody_item item = {
-        .cookie = cookie_of(fd), .pid = raw_getpid(), .port = port, .named = named};
+        .cookie = diag_cookie(fd), .pid = raw_getpid(), .port = port, .named = named};
     if (sh->held >= max_u32(SWEEP_MIN, 2 * sh->held_swept))
         go_through(&sweep);
     int err = custody_send(keeper.out, &item, &fd, 1);
@@ -453,7 +446,7 @@ void keeper_let_go(int fd, uint16_t port)
 {
     if (keeper.out < 0 || engine.sh->held == 0)
         return;
-    const struct wish w = {.cookie = fd >= 0 ? cookie_of(fd) : 0, .port = port};
+    const struct wish w = {.cookie = fd >= 0 ? diag_cookie(fd) : 0, .port = port};
     if (w.cookie != 0 || w.port != 0)
         go_through(&w);
 }

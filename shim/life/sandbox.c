@@ -29,6 +29,7 @@
 #include "shim/life/leader.h"
 #include "shim/life/service.h"
 #include "shim/link/batch.h"
+#include "shim/link/diag.h"
 #include "shim/link/link.h"
 #include "shim/wait/waiter.h"
 #include "shim/watch/trace.h"
@@ -181,6 +182,7 @@ void sandbox_enter(const struct sock_fprog *filter, bool all)
         backing_forbid();
         engine_leave(&cx);
     }
+    diag_forbid();
     if (engine.sandboxed || !engine_running() || (filter != NULL && allows_driver(filter)))
         return;
     trace_ready();

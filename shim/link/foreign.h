@@ -17,7 +17,9 @@ socklen_t foreign_name(uint16_t port, struct sockaddr_un *name);
 /* Entered, at listen(): whether a keeper has connections of this port. */
 void foreign_look(struct stack_cx *cx, uint16_t port);
 /*
- * As stack_ops.foreign: whether the kernel has a socket of exactly this tuple, as keepers make.
- * Asks by sock_diag(7), a few microseconds, and only while foreign_look() gives reason to.
+ * As stack_ops.foreign: whether the kernel has a socket of exactly this tuple, as keepers make, or
+ * others may share the port (group.h), or listen on it at another address. Asks by sock_diag(7),
+ * and only where there is reason to.
  */
-bool foreign_flow(struct stack_cx *cx, const struct flow_tuple *tuple);
+bool foreign_flow(struct stack_cx *cx, const struct flow_tuple *tuple, uint32_t ifindex,
+                  bool unheard);

@@ -13,6 +13,7 @@
 #include "shim/core/addr.h"
 #include "shim/core/engine.h"
 #include "shim/core/rules.h"
+#include "shim/link/group.h"
 #include "shim/link/interfaces.h"
 #include "shim/link/link.h"
 #include "shim/link/netlink.h"
@@ -317,6 +318,8 @@ static struct decision decide_listen(const struct usock *us, const struct endpoi
     if (native_v6(&local->addr) || (us->family == AF_INET6 && us->v6only))
         return to_kernel("native IPv6");
     struct decision d = rules_decide(RULE_LISTEN, local);
+    if (d.verdict == VERDICT_USER && us->reuseport && !config.own_address && group_of_kernel(local))
+        return to_kernel("a program listens there in the kernel (SO_REUSEPORT)");
     if (d.verdict != VERDICT_USER || any)
         return d;
     if (addr_is_loopback(&local->addr))

@@ -16,6 +16,7 @@
 
 #include "shim/core/fdtable.h"
 #include "shim/core/raw.h"
+#include "shim/link/diag.h"
 #include "shim/link/filter.h"
 #include "shim/link/interfaces.h"
 #include "shim/link/signature.h"
@@ -72,6 +73,7 @@ static bool attach_shared(int fd)
 int seal_socket(int fd, bool local_clients, bool v6_kernel)
 {
     static bool filter_refused;
+    diag_mark(fd, local_clients);
     if (!local_clients && !v6_kernel && attach_shared(fd))
         return 0;
     struct sock_filter code[FILTER_GUARD_MAX];

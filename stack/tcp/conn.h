@@ -248,6 +248,7 @@ struct tcp_listener {
     struct tcp_opts opts;
     uint32_t backlog;
     bool reuseport;
+    uint64_t member; /* tcp_listen_args.member */
     uint32_t syn_queue_len, accept_queue_len;
     struct list syn_queue;    /* struct tcp_half_open */
     struct list accept_queue; /* struct tcp_conn */
@@ -387,6 +388,10 @@ void tcp_emit_bare(struct stack_cx *cx, const struct flow *trace_as, const struc
                    const struct tcp_segment *seg, enum tcp_reason why);
 /* RFC 9293 3.10.7.1: the reset that answers a segment which fits nothing. */
 void tcp_reset_reply(struct stack_cx *cx, const struct ip_packet *p, const struct tcp_segment *s);
+/* The same for a segment that may belong to a connection of another stack: false and not a word if
+ * it does. unheard: no listener of ours is for it. */
+bool tcp_reset_stranger(struct stack_cx *cx, const struct ip_packet *p, const struct tcp_segment *s,
+                        bool unheard);
 void tcp_emit_rst(struct stack_cx *cx, struct tcp_conn *c, enum tcp_reason why);
 void tcp_emit_ack(struct stack_cx *cx, struct tcp_conn *c, enum tcp_reason why);
 
@@ -544,6 +549,8 @@ void tcp_take_syn_options(struct tcp_conn *c, const struct tcp_options *o);
 
 /* ---- listener.c ---- */
 struct tcp_listener *tcp_listener_find(const struct stack *st, const struct flow_tuple *t);
+/* A connection that a cookie made (RFC 7413) is pending no more. */
+void tcp_listener_fastopen_done(const struct stack *st, const struct flow_tuple *t);
 void tcp_listener_arrives(struct stack_cx *cx, struct tcp_listener *l, const struct tcp_segment *s,
                           const struct ip_packet *p, const struct flow_tuple *t,
                           const tcp_seq *time_wait_iss);

@@ -192,9 +192,6 @@ void tcp_reset_reply(struct stack_cx *cx, const struct ip_packet *p, const struc
     if (s->flags & TCP_RST)
         return;
     const struct flow_tuple t = {p->dst, p->src, s->dst_port, s->src_port};
-    if (!cx->st->config.own_address && p->netif != NETIF_LOOP && cx->ops->foreign &&
-        cx->ops->foreign(cx, &t))
-        return;
     struct tcp_segment r = {.src_port = t.lport, .dst_port = t.rport, .flags = TCP_RST};
     if (s->flags & TCP_ACK) {
         r.seq = s->ack;
@@ -205,6 +202,18 @@ void tcp_reset_reply(struct stack_cx *cx, const struct ip_packet *p, const struc
     struct ip_path path;
     ip_path_reply(p, &path);
     tcp_emit_bare(cx, NULL, &t, &path, 0, 0, &r, TCP_WHY_SEND_RST);
+}
+
+bool tcp_reset_stranger(struct stack_cx *cx, const struct ip_packet *p, const struct tcp_segment *s,
+                        bool unheard)
+{
+    const struct flow_tuple t = {p->dst, p->src, s->dst_port, s->src_port};
+    if (!cx->st->config.own_address && p->netif != NETIF_LOOP && cx->ops->foreign &&
+        !(s->flags & TCP_RST) &&
+        cx->ops->foreign(cx, &t, stack_netif(cx->st, p->netif)->ifindex, unheard))
+        return false;
+    tcp_reset_reply(cx, p, s);
+    return true;
 }
 
 void tcp_emit_rst(struct stack_cx *cx, struct tcp_conn *c, enum tcp_reason why)

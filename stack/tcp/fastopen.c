@@ -164,7 +164,5 @@ void tcp_fastopen_done(struct stack_cx *cx, struct tcp_conn *c)
     if (!c->fast_open)
         return;
     c->fast_open = false;
-    struct tcp_listener *l = tcp_listener_find(cx->st, &c->flow.tuple);
-    if (l && l->fastopen_pending)
-        l->fastopen_pending--;
+    tcp_listener_fastopen_done(cx->st, &c->flow.tuple);
 }

@@ -353,7 +353,7 @@ static void stranger_arrives(struct stack_cx *cx, const struct tcp_segment *s,
     /* In shared address mode other ports are the kernel's: only for ours do we answer. */
     if (cx->st->config.own_address || p->netif == NETIF_LOOP ||
         flow_port_used(&cx->st->tcp.flows, t->lport))
-        tcp_reset_reply(cx, p, s);
+        tcp_reset_stranger(cx, p, s, true);
 }
 
 /* Options of a SYN that this stack is set not to speak are as if they were not there. */

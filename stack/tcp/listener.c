@@ -57,6 +57,55 @@ struct tcp_listener *tcp_listener_find(const struct stack *st, const struct flow
     return best;
 }
 
+struct tcp_listener *tcp_listener_member(const struct stack *st, uint16_t port, uint64_t member)
+{
+    list_for_each (n, flow_port_list(&st->tcp.flows, port)) {
+        struct flow *f = list_entry(n, struct flow, port_link);
+        if (f->kind != FLOW_LISTENER)
+            break;
+        struct tcp_listener *l = container_of(f, struct tcp_listener, flow);
+        if (l->member == member && member != 0)
+            return l;
+    }
+    return NULL;
+}
+
+/*
+ * Which member of an SO_REUSEPORT group, where l is one, a connection is for; NULL: one of another
+ * stack. On Linux it is the kernel's hash that decides, and the kernel knows all members.
+ */
+static struct tcp_listener *elect(struct stack_cx *cx, struct tcp_listener *l,
+                                  const struct flow_tuple *t, const struct ip_packet *p)
+{
+    uint64_t member;
+    if (likely(!l->reuseport) || p->netif == NETIF_LOOP || cx->st->config.own_address ||
+        !cx->ops->elect || !cx->ops->elect(cx, t, stack_netif(cx->st, p->netif)->ifindex, &member))
+        return l;
+    return tcp_listener_member(cx->st, t->lport, member);
+}
+
+void tcp_listener_fastopen_done(const struct stack *st, const struct flow_tuple *t)
+{
+    struct tcp_listener *l = tcp_listener_find(st, t);
+    if (!l || (!l->fastopen_pending && !l->reuseport))
+        return;
+    if (l->fastopen_pending) {
+        l->fastopen_pending--;
+        return;
+    }
+    /* another member of the group was elected: the sum is what is bounded */
+    list_for_each (n, flow_port_list(&st->tcp.flows, t->lport)) {
+        struct flow *f = list_entry(n, struct flow, port_link);
+        if (f->kind != FLOW_LISTENER)
+            break;
+        l = container_of(f, struct tcp_listener, flow);
+        if (l->fastopen_pending) {
+            l->fastopen_pending--;
+            return;
+        }
+    }
+}
+
 static bool listen_conflict(const struct stack *st, const struct tcp_listen_args *a)
 {
     list_for_each (n, flow_port_list(&st->tcp.flows, a->local.port)) {
@@ -100,6 +149,7 @@ int tcp_listen(struct stack_cx *cx, const struct tcp_listen_args *args, struct t
     l->owner = args->owner;
     l->opts = *args->opts;
     l->reuseport = args->reuseport;
+    l->member = args->member;
     tcp_listener_set_backlog(l, args->backlog);
     l->fastopen_key = tcp_fastopen_key(cx->st);
     if (args->fastopen_key)
@@ -513,6 +563,23 @@ static bool open_by_cookie(struct stack_cx *cx, struct tcp_listener *l, const st
     return true;
 }
 
+/* Who of the group of l has sent cookies lately, as a third ACK of one is for; else l. */
+static struct tcp_listener *overflowed(const struct stack_cx *cx, struct tcp_listener *l)
+{
+    if (likely(!l->reuseport))
+        return l;
+    list_for_each (n, flow_port_list(&cx->st->tcp.flows, l->flow.tuple.lport)) {
+        struct flow *f = list_entry(n, struct flow, port_link);
+        if (f->kind != FLOW_LISTENER)
+            break;
+        struct tcp_listener *member = container_of(f, struct tcp_listener, flow);
+        if (ip_addr_eq(&member->flow.tuple.local, &l->flow.tuple.local) &&
+            member->last_overflow > l->last_overflow)
+            l = member;
+    }
+    return l;
+}
+
 static void cookie_arrives(struct stack_cx *cx, struct tcp_listener *l, const struct tcp_segment *s,
                            const struct ip_packet *p, const struct flow_tuple *t)
 {
@@ -535,7 +602,7 @@ static void cookie_arrives(struct stack_cx *cx, struct tcp_listener *l, const st
         if (mss || l->last_overflow)
             stack_count(st, COUNT_COOKIES_BAD);
         stack_count(st, COUNT_NO_CONN);
-        tcp_reset_reply(cx, p, s);
+        tcp_reset_stranger(cx, p, s, false);
         return;
     }
     if (accept_queue_full(l)) {
@@ -660,7 +727,9 @@ void tcp_half_open_arrives(struct stack_cx *cx, struct tcp_half_open *h,
     if (!(s->flags & TCP_ACK))
         return;
     if (!seq_eq(s->ack, seq_add(h->iss, 1))) {
-        tcp_reset_reply(cx, p, s);
+        /* the SYN met a group that was changing, and another member has answered it, too */
+        if (!tcp_reset_stranger(cx, p, s, false))
+            tcp_half_open_drop(cx, h, TCP_WHY_DROP_OTHERS);
         return;
     }
     /* RFC 7323 5.3: an echo that we did not send */
@@ -675,12 +744,18 @@ void tcp_listener_arrives(struct stack_cx *cx, struct tcp_listener *l, const str
         return;
     if (s->flags & TCP_ACK) {
         if (s->flags & TCP_SYN)
-            tcp_reset_reply(cx, p, s);
+            tcp_reset_stranger(cx, p, s, false);
         else
-            cookie_arrives(cx, l, s, p, t);
+            cookie_arrives(cx, overflowed(cx, l), s, p, t);
         return;
     }
     if (!(s->flags & TCP_SYN) || s->flags & TCP_FIN)
         return;
-    syn_arrives(cx, l, s, p, t, time_wait_iss);
+    struct tcp_listener *member = elect(cx, l, t, p);
+    if (!member) {
+        TRACE(cx, SEGMENT, &l->flow, SEGMENT_IGNORED, s->flags, s->seq.v, s->ack.v, s->len,
+              TCP_WHY_DROP_OTHERS);
+        return;
+    }
+    syn_arrives(cx, member, s, p, t, time_wait_iss);
 }

@@ -118,6 +118,7 @@ enum tcp_timer {
     X(DROP_ACK_OLD, "ACK too old")                                                                 \
     X(DROP_ACK_FUTURE, "ACK of data not sent")                                                     \
     X(DROP_NO_ACK, "no ACK flag")                                                                  \
+    X(DROP_OTHERS, "for another listener of the port")                                             \
     X(DROP_STATE, "makes no sense in this state")                                                  \
     X(RECOVERY_ENTER, "losses found: recovery begins")                                             \
     X(RECOVERY_ECN, "the peer echoes congestion marks: cwnd is reduced")                           \

@@ -236,6 +236,7 @@ struct tcp_listen_args {
     struct endpoint local; /* any address: :: or 0.0.0.0 (mapped) */
     int backlog;           /* as listen(2): clamped to somaxconn (4096), queue holds backlog + 1 */
     bool reuseport;        /* several listeners share the port; SYNs spread by hash */
+    uint64_t member;       /* by which stack_ops.elect knows it; 0: not at all */
     const struct tcp_opts *opts;
     const uint8_t *fastopen_key; /* TCP_FASTOPEN_KEY_LEN bytes; NULL: the stack's */
     void *owner;                 /* for notify(): TCP_EV_IN when a connection can be accepted */
@@ -274,5 +275,7 @@ bool tcp_is_listener(const struct stack *st, const struct tcp_listener *l);
 bool tcp_is_held(const struct tcp_conn *c);
 void *tcp_listener_owner(const struct tcp_listener *l);
 uint16_t tcp_listener_port(const struct tcp_listener *l);
+/* The listener of the port that tcp_listen() was given this number for, or NULL. */
+struct tcp_listener *tcp_listener_member(const struct stack *st, uint16_t port, uint64_t member);
 /* Checks every invariant of every connection; returns the number broken (tests expect 0). */
 uint32_t tcp_check_invariants(struct stack *st);

@@ -6,7 +6,7 @@ import signal
 import time
 
 from cases_http import start_nginx, stop_nginx, url
-from framework import PROGRAMS, PYTHON, Failed, case
+from framework import PROGRAMS, PYTHON, Failed, case, wait_for
 
 PORT = 9000
 
@@ -105,6 +105,58 @@ def reuseport(run):
     run.check(sum(served.values()) == 150 and served.keys() <= {"0", "1", "2"}, f"{served}")
     run.check(len(served) == 3, f"not by all: {served}")
     server.stop()
+
+
+def served(client):
+    words = client.stdout().split()
+    return dict(zip(words[::2], map(int, words[1::2])))
+
+
+def check_answered(run, servers, connections):
+    """Each SYN was answered by one of them. While the group changes two may feel meant, or none."""
+    answers = sum(server.trace().count("LISTEN -> SYN_RECEIVED") for server in servers if server.user)
+    run.check(not servers[0].user or connections <= answers < connections + 20,
+              f"{answers} answers to {connections} SYNs")
+
+
+@case("reuseport-forked", sizes=("-",))
+def reuseport_forked(run):
+    """Workers that were forked before there was any socket share a port."""
+    server = run.server([PYTHON, f"{PROGRAMS}/shared_port.py", "workers", run.server_addr, PORT, 4], PORT)
+    each = served(run.client([PYTHON, f"{PROGRAMS}/shared_port.py", "client", run.server_addr, PORT, 400]))
+    run.check(sum(each.values()) == 400 and len(each) > 1, f"{each}")
+    server.stop()
+    check_answered(run, [server], 408)
+
+
+@case("reuseport-strangers", pairings=("KU", "UU"), sizes=("-",))
+def reuseport_strangers(run):
+    """Programs that were started one by one share a port; some come and go while connections are open."""
+
+    def worker(number):
+        server = run.server([PYTHON, f"{PROGRAMS}/shared_port.py", "worker", run.server_addr, PORT, number])
+        run.check(wait_for(lambda: "listens" in server.stdout(), run.time_left()), f"{number} does not listen")
+        return server
+
+    servers = [worker(0), worker(1)]
+    marks = [run.path("joins"), run.path("leaves")]
+    client = run.start("client", [PYTHON, f"{PROGRAMS}/shared_port.py", "client", run.server_addr, PORT, 100] + marks,
+                       run.client_host, run.client_user)
+    for mark in marks:
+        run.check(wait_for(lambda: os.path.exists(mark), run.time_left()), "the client did not come so far")
+        if mark == marks[0]:
+            servers.append(worker(2))
+        else:
+            servers[0].popen.send_signal(signal.SIGTERM)  # closes its listener, keeps its connections
+        os.unlink(mark)
+    client.wait()
+    each = served(client)
+    run.check(sum(each.values()) == 300 and each.keys() == {"0", "1", "2"}, f"{each}")
+    for server in servers[1:]:
+        server.popen.send_signal(signal.SIGTERM)
+    for server in servers:
+        server.wait()
+    check_answered(run, servers, 308)
 
 
 def herd(run, mode):

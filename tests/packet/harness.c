@@ -90,11 +90,39 @@ static void on_warn(struct stack_cx *cx, const char *text, const struct ip_addr 
     W.warnings++;
 }
 
+static bool on_foreign(struct stack_cx *cx, const struct flow_tuple *tuple, uint32_t ifindex,
+                       bool unheard)
+{
+    (void)cx;
+    (void)tuple;
+    (void)ifindex;
+    (void)unheard;
+    return W.port_shared;
+}
+
+static bool on_elect(struct stack_cx *cx, const struct flow_tuple *tuple, uint32_t ifindex,
+                     uint64_t *member)
+{
+    (void)cx;
+    (void)tuple;
+    (void)ifindex;
+    *member = W.elected;
+    return W.elected != 0;
+}
+
+void shares_port(uint64_t elected)
+{
+    W.port_shared = elected != 0;
+    W.elected = elected;
+}
+
 static const struct stack_ops ops = {
     .transmit = on_transmit,
     .notify = on_notify,
     .trace = on_trace,
     .warn = on_warn,
+    .foreign = on_foreign,
+    .elect = on_elect,
 };
 
 static void *arena_memory(size_t size)
@@ -128,6 +156,7 @@ void world(struct world_opts o)
     W.now = W.start = EPOCH;
     W.nflows = W.napps = W.log_n = 0;
     W.warnings = 0;
+    shares_port(0);
     W.arp_asked = false;
     W.bad_frame[0] = 0;
     struct stack_config config = {

@@ -101,6 +101,11 @@ struct world_opts {
     uint8_t mtu_probing; /* enum stack_mtu_probing */
     uint8_t seed;
 };
+/*
+ * From now on other stacks share all ports, and new connections to those that are listened on by
+ * SO_REUSEPORT are for this member. 0: nobody shares any.
+ */
+void shares_port(uint64_t elected);
 /* A new world in place of the default one; everything before is forgotten. */
 void world(struct world_opts o);
 struct stack *the_stack(void);

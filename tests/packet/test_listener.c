@@ -225,6 +225,114 @@ TEST(listen_reuseport,
     drain_tx();
 }
 
+/* ---- a port that several stacks share ---- */
+
+static struct tcp_listener *call_listen_member(uint64_t member)
+{
+    struct tcp_opts o;
+    tcp_opts_init(&o, the_stack());
+    const struct tcp_listen_args a = {.local = {.port = LISTEN_PORT},
+                                      .backlog = 5,
+                                      .reuseport = true,
+                                      .member = member,
+                                      .opts = &o};
+    struct tcp_listener *l = NULL;
+    check_eq(tcp_listen(the_cx(), &a, &l), 0);
+    return l;
+}
+
+TEST(shared_port_elected, "SO_REUSEPORT over several stacks: the member that is named answers")
+{
+    world((struct world_opts){.shared = true});
+    struct tcp_listener *one = call_listen_member(71), *two = call_listen_member(72);
+    for (unsigned i = 0; i < 8; i++) {
+        shares_port(i % 2 == 0 ? 71 : 72);
+        client((uint16_t)(43000 + i));
+        inject("S seq 0 <mss 1460>");
+        expect_tx("SA");
+        shares_port(99); /* the group changes: what has begun goes on */
+        inject("A seq 1 ack 1");
+        struct tcp_conn *c = call_accept(i % 2 == 0 ? one : two);
+        check(c != NULL);
+        inject("PA seq 1 ack 1 len 10");
+        expect_tx("A ack 11");
+    }
+    check(tcp_listener_poll(one) == 0 && tcp_listener_poll(two) == 0);
+    shares_port(0);
+    tcp_listener_close(the_cx(), one);
+    tcp_listener_close(the_cx(), two);
+}
+
+TEST(shared_port_silence, "SO_REUSEPORT over several stacks: not a word to what may be another's")
+{
+    world((struct world_opts){.shared = true});
+    struct tcp_listener *l = call_listen_member(71);
+    shares_port(99);
+    client(43000);
+    inject("S seq 0 <mss 1460>");
+    inject("A seq 1 ack 5000");
+    inject("PA seq 1 ack 5000 len 10");
+    inject("SA seq 1 ack 5000");
+    inject("FA seq 11 ack 5000");
+    expect_none(0);
+    check_eq(counter(COUNT_RSTS_OUT), 0);
+    shares_port(71);
+    client(43001); /* both stacks felt meant by the SYN, and the other was faster */
+    inject("S seq 0 <mss 1460>");
+    expect_tx("SA");
+    inject("A seq 1 ack 5000");
+    expect_none(sec(10)); /* nor its SYN-ACK again */
+    shares_port(0);
+    client(43002); /* nobody else is there */
+    inject("A seq 1 ack 5000");
+    expect_tx("R seq 5000");
+    tcp_listener_close(the_cx(), l);
+}
+
+TEST(shared_port_time_wait, "a new incarnation that is another member's ends our TIME_WAIT")
+{
+    world((struct world_opts){.shared = true});
+    struct tcp_listener *l = call_listen_member(71);
+    shares_port(71);
+    client(43000);
+    inject("S seq 0 <mss 1460>");
+    expect_tx("SA");
+    inject("A seq 1 ack 1");
+    struct tcp_conn *c = call_accept(l);
+    tcp_close(the_cx(), c);
+    flush();
+    expect_tx("FA");
+    inject("FA seq 1 ack 2");
+    expect_tx("A ack 2");
+    check_eq(tcp_time_waits(the_stack()), 1);
+    shares_port(99);
+    inject("S seq 70000 <mss 1460>");
+    expect_none(0);
+    check_eq(tcp_time_waits(the_stack()), 0);
+    tcp_listener_close(the_cx(), l);
+}
+
+TEST(shared_port_cookie, "a third ACK is for the member whose cookie it brings back")
+{
+    world((struct world_opts){.shared = true});
+    struct tcp_listener *calm = call_listen_member(71), *flooded = call_listen_member(72);
+    tcp_listener_set_backlog(flooded, 0);
+    shares_port(72);
+    client(43000);
+    inject("S seq 0 <mss 1460>"); /* fills its SYN queue */
+    drain_tx();
+    for (unsigned i = 1; i < 9; i++) {
+        client((uint16_t)(43000 + i));
+        inject("S seq 0 <mss 1460>");
+        expect_tx("SA");
+        inject("A seq 1 ack 1");
+        check(call_accept(flooded) != NULL);
+    }
+    check_eq(counter(COUNT_COOKIES_OK), 8);
+    tcp_listener_close(the_cx(), calm);
+    tcp_listener_close(the_cx(), flooded);
+}
+
 /* ---- defer accept ---- */
 
 TEST(listen_defer_accept, "tcp(7) TCP_DEFER_ACCEPT: not accepted before data comes")

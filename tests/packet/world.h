@@ -49,6 +49,8 @@ struct world_state {
     size_t memory_used;
     nsec_t now, start;
     unsigned warnings;
+    bool port_shared; /* shares_port() */
+    uint64_t elected;
     bool arp_asked;
     char bad_frame[120]; /* what the host sent that no host may send */
     unsigned tx_head, tx_tail;
