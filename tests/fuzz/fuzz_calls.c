@@ -246,10 +246,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             fuzz_run((nsec_t)(1 + fuzz_take(&in, 1)) << (10 + op % 24));
         fuzz_check();
     }
-    for (unsigned i = 0; i < CONNS; i++)
-        if (conns[i])
-            tcp_close(&F.cx, conns[i]);
-    tcp_listener_close(&F.cx, listener);
-    fuzz_end();
+    fuzz_end(conns, CONNS, listener);
     return 0;
 }

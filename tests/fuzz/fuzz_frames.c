@@ -238,10 +238,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             icmp(&in);
         fuzz_check();
     }
-    for (unsigned i = 0; i < CONNS; i++)
-        if (conns[i])
-            tcp_close(&F.cx, conns[i]);
-    tcp_listener_close(&F.cx, listener);
-    fuzz_end();
+    fuzz_end(conns, CONNS, listener);
     return 0;
 }

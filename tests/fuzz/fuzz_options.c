@@ -137,10 +137,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     connect_one(CONNECT_FLOW, false);
     for (unsigned n = 0; in.p < in.end && n < 200; n++)
         step(&in);
-    for (unsigned i = 0; i < FUZZ_FLOWS; i++)
-        if (conns[i])
-            tcp_close(&F.cx, conns[i]);
-    tcp_listener_close(&F.cx, listener);
-    fuzz_end();
+    fuzz_end(conns, FUZZ_FLOWS, listener);
     return 0;
 }

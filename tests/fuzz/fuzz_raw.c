@@ -40,7 +40,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         fuzz_input(frame, (uint32_t)len, how & 128, how & 128 ? 1448 : 0);
         fuzz_run(NSEC_PER_MSEC * 50);
     }
-    tcp_listener_close(&F.cx, l);
-    fuzz_end();
+    fuzz_end(NULL, 0, l);
     return 0;
 }

@@ -159,8 +159,12 @@ void fuzz_input(const uint8_t *frame, uint32_t len, bool trusted, uint16_t gso_s
     fuzz_check();
 }
 
-void fuzz_end(void)
+void fuzz_end(struct tcp_conn **conns, unsigned n, struct tcp_listener *listener)
 {
+    for (unsigned i = 0; i < n; i++)
+        if (conns[i])
+            tcp_close(&F.cx, conns[i]);
+    tcp_listener_close(&F.cx, listener);
     fuzz_run(5000 * NSEC_PER_SEC);
     const struct tcp_stack *t = &F.cx.st->tcp;
     uint32_t left = t->conns.live + t->half_opens.live + t->time_waits.live + t->chunks.live +

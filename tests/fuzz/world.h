@@ -43,9 +43,11 @@ void fuzz_start_with(const struct stack_config *config, bool gso);
 void fuzz_check(void);
 void fuzz_run(nsec_t dt);
 void fuzz_input(const uint8_t *frame, uint32_t len, bool trusted, uint16_t gso_size);
-/* All connections must be closed by now: runs until none is left; aborts when memory does not come
- * back. */
-void fuzz_end(void);
+/*
+ * Closes what is open (an entry may be NULL) and runs until no connection is left; aborts when
+ * memory does not come back.
+ */
+void fuzz_end(struct tcp_conn **conns, unsigned n, struct tcp_listener *listener);
 
 /* ---- the input as a program ---- */
 

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "stack/base.h"
 #include "tests/packetdrill/interface.h"
 
 enum { FIN = 1, SYN = 2, RST = 4, PSH = 8, ACK = 16 };
@@ -33,23 +34,6 @@ static void check(int ok, const char *what, int line)
 }
 #define CHECK(cond) check(cond, #cond, __LINE__)
 
-static void put16(uint8_t *p, unsigned v)
-{
-    p[0] = (uint8_t)(v >> 8);
-    p[1] = (uint8_t)v;
-}
-
-static void put32(uint8_t *p, uint32_t v)
-{
-    put16(p, v >> 16);
-    put16(p + 2, v & 0xffff);
-}
-
-static uint32_t get32(const uint8_t *p)
-{
-    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
-}
-
 static uint32_t sum(uint32_t s, const uint8_t *p, size_t n)
 {
     for (size_t i = 0; i < n; i++)
@@ -69,23 +53,23 @@ static void inject(unsigned flags, uint32_t seq, uint32_t ack, const char *text)
 {
     uint8_t p[200] = {0x45};
     const size_t len = strlen(text), total = IP + TCP + len;
-    put16(p + 2, (unsigned)total);
+    put_be16(p + 2, (unsigned)total);
     p[8] = 64;
     p[9] = IPPROTO_TCP;
-    put32(p + 12, 0xc0000201); /* 192.0.2.1 */
-    put32(p + 16, 0xc0a80001); /* 192.168.0.1 */
-    put16(p + 10, inverted(sum(0, p, IP)));
+    put_be32(p + 12, 0xc0000201); /* 192.0.2.1 */
+    put_be32(p + 16, 0xc0a80001); /* 192.168.0.1 */
+    put_be16(p + 10, inverted(sum(0, p, IP)));
     uint8_t *t = p + IP;
-    put16(t, REMOTE_PORT);
-    put16(t + 2, LOCAL_PORT);
-    put32(t + 4, REMOTE_ISN + seq);
-    put32(t + 8, (flags & ACK) ? host_isn + ack : 0);
+    put_be16(t, REMOTE_PORT);
+    put_be16(t + 2, LOCAL_PORT);
+    put_be32(t + 4, REMOTE_ISN + seq);
+    put_be32(t + 8, (flags & ACK) ? host_isn + ack : 0);
     t[12] = TCP / 4 << 4;
     t[13] = (uint8_t)flags;
-    put16(t + 14, 65535);
+    put_be16(t + 14, 65535);
     memcpy(t + TCP, text, len);
     const uint32_t pseudo = sum(IPPROTO_TCP + (uint32_t)(TCP + len), p + 12, 8);
-    put16(t + 16, inverted(sum(pseudo, t, TCP + len)));
+    put_be16(t + 16, inverted(sum(pseudo, t, TCP + len)));
     CHECK(so.netdev_send(so.userdata, p, total) == 0);
 }
 
@@ -106,10 +90,10 @@ static long long expect(unsigned flags, uint32_t seq, uint32_t ack, const char *
     CHECK(n >= IP + TCP && p[0] == 0x45 && p[9] == IPPROTO_TCP);
     const uint8_t *t = p + IP;
     if (flags & SYN)
-        host_isn = get32(t + 4);
+        host_isn = get_be32(t + 4);
     CHECK(t[13] == flags);
-    CHECK(get32(t + 4) - host_isn == seq);
-    CHECK(get32(t + 8) - REMOTE_ISN == ack);
+    CHECK(get_be32(t + 4) - host_isn == seq);
+    CHECK(get_be32(t + 8) - REMOTE_ISN == ack);
     const size_t head = IP + (size_t)(t[12] >> 4) * 4;
     CHECK(n - head == strlen(text) && memcmp(p + head, text, n - head) == 0);
     return at;
