@@ -25,6 +25,7 @@ static struct hold *hold_new(uint32_t process, int fd, struct usock *us, struct 
 static void hold_free(struct hold *h)
 {
     list_remove(&h->of_process);
+    list_remove(&h->on_kept);
     pool_free(&engine.sh->holds, h);
 }
 
@@ -104,6 +105,19 @@ void hold_leave(struct hold *h)
     h->us->calls--;
     if (--h->calls == 0 && unlikely(h->fd < 0))
         hold_free(h);
+}
+
+struct hold *hold_keep(struct usock *us, int fd, uint32_t events)
+{
+    struct hold *h = hold_new(process_number(), -1, us, NULL);
+    if (h == NULL)
+        return NULL;
+    us->refs--; /* it is no descriptor */
+    us->calls++;
+    h->calls = 1;
+    h->kept_fd = fd;
+    h->kept_events = events;
+    return h;
 }
 
 static void hold_uncount(struct hold *h)

@@ -18,6 +18,9 @@ struct hold {
     uint32_t process;       /* index + 1 in shared.processes */
     int32_t fd;             /* -1: closed or replaced, calls are still in progress on it */
     uint32_t calls;         /* threads of that process inside a call on it (sockets only) */
+    struct list on_kept;    /* in waiter.kept: a poll() by a number that was closed meanwhile */
+    int32_t kept_fd;        /* that number, */
+    uint32_t kept_events;   /* and what it waits for: TCP_EV_* */
 };
 
 /*
@@ -46,6 +49,13 @@ void hold_adopt(struct stack_cx *cx, bool (*same)(int fd, const struct usock *us
 /* A call on the descriptor begins and ends. */
 struct hold *hold_enter(int fd);
 void hold_leave(struct hold *h);
+
+/*
+ * A poll() waits by descriptor fd of the socket, which is about to be closed: as in Linux the open
+ * file lives until poll() returns. The hold counts as a call until hold_leave(). NULL: the arena is
+ * full.
+ */
+struct hold *hold_keep(struct usock *us, int fd, uint32_t events);
 
 /*
  * Before a fork: a hold of the child's for each of this process, for process number `child` (index

@@ -49,6 +49,7 @@ static void repair_waiters(struct shared *sh)
     for (uint32_t slot = 1; slot <= sh->waiters_high; slot++) {
         struct waiter *w = waiter_at(sh, slot);
         list_init(&w->watches);
+        list_init(&w->kept);
         list_init(&w->on_sleepers);
         list_init(&w->on_queue);
         list_init(&w->turn.on_herd);
@@ -112,7 +113,7 @@ static void enter_hold(void *object, void *arg)
     struct shared *sh = arg;
     const bool socket = h->us != NULL && pool_owns(&sh->usocks, h->us);
     const bool set = h->us == NULL && h->ep != NULL && pool_owns(&sh->epsets, h->ep);
-    if ((!socket && !set) || h->process - 1 >= sh->processes_high ||
+    if (list_linked(&h->on_kept) || (!socket && !set) || h->process - 1 >= sh->processes_high ||
         process_at(sh, h->process)->state == PROCESS_FREE) {
         pool_free(&sh->holds, h);
         return;

@@ -36,6 +36,7 @@ struct waiter_watch {
     bool pooled;        /* from shared.watches, else waiter.own */
     struct list of_waiter;
     struct list *head; /* the list it is on: usock.watches or epset.watches; NULL: that is gone */
+    int32_t fd;        /* the number by which poll() waits; -1: another call */
     struct waiter *who;
 };
 
@@ -55,6 +56,7 @@ struct waiter {
     struct list on_sleepers; /* in shared.sleepers: asleep and could drive */
     struct list on_queue;    /* in shared.wakeups or process.relay */
     struct list watches;     /* struct waiter_watch */
+    struct list kept;        /* struct hold: sockets that it polls whose numbers were closed */
     struct waiter_watch own; /* for the wait on a single socket */
     struct herd_turn turn;   /* of one that sleeps in poll or select */
 };

@@ -20,6 +20,7 @@
 #include "shim/link/link.h"
 #include "shim/wait/epset.h"
 #include "shim/wait/wait.h"
+#include "shim/wait/waiter.h"
 
 struct usock *usock_new(struct stack_cx *cx, int family)
 {
@@ -109,6 +110,8 @@ static void drop(struct stack_cx *cx, struct usock *us, int fd)
 
 void usock_drop(struct stack_cx *cx, struct usock *us, int fd, bool open)
 {
+    if (unlikely(!list_empty(&us->watches)))
+        waiter_keep(us, fd);
     hold_release(fd);
     if (us->refs == 0)
         drop(cx, us, open ? fd : -1);

@@ -391,6 +391,23 @@ SHIM_EXPORT int epoll_create1(int flags)
 
 /* ---- descriptors come and go (wait.h) ---- */
 
+bool wait_epoll_bare(int fd)
+{
+    return unlikely(is_known(fd)) && fd_entry(fd) == 0 && !engine.sandboxed;
+}
+
+void wait_epoll_attach(struct stack_cx *cx, int fd)
+{
+    struct epoll_event unused = {0};
+    if (!wait_epoll_bare(fd))
+        return;
+    /* The number may be another file's by now, if it was closed without our knowledge. */
+    const long r =
+        raw_syscall(SYS_epoll_ctl, fd, EPOLL_CTL_DEL, births_bell(), (long)&unused, 0, 0);
+    if (r == -ENOENT)
+        attach(cx, fd, 0);
+}
+
 bool wait_is_epoll(int fd)
 {
     return is_known(fd);

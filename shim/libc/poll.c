@@ -18,10 +18,10 @@ static struct pollfd *filled(struct pollfd *fds)
 }
 
 /* More than the kernel ever takes is refused by it. */
-static bool concerns_us(struct pollfd *fds, nfds_t n)
+static bool concerns_us(struct pollfd *fds, nfds_t n, bool waits)
 {
     return n <= INT32_MAX / sizeof(*fds) && user_valid(fds, n * sizeof(*fds)) &&
-           pollset_ours(filled(fds), n);
+           pollset_ours(filled(fds), n, waits);
 }
 
 static int result_of(int r)
@@ -34,7 +34,7 @@ static int result_of(int r)
 
 SHIM_EXPORT int poll(struct pollfd *fds, nfds_t n, int timeout)
 {
-    if (likely(!concerns_us(fds, n)))
+    if (likely(!concerns_us(fds, n, timeout != 0)))
         return real_ready()->poll(fds, n, timeout);
     return result_of(pollset_wait(fds, n, pollset_millis(timeout), NULL, 0));
 }
@@ -42,7 +42,7 @@ SHIM_EXPORT int poll(struct pollfd *fds, nfds_t n, int timeout)
 SHIM_EXPORT int ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout,
                       const sigset_t *mask)
 {
-    if (likely(!concerns_us(fds, n)))
+    if (likely(!concerns_us(fds, n, true)))
         return real_ready()->ppoll(fds, n, timeout, mask);
     nsec_t span;
     if (timeout != NULL && !user_valid(timeout, sizeof(*timeout)))

@@ -14,6 +14,7 @@
 #include "shim/libc/real.h"
 #include "shim/libc/user.h"
 #include "shim/wait/pollset.h"
+#include "shim/wait/wait.h"
 
 #define WORD_BITS (8 * sizeof(unsigned long))
 #define LOCAL_FDS 64
@@ -59,7 +60,7 @@ static unsigned count(const struct sets *s, bool *ours)
         for (unsigned long m = members(s, w); m != 0; m &= m - 1) {
             int fd = (int)(w * WORD_BITS) + __builtin_ctzl(m);
             n++;
-            *ours |= fd_usock(fd) != NULL || fd_epset(fd) != NULL;
+            *ours |= fd_usock(fd) != NULL || fd_epset(fd) != NULL || wait_epoll_bare(fd);
         }
     }
     return n;
@@ -168,7 +169,7 @@ SHIM_EXPORT int select(int nfds, fd_set *r, fd_set *w, fd_set *e, struct timeval
                            nfds > 0 ? (unsigned)nfds : 0};
     bool ours;
     const unsigned n = count(&s, &ours);
-    if (likely(!ours))
+    if (likely(!ours) || !engine_running())
         return real_ready()->select(nfds, r, w, e, timeout);
     nsec_t span = NSEC_NEVER;
     if (timeout != NULL && !user_valid(timeout, sizeof(*timeout)))
@@ -198,7 +199,7 @@ SHIM_EXPORT int pselect(int nfds, fd_set *r, fd_set *w, fd_set *e, const struct 
                            nfds > 0 ? (unsigned)nfds : 0};
     bool ours;
     const unsigned n = count(&s, &ours);
-    if (likely(!ours))
+    if (likely(!ours) || !engine_running())
         return real_ready()->pselect(nfds, r, w, e, timeout, mask);
     nsec_t span;
     if (timeout != NULL && !user_valid(timeout, sizeof(*timeout)))

@@ -4,6 +4,7 @@
 #include <pthread.h>
 
 #include "shim/core/fdtable.h"
+#include "shim/core/hold.h"
 #include "shim/core/raw.h"
 #include "shim/core/shared.h"
 #include "shim/libc/real.h"
@@ -26,15 +27,20 @@ struct pollset {
     unsigned n;
     unsigned flags;
     unsigned user_ready;
+    struct waiter *w; /* of the last sleep; NULL: none yet, or no slot */
     bool any_kernel;
+    bool gone; /* a descriptor was closed meanwhile: as in Linux that is told when the wait is over
+                */
     /* Something could not be registered, or was left out: sleep for a short while only. */
     bool partial, left_out;
 };
 
-bool pollset_ours(const struct pollfd *fds, nfds_t n)
+bool pollset_ours(const struct pollfd *fds, nfds_t n, bool waits)
 {
+    waits &= engine_running();
     for (nfds_t i = 0; i < n; i++)
-        if (unlikely(fd_usock(fds[i].fd) != NULL || fd_epset(fds[i].fd) != NULL))
+        if (unlikely(fd_usock(fds[i].fd) != NULL || fd_epset(fds[i].fd) != NULL) ||
+            (waits && unlikely(wait_epoll_bare(fds[i].fd))))
             return true;
     return false;
 }
@@ -58,7 +64,7 @@ static uint32_t accepted(const struct pollset *p, short events)
 static void look(struct pollset *p, bool anew)
 {
     p->user_ready = 0;
-    p->any_kernel = false;
+    p->any_kernel = p->gone = false;
     for (unsigned i = 0; i < p->n; i++) {
         struct pollfd *f = &p->fds[i];
         struct pollfd *k = &p->kernel[i];
@@ -72,6 +78,9 @@ static void look(struct pollset *p, bool anew)
             ready = ready_bits(ready_now(us));
             if (us->kind != USOCK_LISTENER || !us->kernel_listen)
                 k->fd = -1;
+        } else if (ep == NULL && p->w != NULL && unlikely(waiter_keeps(p->w, f->fd))) {
+            p->gone = true;
+            k->fd = -1;
         } else if (ep != NULL) {
             ready = epset_ready(ep, 0) ? POLLIN | POLLRDNORM : 0;
             if (!ep->kernel_members)
@@ -89,11 +98,33 @@ static int combine(struct pollset *p)
     int ready = 0;
     for (unsigned i = 0; i < p->n; i++) {
         struct pollfd *f = &p->fds[i];
-        if (p->kernel[i].fd >= 0)
-            f->revents |= (short)((uint16_t)p->kernel[i].revents & accepted(p, f->events));
+        const uint32_t events = (uint16_t)p->kernel[i].revents;
+        if (p->gone && (p->flags & POLLSET_SELECT) != 0 && (events & POLLNVAL) != 0)
+            f->revents =
+                f->events; /* POLLIN_SET and the like have it: EBADF is for the first look */
+        else if (p->kernel[i].fd >= 0)
+            f->revents |= (short)(events & accepted(p, f->events));
         ready += f->revents != 0;
     }
     return ready;
+}
+
+/* Entered: leaves for good. */
+static int leave(struct pollset *p, int result)
+{
+    if (p->w != NULL)
+        waiter_release(&p->cx, p->w);
+    engine_leave(&p->cx);
+    return result;
+}
+
+/* The kernel says what the numbers are now that were closed meanwhile. */
+static void ask_gone(struct pollset *p)
+{
+    for (unsigned i = 0; i < p->n; i++)
+        if (waiter_keeps(p->w, p->fds[i].fd) && fd_usock(p->fds[i].fd) == NULL)
+            p->kernel[i].fd = p->fds[i].fd;
+    p->any_kernel = true;
 }
 
 /*
@@ -102,7 +133,9 @@ static int combine(struct pollset *p)
  */
 static int finish(struct pollset *p, const sigset_t *mask)
 {
-    engine_leave(&p->cx);
+    if (unlikely(p->gone))
+        ask_gone(p);
+    leave(p, 0);
     const sigset_t *allowed = p->user_ready == 0 ? mask : NULL;
     if (p->any_kernel || allowed != NULL) {
         const struct timespec none = {0};
@@ -133,10 +166,14 @@ static void watch_all(struct pollset *p, struct waiter *w)
         if (head == NULL)
             continue;
         const uint32_t events = ready_interest(accepted(p, p->fds[i].events));
-        if (!waiter_watch(w, head, events, false)) {
+        if (!waiter_watch_number(w, head, events, us != NULL ? p->fds[i].fd : -1)) {
             p->partial = true;
             break;
         }
+    }
+    list_for_each (n, &w->kept) {
+        const struct hold *h = list_entry(n, struct hold, on_kept);
+        p->partial |= !waiter_watch(w, &h->us->watches, h->kept_events, false);
     }
 }
 
@@ -159,6 +196,8 @@ static int wait_for(struct pollset *p, nsec_t timeout, const sigset_t *mask)
     const struct sleep_signals since = sleep_signals_now();
     engine_enter(&p->cx);
     const nsec_t deadline = timeout < NSEC_NEVER - p->cx.now ? p->cx.now + timeout : NSEC_NEVER;
+    for (unsigned i = 0; timeout != 0 && i < p->n; i++)
+        wait_epoll_attach(&p->cx, p->fds[i].fd);
     look(p, true);
     if (p->user_ready != 0 ? sleep_drain_due(&p->cx) : timeout == 0) {
         engine_drain(&p->cx);
@@ -166,29 +205,28 @@ static int wait_for(struct pollset *p, nsec_t timeout, const sigset_t *mask)
     }
     while (p->user_ready == 0 && p->cx.now < deadline) {
         struct waiter *w = waiter_begin();
+        if (p->w == NULL && w != NULL)
+            waiter_release(&p->cx, w); /* of a wait that a handler jumped out of */
+        p->w = w;
         watch_all(p, w);
         const bool brief = p->partial || p->left_out;
         const nsec_t until = brief ? min_u64(deadline, p->cx.now + LOOK_AGAIN) : deadline;
         const int r = wait_sleep(&p->cx, w, p->kernel, p->n, until, mask, NULL);
-        if (r < 0) {
-            engine_leave(&p->cx);
-            return r;
-        }
+        if (r < 0)
+            return leave(p, r);
         if (r != 0 || w == NULL || !herd_waits(w) || p->cx.now >= deadline)
             look(p, r == 0);
         p->left_out = false;
         if (r > 0) {
             const int ready = combine(p);
-            if (ready > 0) {
-                engine_leave(&p->cx);
-                return ready;
-            }
+            if (ready > 0)
+                return leave(p, ready);
             leave_out(p);
         }
-        if (p->user_ready == 0 && sleep_interrupted(&since, false) != 0) {
-            engine_leave(&p->cx);
-            return -EINTR;
-        }
+        if (unlikely(p->gone) && w->woken)
+            break; /* Linux looks at all numbers again */
+        if (p->user_ready == 0 && sleep_interrupted(&since, false) != 0)
+            return leave(p, -EINTR);
     }
     return finish(p, mask);
 }

@@ -6,8 +6,11 @@
 
 #include "stack/base.h"
 
-/* Whether any of the descriptors concerns the engine; if not, the call is the kernel's alone. */
-bool pollset_ours(const struct pollfd *fds, nfds_t n);
+/*
+ * Whether any of the descriptors concerns the engine; if not, the call is the kernel's alone.
+ * waits: the call may sleep, and things may change meanwhile.
+ */
+bool pollset_ours(const struct pollfd *fds, nfds_t n, bool waits);
 
 /* As select(2) counts: HUP makes readable, ERR readable and writable, and nothing else is told. */
 #define POLLSET_SELECT 0x1u

@@ -68,6 +68,12 @@ void wait_to_kernel(struct stack_cx *cx, struct usock *us);
 /* Whether fd was (at least when it was last seen) an epoll descriptor: then the following are due.
  */
 bool wait_is_epoll(int fd);
+/*
+ * Whether it is, and the kernel's alone so far: a poll() that sleeps on it must hear of its first
+ * user socket. Such a set gets its second half before (entered).
+ */
+bool wait_epoll_bare(int fd);
+void wait_epoll_attach(struct stack_cx *cx, int fd);
 /* Not entered: descriptor fd of an epoll set is about to be closed or replaced; clears its entry.
  */
 void wait_epoll_close(int fd);

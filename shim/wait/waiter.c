@@ -6,6 +6,7 @@
 
 #include "shim/core/family.h"
 #include "shim/core/fdtable.h"
+#include "shim/core/hold.h"
 #include "shim/core/raw.h"
 #include "shim/core/thread.h"
 #include "shim/life/births.h"
@@ -30,6 +31,8 @@ static void waiter_free(struct waiter *w)
     sleep_forget(w);
     list_remove(&w->on_queue);
     list_remove(&w->turn.on_herd);
+    while (list_pop_front(&w->kept) != NULL)
+        ;
     w->process = 0;
 }
 
@@ -69,6 +72,7 @@ uint32_t waiter_claim(void)
     struct waiter *w = waiter_at(sh, slot);
     if (w->watches.next == NULL) {
         list_init(&w->watches);
+        list_init(&w->kept);
         list_init(&w->on_sleepers);
         list_init(&w->on_queue);
         w->own.who = w;
@@ -102,6 +106,7 @@ static void waiter_thread_end(void *unused)
     engine_enter(&cx);
     struct waiter *w = waiter_at(engine.sh, t->slot);
     sleep_forget(w);
+    waiter_release(&cx, w);
     next_idle[t->slot - 1] = (uint16_t)first_idle;
     first_idle = t->slot;
     t->slot = 0;
@@ -148,6 +153,7 @@ bool waiter_watch(struct waiter *w, struct list *head, uint32_t events, bool exc
     ww->who = w;
     ww->head = head;
     ww->exclusive = exclusive;
+    ww->fd = -1;
     ww->watch.kind = WATCH_WAITER;
     ww->watch.events = events;
     /* The driver runs anyway: it is asked first, so that no other thread need be woken. */
@@ -157,6 +163,50 @@ bool waiter_watch(struct waiter *w, struct list *head, uint32_t events, bool exc
         list_push_back(head, &ww->watch.on_sock);
     list_push_back(&w->watches, &ww->of_waiter);
     return true;
+}
+
+bool waiter_watch_number(struct waiter *w, struct list *head, uint32_t events, int fd)
+{
+    if (!waiter_watch(w, head, events, false))
+        return false;
+    list_last(&w->watches, struct waiter_watch, of_waiter)->fd = fd;
+    return true;
+}
+
+void waiter_keep(struct usock *us, int fd)
+{
+    list_for_each (n, &us->watches) {
+        struct watch *watch = list_entry(n, struct watch, on_sock);
+        if (watch->kind != WATCH_WAITER)
+            continue;
+        const struct waiter_watch *ww = container_of(watch, struct waiter_watch, watch);
+        if (ww->fd != fd || ww->who->process != process_number())
+            continue;
+        struct hold *h = hold_keep(us, fd, watch->events);
+        if (h != NULL)
+            list_push_back(&ww->who->kept, &h->on_kept);
+        else
+            waiter_wake(ww->who);
+    }
+}
+
+bool waiter_keeps(const struct waiter *w, int fd)
+{
+    list_for_each (n, &w->kept)
+        if (list_entry(n, struct hold, on_kept)->kept_fd == fd)
+            return true;
+    return false;
+}
+
+void waiter_release(struct stack_cx *cx, struct waiter *w)
+{
+    struct list *n;
+    while (unlikely((n = list_pop_front(&w->kept)) != NULL)) {
+        struct hold *h = list_entry(n, struct hold, on_kept);
+        struct usock *us = h->us;
+        hold_leave(h);
+        usock_settle(cx, us);
+    }
 }
 
 void waiter_unwatch(struct waiter *w, bool pass_on)

@@ -18,6 +18,16 @@ struct waiter *waiter_begin(void);
  * ERR and HUP always count. False: no memory; the caller then sleeps for a short while only.
  */
 bool waiter_watch(struct waiter *w, struct list *head, uint32_t events, bool exclusive);
+/* The same for poll() by descriptor fd: its socket outlives the descriptor (waiter_keep()). */
+bool waiter_watch_number(struct waiter *w, struct list *head, uint32_t events, int fd);
+/*
+ * Descriptor fd of the socket is about to be closed. Threads of this process that poll it by that
+ * number go on, and keep the socket, until waiter_release().
+ */
+void waiter_keep(struct usock *us, int fd);
+/* Whether the waiter keeps a socket that it polls by the number. */
+bool waiter_keeps(const struct waiter *w, int fd);
+void waiter_release(struct stack_cx *cx, struct waiter *w);
 /* Takes all its watches back; an exclusive wake-up that it did not use goes to the next (pass_on).
  */
 void waiter_unwatch(struct waiter *w, bool pass_on);

@@ -186,8 +186,8 @@ static void until_asleep(const struct waiting *c)
     }
 }
 
-/* Something that may concern a sleeper. Of sockets that it polls none is closed: see pollset.c. */
-static void something(struct world *w, const struct waiting *c)
+/* Something that may concern a sleeper, also the close of what it waits for. */
+static void something(struct world *w)
 {
     static const enum {
         SEND,
@@ -199,7 +199,7 @@ static void something(struct world *w, const struct waiting *c)
         CLOSE
     } all[] = {SEND, SEND, SEND, RECEIVE, END, PIPE, CHANGE, CHANGE, CONNECT, CONNECT, CLOSE};
     unsigned slot;
-    switch (all[pick(w, c->how >= EPOLL_WAIT ? 11 : 6)]) {
+    switch (all[pick(w, sizeof(all) / sizeof(all[0]))]) {
     case SEND:
         data_operations[0].run(w);
         break;
@@ -253,7 +253,7 @@ static void op_sleep(struct world *w)
         until_asleep(&c[i]);
     }
     if (c[n - 1].tid != -1)
-        something(w, &c[0]);
+        something(w);
     settle(w);
     for (unsigned i = 0; i < n; i++)
         pthread_join(c[i].thread, NULL);
