@@ -58,6 +58,7 @@ static struct process *process_new(struct shared *sh, enum process_state state, 
     list_init(&p->holds);
     p->parent = own;
     p->fds = NULL;
+    memset(&p->life, 0, sizeof(p->life));
     p->state = (uint8_t)state;
     count(sh, 1);
     return p;
@@ -75,6 +76,23 @@ static void settle_in(struct process *p)
 static uint32_t number_of(const struct shared *sh, const struct process *p)
 {
     return (uint32_t)(p - sh->processes) + 1;
+}
+
+void process_life_begin(void)
+{
+    struct process *p = process_self();
+    pthread_mutexattr_t attr;
+    pthread_mutexattr_init(&attr);
+    pthread_mutexattr_setpshared(&attr, PTHREAD_PROCESS_SHARED);
+    pthread_mutexattr_setrobust(&attr, PTHREAD_MUTEX_ROBUST);
+    pthread_mutex_init(&p->life, &attr);
+    pthread_mutexattr_destroy(&attr);
+    pthread_mutex_lock(&p->life);
+}
+
+void process_life_end(void)
+{
+    pthread_mutex_unlock(&process_self()->life);
 }
 
 /* ---- coming and leaving ---- */

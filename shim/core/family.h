@@ -11,6 +11,8 @@
  */
 #pragma once
 
+#include <linux/futex.h>
+
 #include "shim/core/shared.h"
 
 /* This process's entry; NULL before engine_attach(). */
@@ -26,6 +28,21 @@ static inline bool process_counts(const struct process *p)
 {
     return p->state == PROCESS_BORN || p->state == PROCESS_LIVE;
 }
+
+/*
+ * Whether its service thread was killed, and so the process (exec ends threads likewise, but gives
+ * up all roles before). False: it lives, or this is not known. The kernel marks robust locks before
+ * it takes the process apart, which may last for tens of milliseconds: packet sockets and contexts
+ * of asynchronous I/O wait for a grace period of RCU. Any time.
+ */
+static inline bool process_died(const struct process *p)
+{
+    const int word = __atomic_load_n(&p->life.__data.__lock, __ATOMIC_RELAXED);
+    return (word & FUTEX_OWNER_DIED) != 0;
+}
+/* The service thread of this process begins and ends in order. Not entered. */
+void process_life_begin(void);
+void process_life_end(void);
 
 /* ---- entered ---- */
 

@@ -80,8 +80,11 @@ struct process {
     uint32_t generation; /* counts who had this entry; from 1 */
     uint32_t dead;       /* the generation that was seen to be dead (atomic) */
     uint32_t parent;     /* index + 1 of who forked it */
-    struct list relay;   /* struct waiter: wake-ups from other processes, for its service thread */
-    struct list holds;   /* struct hold: its descriptors of ours */
+    /* Robust, and held by its service thread: the kernel says at once when it dies, and long before
+     * its pidfd does (process_died()). */
+    pthread_mutex_t life;
+    struct list relay; /* struct waiter: wake-ups from other processes, for its service thread */
+    struct list holds; /* struct hold: its descriptors of ours */
     /* where its table of descriptors lies in its own memory, for readers outside (tcpshim ss) */
     const uintptr_t *fds;
     const unsigned *fds_high;

@@ -6,10 +6,11 @@
  *   DEEP   a caller drives and sleeps: nothing to do. A futex without time-out. Whoever gives up
  *          the role with nobody to take it rings (sleep_settle()).
  *   TICK   looks every 5 ms whether callers still drive (shared.drains moves), without the lock;
- * every 20 ms once they have for a while: each look makes a round trip of the program's slow. A
- * driver that sleeps through four ticks: DEEP. Nobody for 5 ms: DRIVE. DRIVE  has the role: sleeps
- * on the packet socket and the engine's timers like any driver. As soon as callers drain again or
- * take the role: TICK.
+ *          every 20 ms once they have for a while: each look makes a round trip of the program's
+ *          slow. A driver that sleeps through four ticks: DEEP; one of another process through
+ *          twenty, for if that is killed this thread passes the role on. Nobody for 5 ms: DRIVE.
+ *   DRIVE  has the role: sleeps on the packet socket and the engine's timers like any driver. As
+ *          soon as callers drain again or take the role: TICK.
  *
  * So an idle process makes no wake-ups, and a busy one is looked at every 5 ms.
  *
@@ -37,6 +38,8 @@
 
 #define TICK        (5 * NSEC_PER_MSEC)
 #define QUIET_TICKS 4
+/* While another process drives: that it may be killed, and what that takes the kernel when busy. */
+#define QUIET_TICKS_FOREIGN 20
 /* After so many ticks through which callers drove, they are longer. */
 #define BUSY_TICKS 16
 #define BUSY_TICK  (20 * NSEC_PER_MSEC)
@@ -103,6 +106,7 @@ static void settle(void)
 {
     struct stack_cx cx;
     engine_enter(&cx);
+    sleep_check_driver(engine.sh);
     engine_leave(&cx);
 }
 
@@ -153,6 +157,16 @@ static uint32_t driver(void)
     return __atomic_load_n(&engine.sh->driver, __ATOMIC_RELAXED);
 }
 
+/* The process that drives, if it is another; looked at without the lock. */
+static const struct process *foreign_driver(const struct process *self)
+{
+    struct shared *sh = engine.sh;
+    const uint32_t slot = driver();
+    const uint32_t number = slot != 0 ? waiter_at(sh, slot)->process : 0;
+    const struct process *p = number != 0 ? process_at(sh, number) : self;
+    return p != self ? p : NULL;
+}
+
 /* ---- the three modes; each returns the next ---- */
 
 static enum service_mode deep(struct process *self)
@@ -167,7 +181,7 @@ static enum service_mode deep(struct process *self)
     sleep_check_driver(sh);
     const bool driven = sh->driver != 0 && sh->driver != service.slot;
     const bool quiet = driven && list_empty(&self->relay);
-    if (driven && &sh->processes[waiter_at(sh, sh->driver)->process - 1] != self)
+    if (driven && foreign_driver(self) != NULL)
         span = FOREIGN_LOOK;
     self->service = quiet ? SERVICE_DEEP : SERVICE_TICK;
     engine_leave(&cx);
@@ -198,7 +212,9 @@ static enum service_mode tick(struct process *self)
         bell_wait(self, seen, span);
         look_for_deaths();
         waiter_relay();
-        if (driver() == 0 && !list_empty(&engine.sh->sleepers))
+        const struct process *other = foreign_driver(self);
+        if ((driver() == 0 && !list_empty(&engine.sh->sleepers)) ||
+            unlikely(other != NULL && process_died(other)))
             settle();
         const bool drained = drains() != before;
         busy = drained ? busy + 1 : 0;
@@ -207,7 +223,7 @@ static enum service_mode tick(struct process *self)
         } else if (driver() == 0) {
             if (now() - start >= TICK)
                 return SERVICE_DRIVE;
-        } else if (++quiet >= QUIET_TICKS) {
+        } else if (++quiet >= (other != NULL ? QUIET_TICKS_FOREIGN : QUIET_TICKS)) {
             return SERVICE_DEEP;
         }
     }
@@ -293,6 +309,7 @@ static void *service_main(void *arg)
     __atomic_store_n(&service.coming, 0, __ATOMIC_RELEASE);
     raw_syscall(SYS_futex, (long)&service.coming, FUTEX_WAKE, INT32_MAX, 0, 0, 0);
     prctl(PR_SET_NAME, "tcpshim");
+    process_life_begin();
     keeper_start();
     while (__atomic_load_n(&self->state, __ATOMIC_RELAXED) == PROCESS_LIVE && !stopped()) {
         switch (mode) {
@@ -309,6 +326,7 @@ static void *service_main(void *arg)
     }
     while (!stopped())
         bell_wait(self, bell(self), NSEC_NEVER);
+    process_life_end();
     return NULL;
 }
 

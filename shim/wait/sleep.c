@@ -77,8 +77,11 @@ void sleep_check_driver(struct shared *sh)
     struct waiter *w = waiter_at(sh, sh->driver);
     if (w->process == 0 || w->process == process_number())
         return;
-    if (!process_counts(process_at(sh, w->process)))
+    const struct process *p = process_at(sh, w->process);
+    if (!process_counts(p))
         sleep_forget(w);
+    else if (process_died(p)) /* it is not buried yet; the role alone passes on */
+        sh->driver = 0;
 }
 
 nsec_t sleep_deadline(const struct stack_cx *cx)
