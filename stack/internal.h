@@ -28,12 +28,22 @@ struct tcp_fastopen_entry {
 };
 #define TCP_FASTOPEN_ENTRIES 64
 
+/* What a router said of the path to a host, for its next connections. */
+struct tcp_mtu_entry {
+    struct ip_addr host;
+    nsec_t until; /* 0: the entry is free */
+    uint32_t mtu;
+};
+#define TCP_MTU_ENTRIES 64
+
 struct tcp_stack {
     struct flow_table flows;
     struct pool conns, listeners, half_opens, time_waits;
     struct pool chunks, ranges, records;
     struct siphash_key isn_secret, ts_secret, port_secret, cookie_secret, fastopen_secret;
     struct tcp_fastopen_entry fastopen[TCP_FASTOPEN_ENTRIES];
+    struct tcp_mtu_entry mtus[TCP_MTU_ENTRIES];
+    nsec_t mtus_until;          /* none of them is of use from then on */
     struct list output_pending; /* connections that stack_flush() must look at */
     struct list orphans;
     struct list time_wait_age;  /* oldest first: what is recycled when room is short */

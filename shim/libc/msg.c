@@ -1,8 +1,11 @@
-/* recvmsg(), sendmsg() and their plural forms. A TCP socket has neither names nor control messages;
- * other sockets may carry user sockets.
+/* recvmsg(), sendmsg() and their plural forms. A TCP socket has no names, and control messages only
+ * where TCP_INQ asks for them; other sockets may carry user sockets.
  */
 #define _GNU_SOURCE
 #include <limits.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <string.h>
 #include <sys/socket.h>
 
 #include "shim/core/raw.h"
@@ -17,6 +20,31 @@ static int64_t check_msg(const struct msghdr *msg, bool untouched)
     if (msg->msg_iovlen > IOV_MAX)
         return -EMSGSIZE;
     return sock_check_iov(msg->msg_iov, msg->msg_iovlen, untouched);
+}
+
+/* TCP_INQ: how much is left to read, as Linux's put_cmsg() gives it; 1 more after a FIN. */
+static void tell_inq(const struct tcp_conn *conn, struct msghdr *msg, size_t room)
+{
+    const int left = (int)tcp_unread(conn) + tcp_reading_shut(conn);
+    union {
+        struct cmsghdr header;
+        char bytes[CMSG_SPACE(sizeof(left))];
+    } out = {.header = {
+                 .cmsg_len = CMSG_LEN(sizeof(left)),
+                 .cmsg_level = IPPROTO_TCP,
+                 .cmsg_type = TCP_CM_INQ,
+             }};
+    if (msg->msg_control == NULL || room < sizeof(struct cmsghdr)) {
+        msg->msg_flags |= MSG_CTRUNC;
+        return;
+    }
+    if (room < CMSG_LEN(sizeof(left))) {
+        msg->msg_flags |= MSG_CTRUNC;
+        out.header.cmsg_len = room;
+    }
+    memcpy(CMSG_DATA(&out.header), &left, sizeof(left));
+    msg->msg_controllen = room < sizeof(out) ? room : sizeof(out);
+    memcpy(msg->msg_control, &out, msg->msg_controllen);
 }
 
 SHIM_EXPORT ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
@@ -36,7 +64,10 @@ SHIM_EXPORT ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
     if (r >= 0) {
         msg->msg_flags = (flags & MSG_OOB) != 0 && r > 0 ? MSG_OOB : 0;
         msg->msg_namelen = 0;
+        const size_t room = msg->msg_controllen;
         msg->msg_controllen = 0;
+        if (unlikely(tcp_opts(c.us->conn)->inq))
+            tell_inq(c.us->conn, msg, room);
     }
     return call_end(&c, r);
 }

@@ -19,6 +19,7 @@
 enum {
     OPT_RCVTIMEO_NEW = 66,
     OPT_SNDTIMEO_NEW = 67,
+    OPT_RTO_MAX_MS = 44, /* TCP_RTO_MAX_MS */
     OPT_IP_BIND_ADDRESS_NO_PORT = 24,
 };
 
@@ -438,6 +439,16 @@ static int set_fastopen_no_cookie(struct call *c, const void *val, socklen_t len
     return 0;
 }
 
+static int set_inq(struct call *c, const void *val, socklen_t len)
+{
+    (void)len;
+    struct tcp_opts *opts = option_opts(c);
+    if (opts == NULL)
+        return -ENOBUFS;
+    opts->inq = int_of(val) != 0;
+    return 0;
+}
+
 /* Before listen() the backing socket keeps it: listen_in_engine(). */
 static int set_fastopen_key(struct call *c, const void *val, socklen_t len)
 {
@@ -457,14 +468,15 @@ const struct option options[] = {
     {IPPROTO_TCP, TCP_QUICKACK,      FIELD_NONE, OPTION_HOT, 0, set_quickack, get_quickack},
     {IPPROTO_TCP, TCP_INFO,          FIELD_NONE, 0, 0, NULL, option_get_tcp_info},
     {IPPROTO_TCP, TCP_MAXSEG,        FIELD_U16,  0, AT(user_mss), NULL, get_maxseg},
-    {IPPROTO_TCP, TCP_KEEPIDLE,      FIELD_U32,  OPTION_ZERO_DEFAULT | OPTION_JUDGED, AT(keepidle), NULL, NULL},
-    {IPPROTO_TCP, TCP_KEEPINTVL,     FIELD_U32,  OPTION_ZERO_DEFAULT | OPTION_JUDGED, AT(keepintvl), NULL, NULL},
+    {IPPROTO_TCP, TCP_KEEPIDLE,      FIELD_U16,  OPTION_ZERO_DEFAULT | OPTION_JUDGED, AT(keepidle), NULL, NULL},
+    {IPPROTO_TCP, TCP_KEEPINTVL,     FIELD_U16,  OPTION_ZERO_DEFAULT | OPTION_JUDGED, AT(keepintvl), NULL, NULL},
     {IPPROTO_TCP, TCP_KEEPCNT,       FIELD_U8,   OPTION_ZERO_DEFAULT | OPTION_JUDGED, AT(keepcnt), NULL, NULL},
     {IPPROTO_TCP, TCP_SYNCNT,        FIELD_U8,   OPTION_ZERO_DEFAULT | OPTION_JUDGED, AT(syncnt), NULL, NULL},
     {IPPROTO_TCP, TCP_LINGER2,       FIELD_I32,  OPTION_ZERO_DEFAULT | OPTION_READBACK, AT(linger2), NULL, NULL},
     {IPPROTO_TCP, TCP_DEFER_ACCEPT,  FIELD_U32,  OPTION_READBACK, AT(defer_accept), NULL, NULL},
     {IPPROTO_TCP, TCP_WINDOW_CLAMP,  FIELD_U32,  OPTION_READBACK, AT(window_clamp), NULL, NULL},
     {IPPROTO_TCP, TCP_USER_TIMEOUT,  FIELD_U32,  OPTION_JUDGED, AT(user_timeout), NULL, get_user_timeout},
+    {IPPROTO_TCP, OPT_RTO_MAX_MS,    FIELD_U32,  OPTION_ZERO_DEFAULT, AT(rto_max), NULL, NULL},
     {IPPROTO_TCP, TCP_CONGESTION,    FIELD_NONE, OPTION_OURS, 0, set_congestion, get_congestion},
     {IPPROTO_TCP, TCP_NOTSENT_LOWAT, FIELD_NONE, 0, 0, set_notsent_lowat, get_notsent_lowat},
     {IPPROTO_TCP, TCP_FASTOPEN,      FIELD_NONE, 0, 0, set_fastopen, NULL},
@@ -475,7 +487,7 @@ const struct option options[] = {
     {IPPROTO_TCP, TCP_MD5SIG_EXT,    FIELD_NONE, OPTION_REFUSED, 0, NULL, NULL},
     {IPPROTO_TCP, TCP_REPAIR,        FIELD_NONE, OPTION_REFUSED, 0, NULL, NULL},
     {IPPROTO_TCP, TCP_ULP,           FIELD_NONE, OPTION_REFUSED, 0, NULL, NULL},
-    {IPPROTO_TCP, TCP_INQ,           FIELD_NONE, OPTION_REFUSED, 0, NULL, NULL},
+    {IPPROTO_TCP, TCP_INQ,           FIELD_NONE, 0, 0, set_inq, NULL},
     {IPPROTO_TCP, TCP_ZEROCOPY_RECEIVE, FIELD_NONE, OPTION_REFUSED, 0, NULL, NULL},
 
     {SOL_SOCKET, SO_COOKIE,          FIELD_NONE, 0, 0, NULL, get_cookie},

@@ -55,6 +55,9 @@ static int64_t socket_to_pipe(int in, int out, size_t len, unsigned flags, char 
     struct call c;
     if (!call_begin(&c, in, "splice", CALL_CONN))
         return -EBADF;
+    /* Linux: an urgent byte that is next ends the splice, and none passes it */
+    if (tcp_at_mark(c.us->conn) && tcp_unread(c.us->conn) > 0)
+        return call_end(&c, dontwait != 0 || c.us->nonblock ? -EAGAIN : 0) < 0 ? -errno : 0;
     struct slice piece = {.base = buffer, .len = min_u64(len, SCRATCH_SIZE)};
     const int32_t peek_off = c.us->peek_off; /* SO_PEEK_OFF is not for this peek */
     c.us->peek_off = -1;

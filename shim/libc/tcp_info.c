@@ -46,7 +46,7 @@ static void fill(const struct tcp_view *v, struct tcp_info *i)
     i->tcpi_snd_ssthresh = v->ssthresh >= 0x7fffffff ? 0x7fffffff : v->ssthresh / mss;
     i->tcpi_snd_cwnd = v->cwnd / mss;
     i->tcpi_advmss = v->advmss;
-    i->tcpi_reordering = 3;
+    i->tcpi_reordering = v->reordering;
     i->tcpi_rcv_rtt = usec(v->rcv_rtt);
     i->tcpi_rcv_space = v->rcv_space;
     i->tcpi_total_retrans = v->total_retrans;

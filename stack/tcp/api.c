@@ -438,10 +438,10 @@ static void do_quickack(struct stack_cx *cx, struct tcp_conn *c, bool on)
 {
     c->opts.quickack_off = !on;
     if (!on) {
-        c->pingpong = 3;
+        c->interactive = true;
         return;
     }
-    c->pingpong = 0;
+    c->interactive = false;
     if (c->ack_delayed)
         tcp_schedule_ack(cx, c, TCP_WHY_SEND_ACK_QUICK);
 }

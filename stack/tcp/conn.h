@@ -109,9 +109,9 @@ struct tcp_conn {
     /* acknowledging */
     uint8_t ack_why;       /* enum tcp_reason of the ACK that is due */
     uint8_t quickacks : 5; /* ACKs that go at once (Linux: icsk_ack.quick) */
-    uint8_t pingpong : 3;  /* interactive: replies carry the ACKs */
-    uint16_t syn_text;     /* bytes of our SYN that the SYN-ACK acknowledged, for TCP_INFO */
-    uint16_t mtu_wait;     /* no probe of the path's MTU before: mtu_probe.c */
+    bool interactive : 1; /* replies carry the ACKs (Linux: pingpong mode, tcp_pingpong_thresh 1) */
+    uint16_t syn_text;    /* bytes of our SYN that the SYN-ACK acknowledged, for TCP_INFO */
+    uint16_t mtu_wait;    /* no probe of the path's MTU before: mtu_probe.c */
 
     struct ip_path path;
     struct tcp_opts opts;
@@ -315,6 +315,15 @@ static inline uint32_t tcp_ts_at(nsec_t t, uint32_t offset)
 static inline uint32_t tcp_ts_now(const struct stack_cx *cx, uint32_t offset)
 {
     return tcp_ts_at(cx->now, offset);
+}
+/* No time-out is longer (TCP_RTO_MAX_MS). */
+static inline nsec_t tcp_rto_max(const struct tcp_opts *o)
+{
+    return o->rto_max ? o->rto_max * NSEC_PER_MSEC : RTO_MAX;
+}
+static inline nsec_t tcp_backed_off(const struct tcp_conn *c, unsigned backoffs)
+{
+    return rtt_backed_off(&c->rtt, backoffs, tcp_rto_max(&c->opts));
 }
 /* First sequence number of what the send buffer holds. */
 static inline tcp_seq tcp_data_start(const struct tcp_conn *c)

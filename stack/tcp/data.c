@@ -62,7 +62,7 @@ static void consider_ack(struct stack_cx *cx, struct tcp_conn *c)
         tcp_schedule_ack(cx, c, TCP_WHY_SEND_ACK_NOW);
         return;
     }
-    if (c->quickacks && c->pingpong < 3 && !c->opts.quickack_off) {
+    if (c->quickacks && !c->interactive && !c->opts.quickack_off) {
         tcp_schedule_ack(cx, c, TCP_WHY_SEND_ACK_QUICK);
         return;
     }

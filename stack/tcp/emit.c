@@ -98,9 +98,9 @@ static void note_sent(struct stack_cx *cx, struct tcp_conn *c, uint8_t flags, ui
         return;
     c->data_segs_out++;
     c->bytes_sent += len;
-    /* A reply within the delayed-ACK time: an interactive flow (Linux: pingpong). */
-    if (c->last_recv && cx->now - c->last_recv < c->ato && c->pingpong < 3)
-        c->pingpong++;
+    /* A reply within the delayed-ACK time: an interactive flow. */
+    if (c->last_recv && cx->now - c->last_recv < c->ato)
+        c->interactive = true;
     c->last_sent = cx->now;
 }
 

@@ -417,8 +417,9 @@ void tcp_half_open_timer(struct stack_cx *cx, struct tcp_half_open *h)
     }
     h->retransmits++;
     TRACE(cx, TIMER, &h->flow, TIMER_FIRED, TCP_TIMER_SYN_ACK, h->retransmits);
-    wheel_arm(&cx->st->wheel, &h->timer, cx->now + (RTO_INITIAL << h->retransmits));
-    TRACE(cx, TIMER, &h->flow, TIMER_ARMED, TCP_TIMER_SYN_ACK, RTO_INITIAL << h->retransmits);
+    const nsec_t wait = min_u64(RTO_INITIAL << h->retransmits, tcp_rto_max(&h->listener->opts));
+    wheel_arm(&cx->st->wheel, &h->timer, cx->now + wait);
+    TRACE(cx, TIMER, &h->flow, TIMER_ARMED, TCP_TIMER_SYN_ACK, wait);
     /* TCP_DEFER_ACCEPT: the handshake is complete, only data is awaited: nothing to repeat yet */
     if (h->acked && h->listener->opts.defer_accept && !accept_queue_full(h->listener) &&
         cx->now - h->created < h->listener->opts.defer_accept * NSEC_PER_SEC)

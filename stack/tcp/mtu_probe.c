@@ -5,6 +5,7 @@
  * those of enum stack_mtu_probing.
  */
 #include "stack/tcp/conn.h"
+#include "stack/util/siphash.h"
 
 /* Linux: tcp_base_mss, tcp_probe_threshold, tcp_probe_interval */
 #define BASE_MTU       1064u
@@ -55,8 +56,43 @@ static void reduce(struct stack_cx *cx, struct tcp_conn *c, uint32_t mtu)
     tcp_update_mss(cx, c);
 }
 
+/* Nothing larger fits now; the path may change. */
+static void end_search(const struct stack_cx *cx, struct tcp_conn *c)
+{
+    c->path.mtu_high = (uint16_t)ceiling(cx->st, c);
+    wait_for(cx, c, RAISE_SECONDS);
+}
+
+/* RFC 1191 3: what is learned is the path's, not the connection's. */
+static struct tcp_mtu_entry *entry_of(struct stack *st, const struct ip_addr *host)
+{
+    return &st->tcp.mtus[siphash13(&st->tcp.port_secret, host, sizeof(*host)) % TCP_MTU_ENTRIES];
+}
+
+static void remember(struct stack_cx *cx, const struct tcp_conn *c, uint32_t mtu)
+{
+    const struct ip_addr *host = &c->flow.tuple.remote;
+    const nsec_t until = cx->now + RAISE_SECONDS * NSEC_PER_SEC;
+    *entry_of(cx->st, host) = (struct tcp_mtu_entry){*host, until, mtu};
+    cx->st->tcp.mtus_until = until;
+}
+
+static void recall(struct stack_cx *cx, struct tcp_conn *c)
+{
+    if (likely(cx->st->tcp.mtus_until <= cx->now) || c->opts.pmtu_dont)
+        return;
+    const struct tcp_mtu_entry *e = entry_of(cx->st, &c->flow.tuple.remote);
+    if (e->until <= cx->now || !ip_addr_eq(&e->host, &c->flow.tuple.remote) ||
+        e->mtu >= ip_path_mtu(cx->st, &c->path))
+        return;
+    c->path.mtu = e->mtu;
+    if (cx->st->config.tuning.mtu_probing)
+        end_search(cx, c);
+}
+
 void tcp_mtu_begin(struct stack_cx *cx, struct tcp_conn *c)
 {
+    recall(cx, c);
     if (cx->st->config.tuning.mtu_probing != STACK_MTU_PROBING_ALWAYS || c->opts.pmtu_dont ||
         ip_path_mtu(cx->st, &c->path) <= BASE_MTU)
         return;
@@ -80,13 +116,6 @@ void tcp_suspect_black_hole(struct stack_cx *cx, struct tcp_conn *c)
     }
 }
 
-/* Nothing larger fits now; the path may change. */
-static void end_search(const struct stack_cx *cx, struct tcp_conn *c)
-{
-    c->path.mtu_high = (uint16_t)ceiling(cx->st, c);
-    wait_for(cx, c, RAISE_SECONDS);
-}
-
 void tcp_mtu_learned(struct stack_cx *cx, struct tcp_conn *c, uint32_t mtu)
 {
     if (mtu >= ip_path_mtu(cx->st, &c->path)) { /* of a probe */
@@ -95,6 +124,7 @@ void tcp_mtu_learned(struct stack_cx *cx, struct tcp_conn *c, uint32_t mtu)
     }
     c->path.mtu = mtu;
     c->path.mtu_probe = 0;
+    remember(cx, c, mtu);
     if (cx->st->config.tuning.mtu_probing)
         end_search(cx, c);
     tcp_update_mss(cx, c);

@@ -280,7 +280,7 @@ void tcp_arm_retransmit(struct stack_cx *cx, struct tcp_conn *c)
         tcp_timer_stop(cx, c, TCP_TIMER_REORDER);
         return;
     }
-    nsec_t at = cx->now + rtt_backed_off(&c->rtt, c->backoffs);
+    nsec_t at = cx->now + tcp_backed_off(c, c->backoffs);
     if (c->opts.user_timeout && c->retrans_start) {
         const nsec_t end = c->retrans_start + c->opts.user_timeout * NSEC_PER_MSEC;
         at = min_u64(at, max_u64(end, cx->now));
@@ -312,8 +312,7 @@ static void note_held(struct stack_cx *cx, struct tcp_conn *c, enum tcp_reason w
         tcp_timer_set(cx, c, TCP_TIMER_CORK, cx->now + TCP_CORK_MAX);
     if ((why == TCP_WHY_HELD_RWND || why == TCP_WHY_HELD_SWS) && c->sent.total == 0 &&
         !tcp_timer_armed(c, TCP_TIMER_PERSIST))
-        tcp_timer_set(cx, c, TCP_TIMER_PERSIST,
-                      cx->now + rtt_backed_off(&c->rtt, c->persist_backoff));
+        tcp_timer_set(cx, c, TCP_TIMER_PERSIST, cx->now + tcp_backed_off(c, c->persist_backoff));
 }
 
 /* The program sends less than the path would take: rates measured now are not the path's. */

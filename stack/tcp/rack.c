@@ -8,6 +8,8 @@
 /* RFC 8985 6.2 step 4 */
 #define REO_PERSIST  16
 #define REO_MULT_MAX 20
+/* Linux: tcp_max_reordering */
+#define REORDERING_MAX 300u
 /* Linux: TCP_TIMEOUT_MIN, for ACKs that are a little late */
 #define PROBE_SLACK (2 * NSEC_PER_MSEC)
 
@@ -78,8 +80,11 @@ void tcp_rack_update(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_s
         take_newest(cx, c, &a->once);
     if (a->again.valid && !about_the_original(cx, c, s, &a->again))
         take_newest(cx, c, &a->again);
-    if (a->reordered)
+    if (a->reordered) {
         tcp_rack_saw_reordering(c);
+        const uint32_t segs = min_u32((a->late + c->mss - 1) / c->mss, REORDERING_MAX);
+        c->sent.reordering = (uint16_t)max_u32(c->sent.reordering, segs);
+    }
     if (a->dsack)
         take_dsack(c, s);
     if (stack_traces(cx, TRACE_CC) && (a->reordered || a->dsack))

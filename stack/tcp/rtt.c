@@ -87,10 +87,10 @@ void rtt_round(struct rtt *r)
     set_rto(r);
 }
 
-nsec_t rtt_backed_off(const struct rtt *r, unsigned backoffs)
+nsec_t rtt_backed_off(const struct rtt *r, unsigned backoffs, nsec_t most)
 {
     nsec_t rto = r->rto;
-    while (backoffs-- > 0 && rto < RTO_MAX)
+    while (backoffs-- > 0 && rto < most)
         rto *= 2;
-    return min_u64(rto, RTO_MAX);
+    return min_u64(rto, most);
 }

@@ -27,5 +27,5 @@ void rtt_sample(struct rtt *r, nsec_t sample, nsec_t now);
  * was never called each sample counts as a round.
  */
 void rtt_round(struct rtt *r);
-/* The RTO after `backoffs` doublings, bounded by RTO_MAX. */
-nsec_t rtt_backed_off(const struct rtt *r, unsigned backoffs);
+/* The RTO after `backoffs` doublings, bounded by `most`, RTO_MAX if nothing else is wanted. */
+nsec_t rtt_backed_off(const struct rtt *r, unsigned backoffs, nsec_t most);

@@ -201,8 +201,10 @@ static void note_arrived(struct sentmap *m, const struct sent_record *r, tcp_seq
         *k = (struct sent_mark){true, r->transmissions > 1, r->sent, end};
     if (seq_gt(end, m->fack))
         m->fack = end;
-    else if (seq_lt(end, m->fack) && r->transmissions == 1)
+    else if (seq_lt(end, m->fack) && r->transmissions == 1) {
         out->reordered = true;
+        out->late = max_u32(out->late, (uint32_t)seq_diff(m->fack, r->seq));
+    }
 }
 
 /* The newest transmission among records sent once that an ACK is about. */

@@ -45,6 +45,7 @@ struct sentmap {
     uint32_t owed;
     uint8_t owed_flags;
     bool owed_lost;
+    uint16_t reordering;  /* for TCP_INFO: segments by which one was late at most, 0: none was */
     uint32_t app_limited; /* until `delivered` (low bits) passes this; 0: not */
 };
 
@@ -66,9 +67,10 @@ struct sent_ack {
     nsec_t rtt;               /* now - sent, of the newest record newly acknowledged or sacked */
     bool acked_retransmitted; /* some newly acknowledged record had been sent again */
     bool dsack;               /* the first block is a D-SACK (RFC 2883) */
-    bool reneged;       /* the cumulative ACK stops short of a record sacked before: RFC 2018 8 */
-    bool reordered;     /* a segment sent once arrived after a higher one: RFC 8985 6.2 step 3 */
-    uint8_t flags;      /* SYN, FIN acknowledged */
+    bool reneged;   /* the cumulative ACK stops short of a record sacked before: RFC 2018 8 */
+    bool reordered; /* a segment sent once arrived after a higher one: RFC 8985 6.2 step 3 */
+    uint32_t late; /* reordered: from its start to the end of the highest that was there, at most */
+    uint8_t flags; /* SYN, FIN acknowledged */
     uint32_t mtu_probe; /* bytes of a probe of the path's MTU that arrived whole */
     /* delivery rate sample of the newest of what this ACK delivered; interval 0: none */
     uint64_t rate_prior; /* bytes that had been delivered when it left */

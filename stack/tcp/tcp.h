@@ -28,6 +28,7 @@ struct tcp_opts {
     bool pmtu_dont : 1;                /* IP_MTU_DISCOVER: IP_PMTUDISC_DONT */
     bool fastopen_connect : 1;         /* RFC 7413, a client: asks for cookies and uses them */
     bool fastopen_no_cookie : 1;       /* TCP_FASTOPEN_NO_COOKIE */
+    bool inq : 1;                      /* TCP_INQ: recvmsg() tells what is left */
     uint8_t tos, ttl, priority;
     uint8_t cc;      /* enum tcp_cc_id */
     uint8_t keepcnt; /* 0: default (9) */
@@ -37,7 +38,8 @@ struct tcp_opts {
     uint8_t fastopen;
     uint16_t linger_secs;
     uint16_t user_mss;            /* TCP_MAXSEG; 0: by path */
-    uint32_t keepidle, keepintvl; /* seconds; 0: defaults (7200, 75) */
+    uint16_t keepidle, keepintvl; /* seconds; 0: defaults (7200, 75) */
+    uint32_t rto_max;             /* ms; 0: default (120 s) */
     uint32_t user_timeout;        /* ms; 0: by retries */
     int32_t linger2; /* TCP_LINGER2 seconds; 0: default (60); negative: no FIN_WAIT_2 for orphans */
     uint32_t defer_accept;   /* seconds; 0: off */
@@ -225,6 +227,7 @@ struct tcp_view {
     uint32_t segs_in, segs_out, data_segs_in, data_segs_out, notsent;
     uint32_t sndbuf, rcvbuf;
     uint32_t reord_seen, dsack_dups;
+    uint32_t reordering; /* segments by which one was late at most; 3 at least (tcp_reordering) */
     bool ecn_seen;
     uint64_t pacing_rate, max_pacing_rate; /* bytes a second; UINT64_MAX: none */
 };

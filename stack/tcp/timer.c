@@ -12,12 +12,15 @@ static void give_up(struct stack_cx *cx, struct tcp_conn *c, int err, enum tcp_r
  * Linux's retransmits_timed_out(): a number of retries stands for the time that so many doublings
  * from RTO_MIN take (15 retries: 924.6 s), so that a long RTO does not mean hours.
  */
-static nsec_t retry_time(unsigned retries)
+static nsec_t retry_time(const struct tcp_conn *c, unsigned retries)
 {
-    const unsigned doublings = 9; /* 200 ms * 2^9 is the last below RTO_MAX */
-    if (retries <= doublings)
-        return ((2ull << retries) - 1) * RTO_MIN;
-    return ((2ull << doublings) - 1) * RTO_MIN + (retries - doublings) * RTO_MAX;
+    const nsec_t most = tcp_rto_max(&c->opts);
+    nsec_t rto = RTO_MIN, sum = 0;
+    for (unsigned i = 0; i <= retries; i++) {
+        sum += min_u64(rto, most);
+        rto = min_u64(2 * rto, RTO_MAX);
+    }
+    return sum;
 }
 
 /* True when the connection ended. */
@@ -40,12 +43,12 @@ static bool retries_exhausted(struct stack_cx *cx, struct tcp_conn *c)
     if (c->opts.user_timeout)
         return false;
     if (!c->app_held && !c->half_accepted) {
-        if (c->retries == 0 || waited < retry_time(TCP_ORPHAN_RETRIES))
+        if (c->retries == 0 || waited < retry_time(c, TCP_ORPHAN_RETRIES))
             return false;
         give_up(cx, c, ETIMEDOUT, TCP_WHY_TIMEOUT_ORPHAN);
         return true;
     }
-    if (c->retries == 0 || waited < retry_time(TCP_RETRIES2))
+    if (c->retries == 0 || waited < retry_time(c, TCP_RETRIES2))
         return false;
     give_up(cx, c, ETIMEDOUT, TCP_WHY_TIMEOUT_RETRANSMIT);
     return true;
@@ -136,8 +139,7 @@ static void persist_timeout(struct stack_cx *cx, struct tcp_conn *c)
     if (c->persist_backoff < 32)
         c->persist_backoff++;
     if (c->sent.total == 0)
-        tcp_timer_set(cx, c, TCP_TIMER_PERSIST,
-                      cx->now + rtt_backed_off(&c->rtt, c->persist_backoff));
+        tcp_timer_set(cx, c, TCP_TIMER_PERSIST, cx->now + tcp_backed_off(c, c->persist_backoff));
 }
 
 /* ---- keepalive (RFC 9293 3.8.4) ---- */
@@ -199,10 +201,10 @@ static void delayed_ack_timeout(struct stack_cx *cx, struct tcp_conn *c)
         return;
     tcp_trace_fired(cx, c, TCP_TIMER_DELAYED_ACK, 1);
     /* Linux: a delayed ACK that found no company says that the flow is not interactive */
-    if (c->pingpong < 3) {
+    if (!c->interactive) {
         c->ato = min_u64(c->ato * 2, c->rtt.rto);
     } else {
-        c->pingpong = 0;
+        c->interactive = false;
         c->ato = TCP_DELACK_MIN;
     }
     tcp_emit_ack(cx, c, TCP_WHY_SEND_ACK_DELAYED);

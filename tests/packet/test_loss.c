@@ -53,6 +53,24 @@ TEST(rto_converges, "RFC 6298 2.3: with steady samples the RTO falls towards SRT
     check(v.rto >= ms(480) && v.rto < ms(620));
 }
 
+TEST(rto_max_set, "Linux TCP_RTO_MAX_MS: no time-out is longer, and 15 retries take less")
+{
+    struct tcp_conn *c = with_rtt("<mss 1460>", ms(1));
+    tcp_opts(c)->rto_max = 1000;
+    check_eq(call_send(c, 100), 100);
+    expect_tx("PA seq 1");
+    t_run(ms(1450)); /* 200, 400, 800 ms */
+    drain_tx();
+    for (unsigned i = 0; i < 8; i++) {
+        expect_none(ms(900));
+        t_run(ms(100));
+        expect_tx("PA seq 1 len 100");
+    }
+    t_run(sec(10));
+    drain_tx();
+    check_eq(tcp_state(c), TCP_CLOSED);
+}
+
 TEST(rto_backoff, "RFC 6298 5.5: doubles; Linux: ends by ETIMEDOUT after 15 retries, some 924 s")
 {
     struct tcp_conn *c = with_rtt("<mss 1460>", ms(1));

@@ -272,3 +272,32 @@ TEST(mtu_probe_dont, "IP_PMTUDISC_DONT: packets that may be cut are not probes")
     drain_tx();
     check_eq(tcp_mss(c), 1460);
 }
+
+/* A further connection to the same peer. */
+static struct tcp_conn *another(uint16_t port)
+{
+    struct tcp_conn *c = call_open();
+    check_eq(call_connect_from(c, port, PEER_PORT), 0);
+    expect_tx("S seq 0 <mss 1460>");
+    inject("SA seq 0 ack 1 win 65535 <mss 1460>");
+    expect_tx("A seq 1 ack 1");
+    return c;
+}
+
+TEST(mtu_remembered,
+     "RFC 1191 3: a router's word is about the path: later connections to that host "
+     "heed it, for ten minutes, and offer their own MSS all the same")
+{
+    struct tcp_conn *c = established("<mss 1460>");
+    check_eq(call_send(c, 1460), 1460);
+    expect_tx("PA seq 1 len 1460");
+    inject_icmp(ip4(10, 0, 0, 9), 3, 4, 1200, 1);
+    expect_tx("A seq 1 len 1160");
+    drain_tx();
+    inject("A ack 1461");
+    check_eq(tcp_mss(another(HOST_PORT + 1)), 1160);
+    t_run(sec(590));
+    check_eq(tcp_mss(another(HOST_PORT + 2)), 1160);
+    t_run(sec(11));
+    check_eq(tcp_mss(another(HOST_PORT + 3)), 1460);
+}

@@ -60,12 +60,14 @@ TEST(rack_adapts_to_reordering,
     t_run(ms(100));
     inject("A ack 1 <nop,nop,sack 1461:2921>");
     inject("A ack 2921");
+    check_eq(view(c).reordering, 3); /* by two segments: fewer than is usual anyway */
     check_eq(call_send(c, 8760), 8760);
     check_eq(drain_text(), 8760);
     t_run(ms(100));
     inject("A ack 2921 <nop,nop,sack 4381:11681>"); /* five */
     expect_none(ms(20));
     inject("A ack 11681");
+    check_eq(view(c).reordering, 6);
     expect_none(sec(2));
     check_eq(counter(COUNT_RETRANS), 0);
     check(view(c).cwnd >= 14600);

@@ -63,7 +63,7 @@ NO_PROGRAMS = ["ip", "tc", "nstat", "ethtool", "modprobe", "iptables", "ss", "co
 # What our link can do of theirs.
 PROGRAMS = {
     "nstat": "cat /proc/sys/net/ipv4/nstat 2>/dev/null",
-    "ethtool": "case \"$*\" in *'gso off'*) echo 0 >/proc/sys/net/ipv4/tun_gso;; esac",
+    "ethtool": "case \"$*\" in *'gso off'*|*'tso off'*) echo 0 >/proc/sys/net/ipv4/tun_gso;; esac",
     "ip": "case \"$*\" in *'tcp_metrics flush'*) cd /proc/sys/net/ipv4; "
           "echo $((`cat tcp_metrics_flush` + 1)) >tcp_metrics_flush;; esac",
 }

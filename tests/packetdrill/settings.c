@@ -14,6 +14,7 @@
 #include "tests/packetdrill/link.h"
 
 static uint8_t syn_retries;
+static uint32_t rto_max;
 static long flushes; /* of the metrics, so far */
 
 static bool read_text(const char *dir, const char *name, char *out, int size)
@@ -90,6 +91,7 @@ void settings_apply(const char *dir, struct stack *st)
     t->min_frame_segs = (uint8_t)read_number(dir, "tcp_min_tso_segs", 0);
     stack_netif(st, link_netif())->gso = read_number(dir, "tun_gso", 1) != 0;
     syn_retries = (uint8_t)read_number(dir, "tcp_syn_retries", 0);
+    rto_max = (uint32_t)read_number(dir, "tcp_rto_max_ms", 0);
 }
 
 void settings_show_counters(const char *dir, const struct stack *st)
@@ -111,4 +113,5 @@ void settings_show_counters(const char *dir, const struct stack *st)
 void settings_of_socket(struct tcp_opts *opts)
 {
     opts->syncnt = syn_retries;
+    opts->rto_max = rto_max;
 }

@@ -118,10 +118,11 @@ START_TEST(test_backoff)
 {
     struct rtt r;
     rtt_init(&r);
-    ck_assert_uint_eq(rtt_backed_off(&r, 0), 1 * NSEC_PER_SEC);
-    ck_assert_uint_eq(rtt_backed_off(&r, 3), 8 * NSEC_PER_SEC);
-    ck_assert_uint_eq(rtt_backed_off(&r, 7), RTO_MAX);
-    ck_assert_uint_eq(rtt_backed_off(&r, 1000000), RTO_MAX);
+    ck_assert_uint_eq(rtt_backed_off(&r, 0, RTO_MAX), 1 * NSEC_PER_SEC);
+    ck_assert_uint_eq(rtt_backed_off(&r, 3, RTO_MAX), 8 * NSEC_PER_SEC);
+    ck_assert_uint_eq(rtt_backed_off(&r, 7, RTO_MAX), RTO_MAX);
+    ck_assert_uint_eq(rtt_backed_off(&r, 1000000, RTO_MAX), RTO_MAX);
+    ck_assert_uint_eq(rtt_backed_off(&r, 3, 5 * NSEC_PER_SEC), 5 * NSEC_PER_SEC);
 }
 END_TEST
 
