@@ -159,9 +159,14 @@ void tcp_time_wait_arrives(struct stack_cx *cx, struct tcp_time_wait *tw,
         }
         return; /* an ACK in place: nothing to say */
     }
-    if (s->flags & TCP_ACK || old)
+    /*
+     * Linux differs: an old timestamp in a SYN renews the wait, too. It may be that of a host which
+     * has restarted (its clock is another), whose retries would keep it out for ever.
+     */
+    if (s->flags & TCP_ACK || (old && !(s->flags & TCP_SYN))) {
         wheel_arm(&cx->st->wheel, &tw->timer, cx->now + TCP_MSL_2);
-    TRACE(cx, TIMER, &tw->flow, TIMER_ARMED, TCP_TIMER_TIME_WAIT, TCP_MSL_2);
+        TRACE(cx, TIMER, &tw->flow, TIMER_ARMED, TCP_TIMER_TIME_WAIT, TCP_MSL_2);
+    }
     /* One answer per FIN that comes again; others are limited (Linux: tcp_invalid_ratelimit). */
     if (!(s->flags & TCP_FIN) && tw->last_ack && cx->now - tw->last_ack < TCP_CHALLENGE_INTERVAL)
         return;

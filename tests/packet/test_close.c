@@ -389,6 +389,28 @@ TEST(time_wait_new_syn_by_timestamp, "RFC 6191 2: a newer timestamp is enough")
     expect_tx("SA seq 0 ack -4999");
 }
 
+TEST(time_wait_restarted_host,
+     "RFC 9293 3.5.1: SYNs of a host that restarted, with an older clock, do not renew TIME-WAIT")
+{
+    struct tcp_listener *l = call_listen(5);
+    inject("S seq 0 <mss 1460,nop,nop,ts 100000>");
+    expect_tx("SA seq 0");
+    inject("A seq 1 ack 1 <nop,nop,ts 100000>");
+    call_close(call_accept(l));
+    expect_tx("FA seq 1");
+    inject("FA seq 1 ack 2 <nop,nop,ts 100010>");
+    expect_tx("A seq 2 ack 2");
+    for (unsigned i = 0; i < 3; i++) {
+        t_run(sec(19));
+        inject("S seq -5000 <mss 1460,nop,nop,ts 90>");
+        expect_tx("A seq 2 ack 2");
+        inject("R seq 2");
+    }
+    t_run(sec(4));
+    inject("S seq -5000 <mss 1460,nop,nop,ts 90>");
+    expect_tx("SA ack -4999");
+}
+
 TEST(time_wait_old_syn, "RFC 9293 3.6.1: an old SYN does not")
 {
     call_listen(5);

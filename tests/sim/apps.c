@@ -37,25 +37,45 @@ static void say(struct app *a, const char *what, int64_t n)
 
 /* ---- endings ---- */
 
-static void ended(struct app *a)
+/* Connections that take over the ports of `before` begin between low and high ms from now. */
+static void schedule_after(struct sim *s, const struct pair *before, unsigned low, unsigned high)
 {
-    struct sim *s = a->sim;
-    a->state = APP_ENDED;
-    a->conn = NULL;
-    s->ended++;
-    if (app_peer(a)->state != APP_ENDED)
-        return;
     for (unsigned i = 0; i < s->npairs; i++) {
         struct pair *p = &s->pairs[i];
-        if (p->after != a->pair || p->scheduled)
+        if (p->after != before || p->scheduled)
             continue;
-        /* when nothing of the old connection can be on its way any more, but TIME_WAIT */
         p->scheduled = true;
-        p->start = s->now + prng_range(&s->rng, 2000, 4000) * NSEC_PER_MSEC;
+        p->start = s->now + prng_range(&s->rng, low, high) * NSEC_PER_MSEC;
         struct event *e = event_new(s, EV_START, p->start, p->app[0].host, 0);
         e->arg = &p->app[0];
         event_push(s, e);
     }
+}
+
+static void ended(struct app *a)
+{
+    a->state = APP_ENDED;
+    a->conn = NULL;
+    a->sim->ended++;
+    /* when nothing of the old connection can be on its way any more, but TIME_WAIT */
+    if (app_peer(a)->state == APP_ENDED)
+        schedule_after(a->sim, a->pair, 2000, 4000);
+}
+
+void app_killed(struct app *a)
+{
+    const struct app *peer = app_peer(a);
+    if (a->state == APP_IDLE && peer->state == APP_IDLE)
+        return; /* has not begun */
+    if (a->state != APP_ENDED || peer->state != APP_ENDED)
+        a->pair->clean = false;
+    if (a->state != APP_CONNECTING && a->state != APP_OPEN)
+        return;
+    say(a, "killed", 0);
+    a->error = ECONNRESET;
+    ended(a);
+    if (a->side == 0)
+        schedule_after(a->sim, a->pair, 0, 3000);
 }
 
 /* The ports are in TIME_WAIT on this side: once more, later. */

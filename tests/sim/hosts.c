@@ -85,6 +85,7 @@ static void *arena_memory(unsigned index, size_t size)
 void host_start(struct host *h, size_t arena, bool loopback, bool traced)
 {
     struct sim *s = h->sim;
+    h->arena = arena;
     struct stack_config config = {
         .own_address = true,
         .loopback = loopback,
@@ -95,9 +96,9 @@ void host_start(struct host *h, size_t arena, bool loopback, bool traced)
     };
     for (unsigned i = 0; i < sizeof(config.seed); i++)
         config.seed[i] = (uint8_t)prng_u64(&s->plan_rng);
-    h->cx = (struct stack_cx){.now = s->now, .ops = &ops, .user = h};
+    h->cx = (struct stack_cx){.now = host_clock(h), .ops = &ops, .user = h};
     h->cx.trace = s->verbose || traced ? TRACE_ALL : 0;
-    h->cx.st = stack_init(arena_memory(h->index, arena), arena, 0, &config, s->now);
+    h->cx.st = stack_init(arena_memory(h->index, arena), arena, 0, &config, h->cx.now);
     if (!h->cx.st)
         sim_fail(s, "stack_init() returned NULL");
     struct netif nif = {
@@ -155,7 +156,7 @@ static struct app *app_for(struct host *h, struct tcp_conn *c)
 void host_accept(struct host *h, unsigned which)
 {
     struct sim *s = h->sim;
-    h->cx.now = s->now;
+    h->cx.now = host_clock(h);
     struct tcp_conn *c;
     if (!h->listener[which])
         return;
@@ -247,7 +248,25 @@ void host_settle(struct host *h)
         if (again)
             stack_flush(&h->cx);
     }
-    h->deadline = stack_deadline(h->cx.st);
+    const nsec_t at = stack_deadline(h->cx.st);
+    h->deadline = at == NSEC_NEVER ? at : at > h->ahead ? at - h->ahead : 0;
+}
+
+void host_restart(struct host *h)
+{
+    struct sim *s = h->sim;
+    sim_say(s, h, "restarts");
+    const struct stack_config before = h->cx.st->config;
+    for (unsigned i = 0; i < s->npairs; i++)
+        for (unsigned side = 0; side < 2; side++)
+            if (s->pairs[i].app[side].host == h)
+                app_killed(&s->pairs[i].app[side]);
+    host_start(h, h->arena, before.loopback, h->cx.trace != 0);
+    h->cx.st->config.tuning = before.tuning;
+    for (unsigned k = 0; k < LISTENERS_MAX; k++) {
+        h->listener_ready[k] = false;
+        host_listen(h, k, 1024);
+    }
 }
 
 void host_check_memory(struct host *h)

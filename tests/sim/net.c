@@ -101,6 +101,18 @@ static nsec_t travel(struct host *h, uint32_t len)
     return at;
 }
 
+void net_reroute(struct host *h)
+{
+    struct sim *s = h->sim;
+    struct impairment *im = &h->out;
+    im->delay = prng_range(&s->rng, 20, 60000) * NSEC_PER_USEC;
+    im->jitter = min_u64(im->jitter, im->delay);
+    if (prng_one_in(&s->rng, 2))
+        im->pmtu = (uint32_t)prng_range(&s->rng, 600, 1500);
+    sim_say(s, h, "another path: %llu us, MTU %u", (unsigned long long)(im->delay / NSEC_PER_USEC),
+            im->pmtu);
+}
+
 /* RFC 1191: the router that the frame does not fit through says so. */
 static void frag_needed(struct host *h, const uint8_t *frame)
 {
@@ -386,7 +398,7 @@ void net_receive(struct host *h)
                                     .csum_trusted = e->csum_trusted,
                                     .gso_size = e->gso_size};
         net_say_frame(s, h, "rx", e->data, e->len, e->gso_size);
-        h->cx.now = s->now;
+        h->cx.now = host_clock(h);
         input(h, e, &in);
         free(e);
     }

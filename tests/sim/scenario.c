@@ -17,9 +17,17 @@ enum theme {
     THEME_STORM,  /* many connections, short backlogs */
     THEME_MEMORY, /* more data than the arenas hold */
     THEME_LOOPBACK,
-    THEME_REUSE, /* connections that take over the ports of others */
+    THEME_REUSE,   /* connections that take over the ports of others */
+    THEME_RESTART, /* so, and hosts that forget what they were doing: RFC 9293 3.5.1 */
+    THEME_ROUTES,  /* paths change */
+    THEME_CLOCKS,  /* clocks jump ahead, and the timestamps with them */
     THEME_COUNT
 };
+
+static bool reuses(enum theme theme)
+{
+    return theme == THEME_REUSE || theme == THEME_RESTART;
+}
 
 static nsec_t pick_delay(struct prng *r)
 {
@@ -202,7 +210,7 @@ static void make_pair(struct sim *s, unsigned i, enum theme theme)
     p->app[0].host = &s->hosts[client];
     p->app[1].host = &s->hosts[server];
     p->listener = (unsigned)prng_below(r, LISTENERS_MAX);
-    p->simultaneous = client != server && theme != THEME_REUSE && prng_one_in(r, 12);
+    p->simultaneous = client != server && !reuses(theme) && prng_one_in(r, 12);
     p->salt[0] = (uint32_t)prng_u64(r);
     p->salt[1] = (uint32_t)prng_u64(r);
     /* one port for each pair: a name for it at both ends */
@@ -210,7 +218,7 @@ static void make_pair(struct sim *s, unsigned i, enum theme theme)
     p->at[0].port = (uint16_t)(10000 + i);
     p->at[1].addr = ip_addr_from_v4(__builtin_bswap32(s->hosts[server].ip));
     p->at[1].port = (uint16_t)(p->simultaneous ? 30000 + i : LISTEN_BASE + p->listener);
-    if (theme == THEME_REUSE && i >= 2) {
+    if (reuses(theme) && i >= 2) {
         p->after = &s->pairs[i - 2];
         p->simultaneous = false;
         p->listener = p->after->listener;
@@ -225,6 +233,24 @@ static void make_pair(struct sim *s, unsigned i, enum theme theme)
     for (unsigned side = 0; side < (p->after ? 0u : p->simultaneous ? 2u : 1u); side++) {
         struct event *e = event_new(s, EV_START, p->start, p->app[side].host, 0);
         e->arg = &p->app[side];
+        event_push(s, e);
+    }
+}
+
+/* What the theme does to hosts and paths while connections are at work. */
+static void make_upheavals(struct sim *s, enum theme theme)
+{
+    struct prng *r = &s->plan_rng;
+    const enum event_kind kind = theme == THEME_RESTART  ? EV_RESTART
+                                 : theme == THEME_ROUTES ? EV_ROUTE
+                                                         : EV_JUMP;
+    if (theme != THEME_RESTART && theme != THEME_ROUTES && theme != THEME_CLOCKS)
+        return;
+    for (uint64_t n = prng_range(r, 1, 4); n > 0; n--) {
+        struct host *h = &s->hosts[prng_below(r, s->nhosts)];
+        struct event *e = event_new(s, kind, s->now + prng_below(r, 4 * NSEC_PER_SEC), h, 0);
+        if (kind == EV_JUMP) /* in a mild world by less than what ends a connection */
+            e->arg = (void *)(uintptr_t)(prng_skewed(r, s->mild ? 8000 : 86400000) * NSEC_PER_MSEC);
         event_push(s, e);
     }
 }
@@ -250,7 +276,7 @@ void scenario_make(struct sim *s)
         s->npairs = (unsigned)prng_range(r, 50, 400);
     if (theme == THEME_MEMORY)
         s->npairs = (unsigned)prng_range(r, 12, 30);
-    if (theme == THEME_REUSE)
+    if (reuses(theme))
         s->npairs = (unsigned)prng_range(r, 3, 8);
     for (unsigned i = 0; !s->mild && i < s->nhosts; i++) {
         if (!prng_one_in(r, 4))
@@ -263,7 +289,8 @@ void scenario_make(struct sim *s)
     }
     for (unsigned i = 0; i < s->npairs; i++)
         make_pair(s, i, theme);
-    uint32_t mtu = 1500;
+    make_upheavals(s, theme);
+    uint32_t mtu = theme == THEME_ROUTES ? 600 : 1500;
     for (unsigned i = 0; i < s->nhosts; i++) {
         mtu = min_u32(mtu, s->hosts[i].mtu);
         if (s->hosts[i].out.pmtu)

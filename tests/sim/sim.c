@@ -54,11 +54,11 @@ static void watch(struct sim *s)
             struct app *a = &s->pairs[i].app[side];
             if (a->state == APP_IDLE)
                 continue;
-            a->host->cx.now = s->now;
+            a->host->cx.now = host_clock(a->host);
             app_watch(a);
         }
     for (unsigned i = 0; i < s->nhosts; i++) {
-        s->hosts[i].cx.now = s->now;
+        s->hosts[i].cx.now = host_clock(&s->hosts[i]);
         host_settle(&s->hosts[i]);
     }
     event_push(s, event_new(s, EV_WATCH, s->now + 100 * NSEC_PER_SEC, NULL, 0));
@@ -68,7 +68,7 @@ static void happen(struct sim *s, struct event *e)
 {
     struct host *h = e->host;
     if (h)
-        h->cx.now = s->now;
+        h->cx.now = host_clock(h);
     switch (e->kind) {
     case EV_FRAME:
         net_arrive(s, e); /* takes the event */
@@ -97,6 +97,18 @@ static void happen(struct sim *s, struct event *e)
         break;
     case EV_LONGER:
         h->out.delay *= 2;
+        break;
+    case EV_ROUTE:
+        net_reroute(h);
+        break;
+    case EV_RESTART:
+        host_restart(h);
+        break;
+    case EV_JUMP:
+        h->ahead += (nsec_t)(uintptr_t)e->arg;
+        h->cx.now = host_clock(h);
+        sim_say(s, h, "clock jumps by %llu ms",
+                (unsigned long long)((nsec_t)(uintptr_t)e->arg / NSEC_PER_MSEC));
         break;
     case EV_FAULTS_END:
         faults_end(s);
@@ -157,7 +169,7 @@ static void loop(struct sim *s)
         if (at > s->now)
             s->now = at;
         if (timer) {
-            timer->cx.now = s->now;
+            timer->cx.now = host_clock(timer);
             stack_run_timers(&timer->cx);
             host_settle(timer);
         } else {

@@ -143,6 +143,7 @@ struct host {
     struct sim *sim;
     unsigned index;
     struct stack_cx cx;
+    size_t arena; /* bytes */
     uint8_t netif;
     uint32_t ip; /* host order */
     uint8_t mac[6];
@@ -155,6 +156,7 @@ struct host {
     bool congested;   /* what was given to the link last waited longer than mark_above */
     nsec_t line_free; /* when the link has sent what it was given */
     nsec_t down_from, down_to;
+    nsec_t ahead; /* of its clock, as against the simulation's */
     nsec_t deadline;
     struct event *rx_head, *rx_tail;
     bool rx_scheduled;
@@ -173,7 +175,10 @@ enum event_kind {
     EV_ACCEPT,
     EV_LISTENER,
     EV_WATCH,
-    EV_LONGER, /* the host's link becomes twice as long */
+    EV_LONGER,  /* the host's link becomes twice as long */
+    EV_ROUTE,   /* its packets take another path from now on */
+    EV_RESTART, /* it loses all that it knew and starts anew */
+    EV_JUMP,    /* its clock jumps ahead */
     EV_FAULTS_END
 };
 
@@ -235,12 +240,21 @@ int net_transmit(struct host *h, const struct frame_out *f);
 void net_arrive(struct sim *s, struct event *frame);
 /* The host takes what its device has. */
 void net_receive(struct host *h);
+/* Another path for what the host sends: other delays, perhaps smaller packets; what is on its way
+ * stays behind, or is overtaken. */
+void net_reroute(struct host *h);
 void net_say_frame(struct sim *s, const struct host *h, const char *what, const uint8_t *frame,
                    size_t len, uint16_t gso_size);
 
 /* ---- hosts.c ---- */
 void host_start(struct host *h, size_t arena, bool loopback, bool traced);
 /* After each entry into the engine: flush, invariants, the programs that were woken. */
+/* Power off and on: its connections are gone, and nobody was told. Old segments are still about. */
+void host_restart(struct host *h);
+static inline nsec_t host_clock(const struct host *h)
+{
+    return h->sim->now + h->ahead;
+}
 void host_settle(struct host *h);
 void host_check_memory(struct host *h);
 void host_listen(struct host *h, unsigned which, int backlog);
@@ -260,6 +274,9 @@ uint32_t app_reads(struct app *a);
 void app_took(struct app *a, const uint8_t *text, uint32_t n);
 /* Nothing has moved for too long: gives up, or says that the engine is stuck. */
 void app_watch(struct app *a);
+/* Its host lost it. A connection that is to follow on the same ports begins soon, whatever the peer
+ * thinks of this one. */
+void app_killed(struct app *a);
 static inline struct app *app_peer(struct app *a)
 {
     return &a->pair->app[!a->side];
