@@ -6,7 +6,7 @@ set -u
 set_build="gcc libc6-dev make binutils libjansson-dev libpcap-dev systemtap-sdt-dev"
 set_demo="iproute2 python3 util-linux curl nginx"
 set_check="$set_demo clang libclang-rt-14-dev python3-jsonschema valgrind check liblwip-dev pkg-config libpcap-dev diffutils iputils-ping procps
-    wget netcat-openbsd socat iperf3 redis-server redis-tools memcached lighttpd haproxy
+    gunicorn wget netcat-openbsd socat iperf3 redis-server redis-tools memcached lighttpd haproxy
     apache2-utils wrk openssh-client openssh-server perl nodejs tcpdump ethtool tshark libpcap0.8
     busybox-static libpython3.11-testsuite apache2-bin rsync vsftpd openbsd-inetd mosquitto mosquitto-clients
     php8.2-fpm libfcgi-bin ruby git dnsmasq-base tinyproxy aria2 exim4-daemon-light postgresql-15 openssl libcap2-bin mandoc"

@@ -23,6 +23,7 @@
 #include "shim/core/usock.h"
 #include "shim/libc/process.h"
 #include "shim/libc/real.h"
+#include "shim/life/kin.h"
 #include "shim/life/service.h"
 #include "shim/link/batch.h"
 #include "shim/link/guard.h"
@@ -77,11 +78,13 @@ static void process_forked_child(void)
     wait_after_fork_child();
     guard_after_fork_child();
     batch_after_fork_child();
+    kin_after_fork_child();
 }
 
 pid_t process_fork(long (*how)(void *), void *arg)
 {
     service_await_start();
+    kin_before_fork();
     robust_remember();
     fds_watch_fork();
     fds_before_fork();

@@ -258,6 +258,9 @@ static int find_arena(int pid)
     return found;
 }
 
+/* A larger family takes nobody in: it needs the room for its children. */
+#define JOINERS_MAX (PROCESSES_MAX / 2)
+
 /* What the head of the arena says. It is mapped anywhere for that: only offsets hold. */
 static bool read_arena(int fd, struct paper *p)
 {
@@ -274,11 +277,19 @@ static bool read_arena(int fd, struct paper *p)
     p->size = (uint64_t)st.st_size;
     p->stack = p->base + (uint64_t)((uint8_t *)stack - map);
     memcpy(p->fds, sh->family_fds, sizeof(p->fds));
+    const bool full = __atomic_load_n(&sh->processes_live, __ATOMIC_RELAXED) >= JOINERS_MAX;
     raw_munmap(map, (size_t)st.st_size);
-    return p->fds[KEEPER_ARENA] >= 0;
+    return p->fds[KEEPER_ARENA] >= 0 && !full;
 }
 
-bool handover_join(int pid)
+uint64_t handover_family(void)
+{
+    int fds[KEEPER_HAS];
+    keeper_fds(fds);
+    return fds[KEEPER_ARENA] >= 0 ? inode_of(fds[KEEPER_ARENA]) : 0;
+}
+
+bool handover_join(int pid, uint64_t family)
 {
     struct paper p;
     const int arena = fd_table_init() == 0 ? find_arena(pid) : -1;
@@ -287,7 +298,8 @@ bool handover_join(int pid)
         return false;
     bool ok = fetch(pidfd, arena);
     unsigned have = 0;
-    if (ok && !(read_arena(arena, &p) && p.fds[KEEPER_ARENA] == arena)) {
+    if (ok && !((family == 0 || inode_of(arena) == family) && read_arena(arena, &p) &&
+                p.fds[KEEPER_ARENA] == arena)) {
         raw_close(arena);
         ok = false;
     }

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stdint.h>
 
 /* Name of the variable; the constructor takes it out of the environment. */
 #define HANDOVER_VARIABLE "TCPSHIM_HANDOVER"
@@ -31,8 +32,11 @@ void handover_cancel(void);
 void handover_publish(void);
 /*
  * Joins the family of process pid, whose descriptors are fetched with pidfd_getfd(2): for who may
- * trace it (same user, or CAP_SYS_PTRACE). False: it has none, or it is not allowed.
+ * trace it (same user, or CAP_SYS_PTRACE). family: the inode that its arena must have, 0: any.
+ * False: it has none, it is full, or it is not allowed.
  */
-bool handover_join(int pid);
+bool handover_join(int pid, uint64_t family);
+/* The inode of this process's arena; 0: it has none, or cannot be joined. */
+uint64_t handover_family(void);
 /* In the new image, before anything else uses the engine. False: there is nothing to be had. */
 bool handover_adopt(const char *value);

@@ -21,6 +21,7 @@
 #include "shim/life/environment.h"
 #include "shim/life/handover.h"
 #include "shim/life/keeper.h"
+#include "shim/life/kin.h"
 #include "shim/life/leader.h"
 #include "shim/life/own_address.h"
 #include "shim/link/batch.h"
@@ -40,6 +41,7 @@ static bool start_tried, start_told;
 static void before_fork(void)
 {
     pthread_mutex_lock(&start_lock);
+    kin_before_fork();
     fds_before_fork();
 }
 
@@ -55,6 +57,7 @@ static void after_fork_child(void)
     wait_after_fork_child();
     guard_after_fork_child();
     batch_after_fork_child();
+    kin_after_fork_child();
     pthread_mutex_unlock(&start_lock);
 }
 
@@ -254,6 +257,16 @@ static void tell(void)
                         config.fallback_kernel ? "; TCP uses the kernel (TCPSHIM_FALLBACK)" : "");
 }
 
+/* quietly: the process gives up privileges; what it has then is not for its relatives. */
+static void start_among_kin(bool quietly)
+{
+    if (quietly)
+        kin_part();
+    if (!kin_begin())
+        engine.start_error = -start();
+    kin_end(engine_running());
+}
+
 static int start_once(bool quietly)
 {
     const uint64_t all = UINT64_MAX;
@@ -265,7 +278,7 @@ static int start_once(bool quietly)
     pthread_mutex_lock(&start_lock);
     if (!start_tried) {
         start_tried = true;
-        engine.start_error = -start();
+        start_among_kin(quietly);
     }
     if (!quietly)
         tell();
@@ -286,7 +299,7 @@ bool engine_join(int pid)
     raw_sigprocmask(SIG_SETMASK, &all, &before);
     pthread_mutex_lock(&start_lock);
     if (!start_tried)
-        start_tried = handover_join(pid);
+        start_tried = handover_join(pid, 0);
     pthread_mutex_unlock(&start_lock);
     raw_sigprocmask(SIG_SETMASK, &before, NULL);
     return engine_running();

@@ -3,7 +3,7 @@ the stack, and what is said when a variable asks for what cannot be."""
 
 
 from cases_http import start_nginx, stop_nginx, url
-from framework import PROGRAMS, PYTHON, case
+from framework import PROGRAMS, PYTHON, case, wait_for
 
 PREFIX = "/24"
 
@@ -64,6 +64,17 @@ def own_one_holder(run):
                         host=run.server_host, user=True, engine=False, shim=own(run.server_host))
     refused(run, second, str(server.popen.pid))
     stop_nginx(run, server)
+
+
+@case("own-forked", pairings=("KU", "UU"), sizes=("-",), kernel=False)
+def own_forked(run):
+    """Workers that were forked before there was any socket share an address of the stack's own."""
+    server = run.server([PYTHON, f"{PROGRAMS}/shared_port.py", "workers", run.server_host.spare, 9000, 3],
+                        shim=own(run.server_host))
+    run.check(wait_for(lambda: server.stdout().count("listens") == 3, run.time_left()), server.stderr())
+    words = run.client([PYTHON, f"{PROGRAMS}/shared_port.py", "client", run.server_host.spare, 9000, 100]).stdout().split()
+    run.check(sum(map(int, words[1::2])) == 100 and len(words) > 2, f"{words}")
+    server.stop()
 
 
 @case("local-clients", pairings=("KU",), sizes=("1M",), needs=("nginx", "curl"))

@@ -129,6 +129,18 @@ def reuseport_forked(run):
     check_answered(run, [server], 408)
 
 
+@case("kin", pairings=("U-",), sizes=("-",), kernel=False)
+def kin(run):
+    """Processes that were forked before there was any socket are one family; those that left their namespace,
+    user or program are not."""
+    words = run.client([PYTHON, f"{PROGRAMS}/kin.py"], engine=False, shim={"TCPSHIM_TRACE": ""}).stdout().split()
+    arenas = dict(zip(words[::2], words[1::2]))
+    run.check(len(arenas) == 8 and "0" not in arenas.values(), f"{arenas}")
+    family = {name for name, arena in arenas.items() if arena == arenas["first"]}
+    run.check(family == {"first", "second", "parent", "late", "again"}, f"of one family: {family}")
+    run.check(len(set(arenas.values())) == 4, f"{arenas}")
+
+
 @case("reuseport-strangers", pairings=("KU", "UU"), sizes=("-",))
 def reuseport_strangers(run):
     """Programs that were started one by one share a port; some come and go while connections are open."""

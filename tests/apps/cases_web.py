@@ -76,6 +76,18 @@ def nginx_reuseport(run):
     server.stop()
 
 
+@case("gunicorn-reuseport", quick=("KU",), sizes=("-",), needs=("gunicorn", "ab"))
+def gunicorn_reuseport(run):
+    """Workers of gunicorn, each with a listening socket of its own."""
+    run.write("app.py", "def application(environ, start):\n"
+                        "    start('200 OK', [('Content-Length', '5')])\n    return [b'hello']\n")
+    server = run.server(["gunicorn", "-w", "3", "--reuse-port", "-b", f"{run.server_addr}:8000", "app:application"], 8000)
+    run.check(wait_for(lambda: server.stderr().count("Booting worker") == 3, run.time_left()), "workers are missing")
+    text = run.client(["ab", "-q", "-n", "300", "-c", "8", url(run, port=8000)]).stdout()
+    run.check(re.search(r"Complete requests: +300\b", text) and re.search(r"Failed requests: +0\b", text), text)
+    server.stop()
+
+
 @case("nginx-reload", quick=("KU", "UU"), sizes=("-",), needs=("nginx",), table=("nginx, reload under load", "python3"))
 def nginx_reload(run):
     run.data.path("1B")
