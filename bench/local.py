@@ -40,7 +40,8 @@ def loopback_round_trip(size):
 
 
 def loopback_bulk(bench):
-    text = relatives(bench, lambda port: ["iperf3", "-s", "-1", "-p", port],
+    # -4: bench/family.c waits until somebody listens at an IPv4 address
+    text = relatives(bench, lambda port: ["iperf3", "-4", "-s", "-1", "-p", port],
                      lambda addr, port: ["iperf3", "-c", addr, "-p", port, "-J", "-t",
                                          str(whole_seconds(bench))])
     return {"Gbit/s": iperf_numbers(text)["Gbit/s"]}
