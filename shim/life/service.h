@@ -15,7 +15,8 @@ void service_start(void);
  * on. A service thread that drives, and sleeps as if there were none, is to look again.
  */
 void service_forked(void);
-/* Entered: there is something to look at later (transit_due()), although nothing else may happen. */
+/* Entered: there is something to look at later (transit_due()), although nothing else may happen.
+ */
 void service_look_again(void);
 /*
  * Not entered, before a fork that libc does not know of: a thread that was made and does not run

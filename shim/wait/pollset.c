@@ -100,8 +100,7 @@ static int combine(struct pollset *p)
         struct pollfd *f = &p->fds[i];
         const uint32_t events = (uint16_t)p->kernel[i].revents;
         if (p->gone && (p->flags & POLLSET_SELECT) != 0 && (events & POLLNVAL) != 0)
-            f->revents =
-                f->events; /* POLLIN_SET and the like have it: EBADF is for the first look */
+            f->revents = f->events; /* as Linux's POLLIN_SET; EBADF is for the first look */
         else if (p->kernel[i].fd >= 0)
             f->revents |= (short)(events & accepted(p, f->events));
         ready += f->revents != 0;
