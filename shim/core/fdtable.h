@@ -44,6 +44,12 @@ static inline struct epset *fd_epset(int fd)
     return (struct epset *)(e & ~(uintptr_t)3);
 }
 
+/* Either of them. */
+static inline bool fd_ours(int fd)
+{
+    return unlikely((fd_entry(fd) & 3) - FD_SOCKET <= FD_EPOLL - FD_SOCKET);
+}
+
 /* NULL: none. */
 static inline struct hold *fd_hold(int fd)
 {

@@ -17,14 +17,15 @@ static struct pollfd *filled(struct pollfd *fds)
     return fds;
 }
 
-/* More than the kernel ever takes is refused by it. */
-static bool concerns_us(struct pollfd *fds, nfds_t n, bool waits)
+/* More than the kernel ever takes is refused by it. In line: most calls have no user socket. */
+static inline __attribute__((always_inline)) bool concerns_us(struct pollfd *fds, nfds_t n,
+                                                              bool waits)
 {
     return n <= INT32_MAX / sizeof(*fds) && user_valid(fds, n * sizeof(*fds)) &&
-           pollset_ours(filled(fds), n, waits);
+           pollset_ours(fds, n, waits);
 }
 
-static int result_of(int r)
+static __attribute__((noinline)) int result_of(int r)
 {
     if (r >= 0)
         return r;
@@ -32,16 +33,24 @@ static int result_of(int r)
     return -1;
 }
 
+/* Out of line, so that the others save no registers for it. */
+static __attribute__((noinline)) int poll_ours(struct pollfd *fds, nfds_t n, int timeout)
+{
+    return result_of(pollset_wait(fds, n, pollset_millis(timeout), NULL, 0));
+}
+
 SHIM_EXPORT int poll(struct pollfd *fds, nfds_t n, int timeout)
 {
+    fds = filled(fds);
     if (likely(!concerns_us(fds, n, timeout != 0)))
         return real_ready()->poll(fds, n, timeout);
-    return result_of(pollset_wait(fds, n, pollset_millis(timeout), NULL, 0));
+    return poll_ours(fds, n, timeout);
 }
 
 SHIM_EXPORT int ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout,
                       const sigset_t *mask)
 {
+    fds = filled(fds);
     if (likely(!concerns_us(fds, n, true)))
         return real_ready()->ppoll(fds, n, timeout, mask);
     nsec_t span;

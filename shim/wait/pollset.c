@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <pthread.h>
 
-#include "shim/core/fdtable.h"
 #include "shim/core/hold.h"
 #include "shim/core/raw.h"
 #include "shim/core/shared.h"
@@ -35,12 +34,10 @@ struct pollset {
     bool partial, left_out;
 };
 
-bool pollset_ours(const struct pollfd *fds, nfds_t n, bool waits)
+bool pollset_may_be_ours(const struct pollfd *fds, nfds_t n)
 {
-    waits &= engine_running();
     for (nfds_t i = 0; i < n; i++)
-        if (unlikely(fd_usock(fds[i].fd) != NULL || fd_epset(fds[i].fd) != NULL) ||
-            (waits && unlikely(wait_epoll_bare(fds[i].fd))))
+        if (unlikely(wait_epoll_bare(fds[i].fd)))
             return true;
     return false;
 }

@@ -4,13 +4,22 @@
 #include <poll.h>
 #include <signal.h>
 
-#include "stack/base.h"
+#include "shim/core/engine.h"
+#include "shim/core/fdtable.h"
 
+/* Whether one is an epoll set that may get its first user socket. */
+bool pollset_may_be_ours(const struct pollfd *fds, nfds_t n);
 /*
  * Whether any of the descriptors concerns the engine; if not, the call is the kernel's alone.
  * waits: the call may sleep, and things may change meanwhile.
  */
-bool pollset_ours(const struct pollfd *fds, nfds_t n, bool waits);
+static inline bool pollset_ours(const struct pollfd *fds, nfds_t n, bool waits)
+{
+    for (nfds_t i = 0; i < n; i++)
+        if (fd_ours(fds[i].fd))
+            return true;
+    return waits && engine_running() && pollset_may_be_ours(fds, n);
+}
 
 /* As select(2) counts: HUP makes readable, ERR readable and writable, and nothing else is told. */
 #define POLLSET_SELECT 0x1u
