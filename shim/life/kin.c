@@ -69,7 +69,7 @@ void kin_after_fork_child(void)
 /* Of the network namespace; 0: cannot be seen. */
 static uint64_t own_netns(void)
 {
-    struct stat st;
+    struct stat st = {.st_ino = 0};
     return raw_syscall(SYS_newfstatat, AT_FDCWD, (long)"/proc/self/ns/net", (long)&st, 0, 0, 0) == 0
                ? st.st_ino
                : 0;
