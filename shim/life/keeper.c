@@ -354,7 +354,8 @@ bool keeper_watches(void)
 struct wish {
     uint64_t cookie; /* let go of this one; 0: by port */
     uint16_t port;   /* let go of this process's named guards of this port; 0: of none */
-    int32_t dead;    /* take over the named guards of this process; 0: of none */
+    int32_t dead;    /* take over the named guards of this process, and let go of members of groups
+                        that listened for it; 0: of none */
 };
 
 static bool unwanted(struct custody_item *item, int fd, const struct wish *w)
@@ -362,6 +363,8 @@ static bool unwanted(struct custody_item *item, int fd, const struct wish *w)
     if (w->cookie != 0)
         return item->cookie == w->cookie;
     if (w->dead != 0) {
+        if (item->named && guard_orphaned(fd, item->cookie, item->port))
+            return true;
         if (!item->named || item->pid != w->dead)
             return false;
         item->pid = raw_getpid();

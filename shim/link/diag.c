@@ -34,6 +34,18 @@ void diag_mark(int fd, bool door)
         (void)raw_setsockopt(fd, IPPROTO_IP, IP_RECVERR_RFC4884, &yes, sizeof(int));
 }
 
+static bool is_set(int fd, int name)
+{
+    int value = 0;
+    socklen_t len = sizeof(value);
+    return raw_getsockopt(fd, IPPROTO_IP, name, &value, &len) == 0 && value != 0;
+}
+
+bool diag_is_door(int fd)
+{
+    return is_set(fd, IP_MULTICAST_LOOP) && is_set(fd, IP_RECVERR_RFC4884);
+}
+
 uint64_t diag_cookie(int fd)
 {
     uint64_t cookie = 0;

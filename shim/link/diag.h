@@ -24,6 +24,8 @@ struct diag_socket {
 
 /* Marks a socket that is to listen, or listens, as a DOOR or as DEAF. */
 void diag_mark(int fd, bool door);
+/* Whether it was marked as a DOOR last. */
+bool diag_is_door(int fd);
 /* SO_COOKIE; 0: cannot be had. */
 uint64_t diag_cookie(int fd);
 

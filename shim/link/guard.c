@@ -23,6 +23,7 @@
 #include "shim/core/raw.h"
 #include "shim/core/shared.h"
 #include "shim/life/keeper.h"
+#include "shim/link/diag.h"
 #include "shim/link/link.h"
 #include "shim/link/seal.h"
 #include "stack/util/random.h"
@@ -443,6 +444,12 @@ bool guard_adopt(int fd, uint16_t port)
     if (nkept > before)
         kept[before].shared = set_reuseport(kept[before].fd, 1) == 0;
     return true;
+}
+
+bool guard_orphaned(int fd, uint64_t cookie, uint16_t port)
+{
+    return get_flag(fd, SO_REUSEPORT) && diag_is_door(fd) && group_listens(port) &&
+           tcp_listener_member(engine.st, port, cookie) == NULL;
 }
 
 bool guard_make_way(uint16_t port)

@@ -34,6 +34,12 @@ void guard_keep(int fd, uint16_t port);
  * any process of the family binds with SO_REUSEADDR (guard_bind()).
  */
 bool guard_adopt(int fd, uint16_t port);
+/*
+ * Whether a socket in custody is a member of an SO_REUSEPORT group whose listener died with the
+ * last process that had it, while others of the family listen on: to the kernel it is a member
+ * still, and new connections would be elected to it that nobody answers. Whoever put it there.
+ */
+bool guard_orphaned(int fd, uint64_t cookie, uint16_t port);
 /* The backing socket fd guards the port no more: it listens no more, whoever else has it (the
  * keeper). */
 void guard_end(int fd, uint16_t port);
