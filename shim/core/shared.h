@@ -111,8 +111,8 @@ struct shared {
     nsec_t driver_until;     /* when the driver will wake by itself */
     uint32_t heir;           /* index + 1 of the sleeper that was woken to take the role */
     nsec_t heir_since;
-    uint64_t drains; /* (atomic) counts engine_drain() by callers: whether somebody drives */
-    nsec_t drained_at; /* when it last did (atomic) */
+    uint64_t drains;       /* (atomic) counts engine_drain() by callers: whether somebody drives */
+    nsec_t drained_at;     /* when it last did (atomic) */
     uint32_t set_shares;   /* epoll sets that several processes have got user sockets (atomic) */
     bool listened;         /* there was a listener: the engine may have work without a timer */
     struct list sleepers;  /* struct waiter */
