@@ -119,9 +119,12 @@ def measure(build):
         # without the keeper beside it: valgrind knows nothing of the clone() by which that begins
         shutil.copy(preload["LD_PRELOAD"], directory)
         env = {"LD_PRELOAD": f"{directory}/libtcpshim.so", "TCPSHIM_LOOPBACK": "user"}
-        paths, _ = callgrind(calls + ["sockets"], env, before=ALONE)
-    for name, (count, operations, _) in paths.items():
-        found[name] = (count / operations, None, None)
+        # the least of three: on a busy machine the service thread's looks fall between the calls
+        for _ in range(3):
+            paths, _ = callgrind(calls + ["sockets"], env, before=ALONE)
+            for name, (count, operations, _) in paths.items():
+                least = min(count / operations, found.get(name, (count,))[0])
+                found[name] = (least, None, None)
     _, without = callgrind(["/bin/true"], {}, part=False)
     _, with_it = callgrind(["/bin/true"], preload, part=False)
     found["start-up"] = (with_it - without, None, None)
