@@ -55,6 +55,10 @@ def psql(run, sql, **options):
 def postgres(run):
     """A process for each connection."""
     server = start_postgres(run)
+    for _ in range(100):  # it listens before it answers: "the database system is starting up"
+        if psql(run, "select 1", codes=(0, 2), role="ready").stdout() == "1\n":
+            break
+        time.sleep(0.1)
     got = psql(run, "select md5(string_agg(x::text, ',')) from generate_series(1, 100000) x").stdout().strip()
     run.check(re.fullmatch(r"[0-9a-f]{32}", got), f"psql says {got!r}")
     text = psql(run, "select repeat('0123456789', 100000)").stdout()
