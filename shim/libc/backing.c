@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "shim/libc/backing.h"
 
+#include <errno.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
 
@@ -60,9 +61,12 @@ int backing_open(int family, int flags, bool *shares)
     if (unlikely(from < 0))
         return raw_socket(family, SOCK_STREAM | flags, IPPROTO_TCP);
     const int fd = raw_fcntl(from, (flags & SOCK_CLOEXEC) != 0 ? F_DUPFD_CLOEXEC : F_DUPFD, 0);
-    if (likely(fd < 0 || (unsigned)fd < fd_limit))
+    if (likely(fd != -EBADF && (fd < 0 || (unsigned)fd < fd_limit)))
         return fd;
-    raw_close(fd); /* beyond the table: the kernel's */
+    if (fd == -EBADF) /* the program closed it by a system call of its own */
+        common.v4 = common.v6 = 0;
+    else
+        raw_close(fd); /* beyond the table: the kernel's */
     *shares = false;
     return raw_socket(family, SOCK_STREAM | flags, IPPROTO_TCP);
 }

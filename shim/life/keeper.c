@@ -287,13 +287,20 @@ void keeper_begin(void)
     errno = saved;
 }
 
+/*
+ * Entered meanwhile, since the lock is held across fork(): the kernel copies the descriptors first
+ * and the memory later, so a child could have the number without the descriptor.
+ */
 static void watch(int32_t pid)
 {
+    struct stack_cx cx;
+    engine_enter(&cx);
     const int fd = (int)raw_syscall(SYS_pidfd_open, pid, 0, 0, 0, 0, 0);
     if (keeper.pidfd >= 0)
         fd_release_internal(keeper.pidfd);
     keeper.pidfd = fd >= 0 ? internal(fd) : -1;
     keeper.watched = fd >= 0 ? pid : 0;
+    engine_leave(&cx);
 }
 
 /* Whoever comes first waits for the intermediate child and says how it went. */
@@ -321,6 +328,7 @@ static bool lost(void)
     struct pollfd end = {.fd = keeper.pidfd, .events = POLLIN};
     struct timespec zero = {0};
     return pid > 0 && pid == keeper.watched && raw_ppoll(&end, 1, &zero) == 1 &&
+           (end.revents & POLLIN) != 0 &&
            __atomic_compare_exchange_n(&engine.sh->keeper, &pid, KEEPER_NONE, false,
                                        __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
 }

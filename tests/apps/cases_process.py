@@ -141,6 +141,22 @@ def kin(run):
     run.check(len(set(arenas.values())) == 4, f"{arenas}")
 
 
+@case("reuseport-killed", sizes=("-",))
+def reuseport_killed(run):
+    """A member of a group of listeners is killed: what waited for it is reset, the others get all from then on. And one
+    of two that sit in accept() on the same listener: the other serves all."""
+    run.resets_allowed.add("a")
+    server = run.server([PYTHON, f"{PROGRAMS}/group_death.py", "server", run.server_addr, PORT])
+    run.check(wait_for(lambda: "ready" in server.stdout(), run.time_left()), "the server does not begin")
+    words = run.client([PYTHON, f"{PROGRAMS}/group_death.py", "client", run.server_addr, PORT]).stdout().split()
+    reset, served_, tries, by_survivor = map(int, words)
+    run.check(reset > 0 and served_ > 0 and reset + served_ == 40, f"{reset} reset, {served_} served of 40")
+    # until the death is noticed a few may go to the dead
+    run.check(40 <= tries < 80, f"{tries} connections until 40 in a row were served")
+    run.check(by_survivor == 40, f"{by_survivor} of 40 by the survivor")
+    server.stop()
+
+
 @case("reuseport-strangers", pairings=("KU", "UU"), sizes=("-",))
 def reuseport_strangers(run):
     """Programs that were started one by one share a port; some come and go while connections are open."""
