@@ -406,8 +406,8 @@ void waiter_wake_again(struct shared *sh)
 {
     for (uint32_t slot = 1; slot <= sh->waiters_high; slot++) {
         struct waiter *w = waiter_at(sh, slot);
-        if (w->process != 0 && w->asleep && w->by_word && !list_linked(&w->on_queue))
-            list_push_back(&sh->wakeups, &w->on_queue);
+        if (w->process != 0 && w->asleep && w->by_word)
+            word_wake_again(w);
     }
 }
 

@@ -91,6 +91,12 @@ void word_sleep(struct waiter *w, nsec_t now, nsec_t span, void (*cancelled)(voi
         sleep_in_kernel(w, span, cancelled);
 }
 
+void word_wake_again(struct waiter *w)
+{
+    __atomic_store_n(&w->word, WORD_WOKEN, __ATOMIC_RELEASE);
+    raw_syscall(SYS_futex, (long)&w->word, FUTEX_WAKE, 1, 0, 0, 0);
+}
+
 void word_wake(struct waiter *w)
 {
     __atomic_store_n(&w->woken_on, this_processor(), __ATOMIC_RELAXED);

@@ -25,6 +25,8 @@ static inline void word_begin(struct waiter *w)
 void word_sleep(struct waiter *w, nsec_t now, nsec_t span, void (*cancelled)(void *));
 /* Not entered: ends the sleep of a waiter of any process. */
 void word_wake(struct waiter *w);
+/* Entered, after a death: the word may say woken although who wrote that did not get to wake it. */
+void word_wake_again(struct waiter *w);
 /* By the thread itself, in a signal handler: the sleep that it interrupted ends at once. */
 static inline void word_end(struct waiter *w)
 {
