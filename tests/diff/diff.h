@@ -52,6 +52,7 @@ struct world {
     bool urgent;         /* urgent data was sent: MSG_MORE then holds nothing back on Linux */
     bool corked;         /* data is held back on purpose: settling does not wait for it */
     int barrier;         /* a UDP socket connected to itself */
+    bool sleepers;       /* threads that wait for what is done now */
 };
 
 /* ---- random (world.c) ---- */

@@ -284,6 +284,8 @@ void life_pair(struct world *w)
     if (slot == (unsigned)listener) /* it had to make room */
         return;
     say_connect(w, slot, &sa, sizeof(sa), true);
+    if (w->sleepers) /* they were woken, and look before the connection is taken */
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
     if (!once_in(w, 5) && w->slot[listener].fd >= 0)
         say_accept(w, (unsigned)listener);
 }

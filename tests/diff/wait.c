@@ -252,8 +252,11 @@ static void op_sleep(struct world *w)
             exit(3);
         until_asleep(&c[i]);
     }
-    if (c[n - 1].tid != -1)
+    if (c[n - 1].tid != -1) {
+        w->sleepers = true;
         something(w);
+        w->sleepers = false;
+    }
     settle(w);
     for (unsigned i = 0; i < n; i++)
         pthread_join(c[i].thread, NULL);

@@ -403,13 +403,18 @@ static void blocked(uint32_t seed)
 
 static void breeds(void)
 {
-    const int fd = dial();
+    const pid_t self = getpid();
+    int fd;
+    while ((fd = dial()) < 0) /* reset, when a death was inside the engine */
+        ;
     struct stamp of = stamp_new();
     who = "the child of a victim";
     for (;; of.offset += BLOCK) {
         const pid_t pid = fork();
         if (pid == 0) {
             prctl(PR_SET_PDEATHSIG, SIGKILL);
+            if (getppid() != self) /* killed before that */
+                _exit(0);
             struct tally t = {.most = UINT64_MAX};
             exchange(fd, &of, &t);
             _exit(0);
