@@ -204,7 +204,7 @@ def own_address(run):
         run.client([PYTHON, ENDER, "unsent", run.server_addr, PORT, "_exit"],
                    shim={"TCPSHIM_ADDR": run.client_host.spare + "/24"})
         took = time.monotonic() - begin
-        run.check(took < 1.5, f"the program took {took:.2f} s")
+        run.check(took < 5, f"the program took {took:.2f} s")
         server.wait()
 
 
