@@ -14,6 +14,7 @@
 #include "shim/core/config.h"
 #include "shim/core/family.h"
 #include "shim/core/hold.h"
+#include "shim/core/lock.h"
 #include "shim/core/raw.h"
 #include "shim/core/repair.h"
 #include "shim/core/shared.h"
@@ -85,15 +86,6 @@ void engine_clock(struct stack_cx *cx)
     struct timespec ts;
     clock_gettime(CLOCK_MONOTONIC, &ts);
     cx->now = (nsec_t)ts.tv_sec * NSEC_PER_SEC + (nsec_t)ts.tv_nsec;
-}
-
-static inline void cpu_relax(void)
-{
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#else
-    __asm__ volatile("yield" ::: "memory");
-#endif
 }
 
 /*
@@ -263,12 +255,7 @@ void shared_init(struct stack *st)
 {
     struct shared *sh = stack_extra(st);
     struct arena *a = stack_arena(st);
-    pthread_mutexattr_t attr;
-    pthread_mutexattr_init(&attr);
-    pthread_mutexattr_setpshared(&attr, PTHREAD_PROCESS_SHARED);
-    pthread_mutexattr_setrobust(&attr, PTHREAD_MUTEX_ROBUST);
-    pthread_mutex_init(&sh->lock, &attr);
-    pthread_mutexattr_destroy(&attr);
+    lock_init_robust(&sh->lock);
     pool_init(a, &sh->holds, sizeof(struct hold));
     pool_init(a, &sh->usocks, sizeof(struct usock));
     pool_init(a, &sh->watches, sizeof(struct waiter_watch));

@@ -5,6 +5,7 @@
 
 #include "shim/core/fdtable.h"
 #include "shim/core/hold.h"
+#include "shim/core/lock.h"
 #include "shim/core/raw.h"
 #include "shim/core/thread.h"
 #include "shim/core/usock.h"
@@ -81,12 +82,7 @@ static uint32_t number_of(const struct shared *sh, const struct process *p)
 void process_life_begin(void)
 {
     struct process *p = process_self();
-    pthread_mutexattr_t attr;
-    pthread_mutexattr_init(&attr);
-    pthread_mutexattr_setpshared(&attr, PTHREAD_PROCESS_SHARED);
-    pthread_mutexattr_setrobust(&attr, PTHREAD_MUTEX_ROBUST);
-    pthread_mutex_init(&p->life, &attr);
-    pthread_mutexattr_destroy(&attr);
+    lock_init_robust(&p->life);
     pthread_mutex_lock(&p->life);
 }
 

@@ -60,7 +60,7 @@ static unsigned count(const struct sets *s, bool *ours)
         for (unsigned long m = members(s, w); m != 0; m &= m - 1) {
             int fd = (int)(w * WORD_BITS) + __builtin_ctzl(m);
             n++;
-            *ours |= fd_usock(fd) != NULL || fd_epset(fd) != NULL || wait_epoll_bare(fd);
+            *ours |= fd_ours(fd) || wait_epoll_bare(fd);
         }
     }
     return n;

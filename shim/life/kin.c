@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "shim/core/engine.h"
+#include "shim/core/lock.h"
 #include "shim/core/raw.h"
 #include "shim/life/handover.h"
 
@@ -29,17 +30,6 @@ _Static_assert(sizeof(struct kin) <= PAGE_BYTES, "one page");
 
 static struct kin *kin; /* NULL: none, or not yet */
 
-static bool make_lock(pthread_mutex_t *lock)
-{
-    pthread_mutexattr_t attr;
-    pthread_mutexattr_init(&attr);
-    const bool made = pthread_mutexattr_setpshared(&attr, PTHREAD_PROCESS_SHARED) == 0 &&
-                      pthread_mutexattr_setrobust(&attr, PTHREAD_MUTEX_ROBUST) == 0 &&
-                      pthread_mutex_init(lock, &attr) == 0;
-    pthread_mutexattr_destroy(&attr);
-    return made;
-}
-
 void kin_before_fork(void)
 {
     if (kin != NULL || engine_running())
@@ -48,7 +38,7 @@ void kin_before_fork(void)
         raw_mmap(NULL, PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (raw_is_error(k))
         return;
-    if (make_lock(&k->starting))
+    if (lock_init_robust(&k->starting))
         kin = k;
     else
         raw_munmap(k, PAGE_BYTES);

@@ -372,14 +372,11 @@ static int sleep_outside(struct stack_cx *cx, struct pollfd *fds, unsigned n, ns
 
 /*
  * The process is in a sandbox (shim/life/sandbox.c) and asks the kernel for descriptors of the
- * program's, too: those cannot be waited for together with a word.
+ * program's (kernel), or for another mask of signals: neither goes together with a word.
  */
-static int sleep_in_sandbox(struct stack_cx *cx, struct pollfd *fds, unsigned n, nsec_t until,
-                            const sigset_t *mask)
+static int sleep_in_sandbox(struct stack_cx *cx, struct pollfd *fds, unsigned n, bool kernel,
+                            nsec_t until, const sigset_t *mask)
 {
-    bool kernel = false;
-    for (unsigned i = 0; i < n; i++)
-        kernel |= fds[i].fd >= 0;
     for (unsigned i = n; i < n + SLEEP_FDS; i++)
         fds[i].revents = 0;
     const nsec_t span = until > cx->now ? min_u64(until - cx->now, BLIND_SLEEP) : 0;
@@ -504,7 +501,7 @@ int wait_sleep(struct stack_cx *cx, struct waiter *w, struct pollfd *fds, unsign
     if (w->by_word)
         sleep_on_word(cx, w, until);
     else
-        r = unlikely(engine.sandboxed) ? sleep_in_sandbox(cx, fds, n, until, mask)
+        r = unlikely(engine.sandboxed) ? sleep_in_sandbox(cx, fds, n, kernel, until, mask)
                                        : sleep_outside(cx, fds, n + SLEEP_FDS, until, mask);
     engine_enter(cx);
     if (unlikely(engine.sandboxed))

@@ -6,21 +6,13 @@
 #include <sched.h>
 
 #include "shim/core/config.h"
+#include "shim/core/lock.h"
 #include "shim/core/raw.h"
 #include "shim/core/thread.h"
 #include "shim/wait/spin.h"
 
 /* Looks between two readings of the clock, which take longer than a look. */
 #define LOOKS 16
-
-static inline void cpu_relax(void)
-{
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#else
-    __asm__ volatile("yield" ::: "memory");
-#endif
-}
 
 /* The processor that runs us, + 1; 0: not known. */
 static uint16_t this_processor(void)
