@@ -63,6 +63,7 @@ static struct {
     bool stop;       /* (atomic) */
     uint32_t coming; /* the thread was made and does not run yet (atomic) */
     uint32_t slot;
+    nsec_t until; /* in DRIVE: how long it sleeps, also when the role was taken from it meanwhile */
 } service;
 static __thread uint32_t put_off __attribute__((tls_model("initial-exec")));
 
@@ -276,7 +277,7 @@ static enum service_mode drive(struct process *self)
     while (mine) {
         w->asleep = true;
         stack_flush(&cx);
-        const nsec_t until = sh->driver_until = sleep_deadline(&cx);
+        const nsec_t until = service.until = sh->driver_until = sleep_deadline(&cx);
         const nsec_t slept_at = cx.now;
         engine_leave(&cx);
         const int r = drive_sleep(until, slept_at);
@@ -403,6 +404,22 @@ void service_look_again(void)
         waiter_wake(waiter_at(engine.sh, service.slot));
     else if (self->service == SERVICE_DEEP)
         waiter_ring(engine.sh, self);
+}
+
+void service_left_alone(const struct stack_cx *cx)
+{
+    struct process *self = process_self();
+    if (self == NULL)
+        return;
+    if (self->service == SERVICE_DEEP) {
+        waiter_ring(engine.sh, self);
+    } else if (unlikely(self->service == SERVICE_DRIVE)) {
+        const nsec_t deadline = sleep_deadline(cx);
+        if (deadline < service.until) {
+            service.until = deadline; /* it is woken once */
+            waiter_wake(waiter_at(engine.sh, service.slot));
+        }
+    }
 }
 
 void service_await_start(void)

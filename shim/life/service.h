@@ -19,6 +19,12 @@ void service_forked(void);
  */
 void service_look_again(void);
 /*
+ * Entered, by engine_leave(): nobody drives and no caller sleeps that could. The thread is to look
+ * again if it counts on the driver that was, or if it still sleeps as the driver that it was itself
+ * and a timer ends before its sleep does.
+ */
+void service_left_alone(const struct stack_cx *cx);
+/*
  * Not entered, before a fork that libc does not know of: a thread that was made and does not run
  * yet would be in the child's list of threads for ever, and setuid() there would wait for it.
  */

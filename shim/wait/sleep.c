@@ -160,9 +160,7 @@ void sleep_settle(struct stack_cx *cx)
         return;
     if (unlikely(engine.sandboxed))
         sleep_hand_over_to_others(sh);
-    struct process *self = process_self();
-    if (self != NULL && self->service == SERVICE_DEEP)
-        waiter_ring(sh, self);
+    service_left_alone(cx);
 }
 
 void sleep_hand_over_to_others(struct shared *sh)

@@ -107,6 +107,12 @@ def loopback_user(run):
     run.client([PYTHON, f"{PROGRAMS}/loopback.py", run.file()], shim={"TCPSHIM_LOOPBACK": "user"})
 
 
+@case("loopback-timer", pairings=("U-",), sizes=("1B",), kernel=False)
+def loopback_timer(run):
+    """A timer that is set after the service thread's role was taken from it and given up."""
+    run.client([PYTHON, f"{PROGRAMS}/loopback_timer.py"], shim={"TCPSHIM_LOOPBACK": "user"})
+
+
 @case("loopback-kernel", pairings=("U-",), sizes=("1M",))
 def loopback_kernel(run):
     """Without it the same stays in the kernel."""
