@@ -45,6 +45,9 @@ struct tcp_stack {
     struct tcp_mtu_entry mtus[TCP_MTU_ENTRIES];
     nsec_t mtus_until;          /* none of them is of use from then on */
     struct list output_pending; /* connections that stack_flush() must look at */
+    struct list held_acks;      /* connections that owe ACKs which it held back, oldest first */
+    bool handshake_held;        /* one of these ACKs may complete a handshake */
+    bool patient;               /* stack_flush_patiently() is at work */
     struct list orphans;
     struct list time_wait_age;  /* oldest first: what is recycled when room is short */
     struct tcp_conn *announced; /* tcp_announce(); NULL: none */
@@ -124,3 +127,5 @@ void tcp_repair_end(struct stack_cx *cx);
 void tcp_timer(struct stack_cx *cx, struct wheel_timer *t);
 void tcp_flush(struct stack_cx *cx);
 bool tcp_flush_pending(const struct stack *st);
+/* ACKs that were held back leave with the next flush: all, or if the oldest has waited enough. */
+void tcp_release_held(struct stack_cx *cx, bool all);

@@ -154,7 +154,7 @@ static bool work_left(const struct stack *st)
     return tcp_flush_pending(st) || ip_loopback_pending(st);
 }
 
-void stack_flush(struct stack_cx *cx)
+static void flush(struct stack_cx *cx)
 {
     struct stack *st = cx->st;
     if (unlikely(st->ip.announce_pending))
@@ -170,6 +170,20 @@ void stack_flush(struct stack_cx *cx)
             ip_loopback_run(cx);
     }
     stack_settle(cx);
+}
+
+void stack_flush(struct stack_cx *cx)
+{
+    tcp_release_held(cx, true);
+    flush(cx);
+}
+
+void stack_flush_patiently(struct stack_cx *cx)
+{
+    tcp_release_held(cx, false);
+    cx->st->tcp.patient = true;
+    flush(cx);
+    cx->st->tcp.patient = false;
 }
 
 nsec_t stack_deadline(const struct stack *st)

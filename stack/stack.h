@@ -335,5 +335,11 @@ void stack_run_timers(struct stack_cx *cx);
 /* Sends what the entries since the last flush left to send, runs the loopback dry. Ends every
  * batch. */
 void stack_flush(struct stack_cx *cx);
+/*
+ * The same when the program is about to go on: what it sends next may carry the ACK of a small
+ * request, of a FIN or of the handshake, which waits for that. Whoever goes to sleep calls
+ * stack_flush(); if nobody does, they leave with the delayed ACK's timer at the latest.
+ */
+void stack_flush_patiently(struct stack_cx *cx);
 /* When stack_run_timers() must run next; NSEC_NEVER: no timer is armed. */
 nsec_t stack_deadline(const struct stack *st);

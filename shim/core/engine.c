@@ -188,7 +188,10 @@ void engine_leave(struct stack_cx *cx)
 {
     struct thread_state *t = &thread_state;
     struct shared *sh = engine.sh;
-    stack_flush(cx);
+    if (unlikely(engine.sandboxed)) /* others run its timers */
+        stack_flush(cx);
+    else
+        stack_flush_patiently(cx); /* who goes to sleep has flushed before */
     if (unlikely(t->inside > 1)) {
         t->inside--;
         return;

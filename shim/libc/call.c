@@ -111,7 +111,7 @@ void call_pass(struct call *c)
     errno = c->saved_errno;
 }
 
-/* The result comes behind what the call did and sent. */
+/* The result comes behind what the call did and sent; so no ACK waits for the next call. */
 static void __attribute__((noinline)) leave_traced(struct call *c, int64_t result)
 {
     struct flow flow; /* the connection may be gone then */

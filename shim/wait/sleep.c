@@ -304,6 +304,21 @@ static unsigned drain_as_driver(struct stack_cx *cx, const struct waiter *w, str
     return engine_drain_for(cx, &d);
 }
 
+static bool wait_over(const struct waiter *w, const struct reader *reader)
+{
+    return w->woken || reader_served(reader);
+}
+
+/* Who waits holds nothing back. That may set timers, and on the loopback change anything. */
+static bool flush_unless_over(struct stack_cx *cx, const struct waiter *w,
+                              const struct reader *reader)
+{
+    if (wait_over(w, reader))
+        return true;
+    stack_flush(cx);
+    return wait_over(w, reader);
+}
+
 /*
  * Entered, as the driver: looks for frames instead of sleeping (spin.h), keeping the role. True:
  * the wait is over, or something happened that the caller must see.
@@ -330,7 +345,7 @@ static bool look_around(struct stack_cx *cx, struct waiter *w, struct reader *re
             break;
         yields = spin_yielded(cx->now, cx->now - before);
         drain_as_driver(cx, w, reader);
-        over = w->woken || reader_served(reader);
+        over = wait_over(w, reader);
     }
     spin_ended(w->kind, over);
     return over;
@@ -386,6 +401,7 @@ static int sleep_blind(struct stack_cx *cx, struct pollfd *fds, unsigned n, nsec
                        const sigset_t *mask)
 {
     nsec_t span = deadline > cx->now ? min_u64(deadline - cx->now, BLIND_SLEEP) : 0;
+    stack_flush(cx);
     engine_leave(cx);
     int r = ppoll_for(fds, n, span, mask);
     engine_enter(cx);
@@ -468,14 +484,12 @@ int wait_sleep(struct stack_cx *cx, struct waiter *w, struct pollfd *fds, unsign
     if (drives && drain_first)
         drain_first = drain_as_driver(cx, w, reader) != 0;
     const nsec_t began = cx->now;
-    if (drives && config.spin_auto && mask == NULL && !w->woken && !reader_served(reader) &&
-        list_empty(&sh->sleepers) && spin_due(w->kind, cx->now, kernel) &&
-        look_around(cx, w, reader, min_u64(deadline, sleep_deadline(cx)))) {
-        waiter_unwatch(w, false);
-        return 0;
-    }
-    stack_flush(cx); /* may set timers, and on the loopback change anything */
-    if (w->woken || reader_served(reader)) {
+    bool over = flush_unless_over(cx, w, reader);
+    if (!over && drives && config.spin_auto && mask == NULL && list_empty(&sh->sleepers) &&
+        spin_due(w->kind, cx->now, kernel))
+        over = look_around(cx, w, reader, min_u64(deadline, sleep_deadline(cx))) ||
+               flush_unless_over(cx, w, reader);
+    if (over) {
         waiter_unwatch(w, false);
         return 0;
     }

@@ -139,6 +139,7 @@ static int64_t do_send(struct stack_cx *cx, struct tcp_conn *c, const struct sli
 int64_t tcp_send(struct stack_cx *cx, struct tcp_conn *c, const struct slice *from, unsigned n,
                  uint32_t flags)
 {
+    tcp_release_handshakes(cx, c);
     struct flow *outer = work_begin(cx->st, &c->flow);
     const int64_t r = do_send(cx, c, from, n, flags);
     work_end(cx->st, outer);
@@ -443,7 +444,7 @@ static void do_quickack(struct stack_cx *cx, struct tcp_conn *c, bool on)
     }
     c->interactive = false;
     if (c->ack_delayed)
-        tcp_schedule_ack(cx, c, TCP_WHY_SEND_ACK_QUICK);
+        tcp_emit_ack(cx, c, TCP_WHY_SEND_ACK_QUICK);
 }
 
 void tcp_quickack(struct stack_cx *cx, struct tcp_conn *c, bool on)

@@ -21,6 +21,7 @@ void tcp_stack_init(struct stack *st, nsec_t now)
     pool_init(st->arena, &t->ranges, sizeof(struct recv_range));
     pool_init(st->arena, &t->records, sizeof(struct sent_record));
     list_init(&t->output_pending);
+    list_init(&t->held_acks);
     list_init(&t->orphans);
     list_init(&t->time_wait_age);
     t->next_number = 1;
@@ -99,8 +100,11 @@ void tcp_notify(struct stack_cx *cx, struct tcp_conn *c, uint32_t events)
 
 void tcp_want_output(struct stack_cx *cx, struct tcp_conn *c)
 {
-    if (c->needs_output)
+    if (unlikely(c->ack_held))
+        list_remove(&c->pending_link);
+    else if (c->needs_output)
         return;
+    c->ack_held = false;
     c->needs_output = true;
     list_push_back(&cx->st->tcp.output_pending, &c->pending_link);
 }
@@ -190,7 +194,7 @@ void tcp_done(struct stack_cx *cx, struct tcp_conn *c, int err, enum tcp_reason 
         tcp_timer_stop(cx, c, i);
     wheel_cancel(&cx->st->wheel, &c->timer);
     list_remove(&c->pending_link);
-    c->needs_output = false;
+    c->needs_output = c->ack_held = false;
     /* Linux keeps what was received in order: recv() gives it before the error. */
     drop_buffers(cx, c, !c->app_held && !c->half_accepted);
     tcp_set_state(cx, c, TCP_CLOSED, why);

@@ -28,6 +28,7 @@
 #define TCP_KEEPALIVE_INTVL    75
 #define TCP_KEEPALIVE_PROBES   9
 #define TCP_DELACK_MIN         (40 * NSEC_PER_MSEC)
+#define TCP_ACK_PATIENCE       (500 * NSEC_PER_USEC) /* stack_flush_patiently() waits no longer */
 #define TCP_DELACK_MAX         (200 * NSEC_PER_MSEC)
 #define TCP_QUICKACKS_MAX      16
 #define TCP_MSS_DEFAULT        536
@@ -67,7 +68,7 @@ struct tcp_conn {
     uint8_t state;          /* enum tcp_state; changed by tcp_set_state() alone */
     bool app_held : 1;      /* the program has a descriptor for it */
     bool in_table : 1;      /* the flow is in the connection table */
-    bool needs_output : 1;  /* on output_pending */
+    bool needs_output : 1;  /* on output_pending, or on held_acks */
     bool half_accepted : 1; /* on the accept queue of `listener` */
     bool rcv_shut : 1;      /* no more to read: FIN arrived, or shutdown(RD) */
     bool snd_shut : 1;      /* no more to write: shutdown(WR) or close() */
@@ -107,7 +108,8 @@ struct tcp_conn {
     bool text_waits : 1;    /* tcp_announce() */
 
     /* acknowledging */
-    uint8_t ack_why;       /* enum tcp_reason of the ACK that is due */
+    uint8_t ack_why : 7;   /* enum tcp_reason of the ACK that is due */
+    bool ack_held : 1;     /* on held_acks */
     uint8_t quickacks : 5; /* ACKs that go at once (Linux: icsk_ack.quick) */
     bool interactive : 1; /* replies carry the ACKs (Linux: pingpong mode, tcp_pingpong_thresh 1) */
     uint16_t syn_text;    /* bytes of our SYN that the SYN-ACK acknowledged, for TCP_INFO */
@@ -201,6 +203,7 @@ struct tcp_conn {
 };
 
 _Static_assert(sizeof(struct tcp_conn) <= 1024, "an idle connection costs at most 1 KiB");
+_Static_assert(TCP_REASON_COUNT <= 128, "a reason fits ack_why");
 
 /* A connection between SYN and third ACK. Small: a flood of them is cheap. */
 struct tcp_half_open {
@@ -423,6 +426,13 @@ void tcp_report_recv(struct stack_cx *cx, struct tcp_conn *c, uint32_t len);
 /* ---- output.c ---- */
 /* Sends everything that may be sent now: retransmissions, data, FIN, ACK. */
 void tcp_output(struct stack_cx *cx, struct tcp_conn *c);
+/* Whether the ACK that is due may wait for company: see stack_flush_patiently(). */
+bool tcp_ack_has_time(const struct tcp_conn *c);
+/*
+ * c is about to send. Who said connect() before is to be accepted before the peer's program hears
+ * of that: ACKs of handshakes that were held back leave first, unless this completes one itself.
+ */
+void tcp_release_handshakes(struct stack_cx *cx, const struct tcp_conn *c);
 /* Arms the retransmission timer or, where a probe may come first, the loss probe's. */
 /* The SYN again, alone, at once: a router or a host refused what went with it. */
 void tcp_retransmit_syn(struct stack_cx *cx, struct tcp_conn *c);

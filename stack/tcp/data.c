@@ -50,8 +50,10 @@ static bool reader_is_behind(const struct stack_cx *cx, const struct tcp_conn *c
 /* New text in order arrived: now, or in company? */
 static void consider_ack(struct stack_cx *cx, struct tcp_conn *c)
 {
-    if (c->ack_now)
+    if (c->ack_now) {
+        tcp_want_output(cx, c); /* one that was held back may be due with this */
         return;
+    }
     const uint32_t owed = (uint32_t)seq_diff(c->rcv_nxt, c->rcv_wup);
     /*
      * RFC 9293 MUST-58: at least every second full segment. Linux differs: not while the program is
@@ -118,7 +120,11 @@ static void process_fin(struct stack_cx *cx, struct tcp_conn *c)
     c->fin_received = true;
     c->fin_ahead = false;
     c->rcv_shut = true;
-    tcp_schedule_ack(cx, c, TCP_WHY_SEND_ACK_FIN);
+    /* What is due at once for another reason, as that of a hole, stays so. */
+    if (c->ack_now && !tcp_ack_has_time(c))
+        tcp_want_output(cx, c);
+    else
+        tcp_schedule_ack(cx, c, TCP_WHY_SEND_ACK_FIN);
     switch (c->state) {
     case TCP_SYN_RECEIVED:
     case TCP_ESTABLISHED:

@@ -101,6 +101,7 @@ static int do_connect(struct stack_cx *cx, struct tcp_conn *c, const struct endp
 int tcp_connect(struct stack_cx *cx, struct tcp_conn *c, const struct endpoint *local,
                 const struct endpoint *remote, const struct ip_path *path)
 {
+    tcp_release_handshakes(cx, c);
     struct flow *outer = work_begin(cx->st, &c->flow);
     const int r = do_connect(cx, c, local, remote, path);
     work_end(cx->st, outer);
@@ -173,10 +174,8 @@ static void connected(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_
         c->ato = TCP_DELACK_MIN;
         c->last_recv = cx->now; /* Linux: what is sent now makes it an interactive flow */
         tcp_timer_set(cx, c, TCP_TIMER_DELAYED_ACK, cx->now + TCP_DELACK_MAX);
-    } else if (s->len || s->flags & TCP_FIN) {
-        tcp_schedule_ack(cx, c, TCP_WHY_SEND_ACK_HANDSHAKE); /* of what came with it, too */
     } else {
-        tcp_emit_ack(cx, c, TCP_WHY_SEND_ACK_HANDSHAKE);
+        tcp_schedule_ack(cx, c, TCP_WHY_SEND_ACK_HANDSHAKE); /* of what came with it, too */
     }
     if (c->fin_queued) {
         tcp_set_state(cx, c, TCP_FIN_WAIT_1, TCP_WHY_CALL_SHUTDOWN);

@@ -324,6 +324,45 @@ static void note_app_limited(struct tcp_conn *c, enum tcp_reason why)
         sentmap_app_limited(&c->sent);
 }
 
+/* A held ACK's delayed-ACK timer tells since when it waits. */
+static bool held_enough(const struct stack_cx *cx, const struct tcp_conn *c)
+{
+    return !c->ack_delayed ||
+           c->deadline[TCP_TIMER_DELAYED_ACK] + TCP_ACK_PATIENCE <= cx->now + TCP_DELACK_MIN;
+}
+
+bool tcp_ack_has_time(const struct tcp_conn *c)
+{
+    return c->ack_why == TCP_WHY_SEND_ACK_QUICK || c->ack_why == TCP_WHY_SEND_ACK_FIN ||
+           c->ack_why == TCP_WHY_SEND_ACK_HANDSHAKE;
+}
+
+/* What the program sends next may carry it: stack_flush_patiently(). */
+static bool ack_may_wait(const struct stack_cx *cx, const struct tcp_conn *c)
+{
+    return tcp_ack_has_time(c) && !(c->ack_delayed && held_enough(cx, c)) &&
+           (c->state == TCP_ESTABLISHED || c->state == TCP_CLOSE_WAIT) && !c->ece_due &&
+           !c->dsack_due && c->path.netif != NETIF_LOOP &&
+           (uint32_t)seq_diff(c->rcv_nxt, c->rcv_wup) <= c->rcv_mss;
+}
+
+static void hold_ack(struct stack_cx *cx, struct tcp_conn *c)
+{
+    if (!c->ack_delayed) {
+        c->ack_delayed = true;
+        TRACE(cx, SEGMENT, &c->flow, ACK_HELD, TCP_WHY_HELD_NO_ACK_YET, TCP_DELACK_MIN,
+              (uint64_t)seq_diff(c->rcv_nxt, c->rcv_wup));
+    }
+    const nsec_t latest = cx->now + TCP_DELACK_MIN;
+    if (c->deadline[TCP_TIMER_DELAYED_ACK] > latest)
+        tcp_timer_set(cx, c, TCP_TIMER_DELAYED_ACK, latest);
+    if (c->needs_output)
+        list_remove(&c->pending_link);
+    c->needs_output = c->ack_held = true;
+    cx->st->tcp.handshake_held |= c->ack_why == TCP_WHY_SEND_ACK_HANDSHAKE;
+    list_push_back(&cx->st->tcp.held_acks, &c->pending_link);
+}
+
 void tcp_output(struct stack_cx *cx, struct tcp_conn *c)
 {
     if (c->state == TCP_CLOSED || c->state == TCP_LISTEN || c->state == TCP_TIME_WAIT)
@@ -345,13 +384,42 @@ void tcp_output(struct stack_cx *cx, struct tcp_conn *c)
         note_app_limited(c, p.why);
         note_held(cx, c, p.len ? TCP_WHY_NONE : p.why);
     }
-    if (c->ack_now)
-        tcp_emit_ack(cx, c, c->ack_why);
+    if (c->ack_now) {
+        if (cx->st->tcp.patient && ack_may_wait(cx, c))
+            hold_ack(cx, c);
+        else
+            tcp_emit_ack(cx, c, c->ack_why);
+    }
 }
 
 bool tcp_flush_pending(const struct stack *st)
 {
     return !list_empty(&st->tcp.output_pending);
+}
+
+void tcp_release_held(struct stack_cx *cx, bool all)
+{
+    struct list *held = &cx->st->tcp.held_acks;
+    if (likely(list_empty(held)) ||
+        (!all && !held_enough(cx, list_first(held, struct tcp_conn, pending_link))))
+        return;
+    cx->st->tcp.handshake_held = false;
+    while (!list_empty(held)) { /* to the front, for they are older */
+        struct list *last = held->prev;
+        list_remove(last);
+        list_push_front(&cx->st->tcp.output_pending, last);
+    }
+}
+
+void tcp_release_handshakes(struct stack_cx *cx, const struct tcp_conn *c)
+{
+    if (likely(!cx->st->tcp.handshake_held))
+        return;
+    if (tcp_synchronized(c) && (c->ack_now || c->ack_delayed) &&
+        c->ack_why == TCP_WHY_SEND_ACK_HANDSHAKE)
+        return; /* its own request */
+    tcp_release_held(cx, true);
+    tcp_flush(cx);
 }
 
 void tcp_flush(struct stack_cx *cx)
@@ -360,7 +428,7 @@ void tcp_flush(struct stack_cx *cx)
     while ((n = list_pop_front(&cx->st->tcp.output_pending))) {
         struct tcp_conn *c = list_entry(n, struct tcp_conn, pending_link);
         struct flow *outer = work_begin(cx->st, &c->flow);
-        c->needs_output = false;
+        c->needs_output = c->ack_held = false;
         tcp_output(cx, c);
         work_end(cx->st, outer);
     }

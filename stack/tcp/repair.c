@@ -116,7 +116,7 @@ static bool claim_all(struct tcp_stack *t, const struct tcp_conn *c)
 static void strip(struct tcp_conn *c)
 {
     c->doomed = true;
-    c->in_table = c->needs_output = false;
+    c->in_table = c->needs_output = c->ack_held = false;
     memset(&c->sendbuf, 0, sizeof(c->sendbuf));
     memset(&c->recvbuf, 0, sizeof(c->recvbuf));
     sentmap_init(&c->sent);
@@ -179,6 +179,7 @@ static void enter_conn(void *object, void *arg)
         list_push_back(&t->orphans, &c->holder_link);
         t->norphans++;
     }
+    c->ack_held = false;
     if (c->needs_output)
         list_push_back(&t->output_pending, &c->pending_link);
     for (unsigned i = 0; i < TCP_CONN_TIMERS; i++)
@@ -257,6 +258,8 @@ static void empty_tables(struct tcp_stack *t)
     t->flows.count = 0;
     t->flows.last = NULL;
     list_init(&t->output_pending);
+    list_init(&t->held_acks);
+    t->handshake_held = t->patient = false;
     list_init(&t->orphans);
     list_init(&t->time_wait_age);
     t->norphans = 0;

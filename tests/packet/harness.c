@@ -157,7 +157,7 @@ void world(struct world_opts o)
     W.nflows = W.napps = W.log_n = 0;
     W.warnings = 0;
     shares_port(0);
-    W.arp_asked = false;
+    W.arp_asked = W.patient = W.together = false;
     W.bad_frame[0] = 0;
     struct stack_config config = {
         .own_address = !o.shared,
@@ -214,9 +214,26 @@ uint64_t counter(enum stack_counter c)
     return stack_counter(W.cx.st, c);
 }
 
+void program_goes_on(bool on)
+{
+    W.patient = on;
+}
+
+void frames_together(bool on)
+{
+    W.together = on;
+    if (!on)
+        world_after_step();
+}
+
 void world_after_step(void)
 {
-    stack_flush(&W.cx);
+    if (W.together)
+        return;
+    if (W.patient)
+        stack_flush_patiently(&W.cx);
+    else
+        stack_flush(&W.cx);
     if (W.arp_asked)
         world_answer_arp();
     if (W.bad_frame[0])

@@ -151,6 +151,10 @@ void call_abort(struct tcp_conn *c);
 void call_listener_close(struct tcp_listener *l);
 void call_opts_changed(struct tcp_conn *c);
 void flush(void);
+/* From now on steps end in stack_flush_patiently(), or no longer. */
+void program_goes_on(bool on);
+/* What is injected meanwhile is one batch of the link's. */
+void frames_together(bool on);
 /* notify() events of the connection since the last question. */
 uint32_t events_of(struct tcp_conn *c);
 uint32_t listener_events(void);

@@ -51,6 +51,8 @@ struct world_state {
     unsigned warnings;
     bool port_shared; /* shares_port() */
     uint64_t elected;
+    bool patient;  /* program_goes_on() */
+    bool together; /* frames_together() */
     bool arp_asked;
     char bad_frame[120]; /* what the host sent that no host may send */
     unsigned tx_head, tx_tail;

@@ -221,9 +221,18 @@ static void check(struct host *h)
     }
 }
 
+/* Every other host's programs are always about to go on. */
+static void host_flush(struct host *h)
+{
+    if (((h->sim->seed >> 1 ^ h->index) & 1) != 0)
+        stack_flush_patiently(&h->cx);
+    else
+        stack_flush(&h->cx);
+}
+
 void host_settle(struct host *h)
 {
-    stack_flush(&h->cx);
+    host_flush(h);
     check(h);
     bool again = true;
     for (unsigned rounds = 0; again; rounds++) {
@@ -246,7 +255,7 @@ void host_settle(struct host *h)
             again = true;
         }
         if (again)
-            stack_flush(&h->cx);
+            host_flush(h);
     }
     const nsec_t at = stack_deadline(h->cx.st);
     h->deadline = at == NSEC_NEVER ? at : at > h->ahead ? at - h->ahead : 0;
