@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 
 #include "shim/core/raw.h"
+#include "shim/libc/cmsg.h"
 #include "shim/libc/real.h"
 #include "shim/libc/rights.h"
 #include "shim/libc/sock.h"
@@ -22,29 +23,11 @@ static int64_t check_msg(const struct msghdr *msg, bool untouched)
     return sock_check_iov(msg->msg_iov, msg->msg_iovlen, untouched);
 }
 
-/* TCP_INQ: how much is left to read, as Linux's put_cmsg() gives it; 1 more after a FIN. */
+/* TCP_INQ: how much is left to read; 1 more after a FIN. */
 static void tell_inq(const struct tcp_conn *conn, struct msghdr *msg, size_t room)
 {
     const int left = (int)tcp_unread(conn) + tcp_reading_shut(conn);
-    union {
-        struct cmsghdr header;
-        char bytes[CMSG_SPACE(sizeof(left))];
-    } out = {.header = {
-                 .cmsg_len = CMSG_LEN(sizeof(left)),
-                 .cmsg_level = IPPROTO_TCP,
-                 .cmsg_type = TCP_CM_INQ,
-             }};
-    if (msg->msg_control == NULL || room < sizeof(struct cmsghdr)) {
-        msg->msg_flags |= MSG_CTRUNC;
-        return;
-    }
-    if (room < CMSG_LEN(sizeof(left))) {
-        msg->msg_flags |= MSG_CTRUNC;
-        out.header.cmsg_len = room;
-    }
-    memcpy(CMSG_DATA(&out.header), &left, sizeof(left));
-    msg->msg_controllen = room < sizeof(out) ? room : sizeof(out);
-    memcpy(msg->msg_control, &out, msg->msg_controllen);
+    cmsg_put(msg, room, IPPROTO_TCP, TCP_CM_INQ, &left, sizeof(left));
 }
 
 SHIM_EXPORT ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
@@ -56,7 +39,9 @@ SHIM_EXPORT ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
             rights_received(fd, msg, flags);
         return n;
     }
-    int64_t r = check_msg(msg, (flags & MSG_TRUNC) != 0);
+    int64_t r = check_msg(msg, (flags & (MSG_TRUNC | MSG_ERRQUEUE)) != 0);
+    if (unlikely((flags & MSG_ERRQUEUE) != 0))
+        return call_end(&c, r < 0 ? r : sock_recv_errqueue(&c, msg));
     if (r >= 0)
         r = sock_recv(&c, (const struct slice *)msg->msg_iov, (unsigned)msg->msg_iovlen, flags);
     else if (r == SOCK_FAULT)
@@ -64,8 +49,7 @@ SHIM_EXPORT ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
     if (r >= 0) {
         msg->msg_flags = (flags & MSG_OOB) != 0 && r > 0 ? MSG_OOB : 0;
         msg->msg_namelen = 0;
-        const size_t room = msg->msg_controllen;
-        msg->msg_controllen = 0;
+        const size_t room = cmsg_begin(msg);
         if (unlikely(tcp_opts(c.us->conn)->inq))
             tell_inq(c.us->conn, msg, room);
     }

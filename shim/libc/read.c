@@ -67,7 +67,7 @@ int64_t sock_recv(struct call *c, const struct slice *to, unsigned n, int flags)
     const uint32_t how =
         (peek ? TCP_RECV_PEEK : 0) | ((flags & MSG_TRUNC) != 0 ? TCP_RECV_TRUNC : 0);
     if (unlikely((flags & MSG_ERRQUEUE) != 0))
-        return -EAGAIN;
+        return sock_recv_errqueue(c, NULL);
     if (unlikely((flags & MSG_OOB) != 0))
         return tcp_recv(&c->cx, us->conn, to, n, how | TCP_RECV_OOB, 0);
     const bool nonblock = us->nonblock || (flags & MSG_DONTWAIT) != 0;

@@ -41,6 +41,8 @@ int64_t sock_fault_send(struct call *c, int flags);
 /* recv(2) and send(2) with their flags, blocking as the socket and MSG_DONTWAIT say. n <= IOV_MAX.
  */
 int64_t sock_recv(struct call *c, const struct slice *to, unsigned n, int flags);
+/* MSG_ERRQUEUE; msg may be NULL: the report goes unread. */
+int64_t sock_recv_errqueue(struct call *c, struct msghdr *msg);
 int64_t sock_send(struct call *c, const struct slice *from, unsigned n, int flags);
 /* connect(2): may give CALL_PASS after it decided for the kernel. */
 int64_t sock_connect(struct call *c, const struct sockaddr *sa, socklen_t len);

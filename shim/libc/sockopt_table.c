@@ -19,6 +19,7 @@
 enum {
     OPT_RCVTIMEO_NEW = 66,
     OPT_SNDTIMEO_NEW = 67,
+    OPT_TIMESTAMPING_NEW = 65,
     OPT_RTO_MAX_MS = 44, /* TCP_RTO_MAX_MS */
     OPT_IP_BIND_ADDRESS_NO_PORT = 24,
 };
@@ -449,6 +450,23 @@ static int set_inq(struct call *c, const void *val, socklen_t len)
     return 0;
 }
 
+static int set_zerocopy(struct call *c, const void *val, socklen_t len)
+{
+    (void)len;
+    struct tcp_opts *opts = option_opts(c);
+    if (opts == NULL)
+        return -ENOBUFS;
+    opts->zerocopy = int_of(val) != 0;
+    return 0;
+}
+
+static int64_t get_zerocopy(struct call *c, void *val, socklen_t *len)
+{
+    if (c->us->conn == NULL && c->us->listener == NULL)
+        return CALL_PASS;
+    return give_int(option_opts(c)->zerocopy, val, len);
+}
+
 /* Before listen() the backing socket keeps it: listen_in_engine(). */
 static int set_fastopen_key(struct call *c, const void *val, socklen_t len)
 {
@@ -473,7 +491,7 @@ const struct option options[] = {
     {IPPROTO_TCP, TCP_KEEPCNT,       FIELD_U8,   OPTION_ZERO_DEFAULT | OPTION_JUDGED, AT(keepcnt), NULL, NULL},
     {IPPROTO_TCP, TCP_SYNCNT,        FIELD_U8,   OPTION_ZERO_DEFAULT | OPTION_JUDGED, AT(syncnt), NULL, NULL},
     {IPPROTO_TCP, TCP_LINGER2,       FIELD_I32,  OPTION_ZERO_DEFAULT | OPTION_READBACK, AT(linger2), NULL, NULL},
-    {IPPROTO_TCP, TCP_DEFER_ACCEPT,  FIELD_U32,  OPTION_READBACK, AT(defer_accept), NULL, NULL},
+    {IPPROTO_TCP, TCP_DEFER_ACCEPT,  FIELD_U16,  OPTION_READBACK, AT(defer_accept), NULL, NULL},
     {IPPROTO_TCP, TCP_WINDOW_CLAMP,  FIELD_U32,  OPTION_READBACK, AT(window_clamp), NULL, NULL},
     {IPPROTO_TCP, TCP_USER_TIMEOUT,  FIELD_U32,  OPTION_JUDGED, AT(user_timeout), NULL, get_user_timeout},
     {IPPROTO_TCP, OPT_RTO_MAX_MS,    FIELD_U32,  OPTION_ZERO_DEFAULT, AT(rto_max), NULL, NULL},
@@ -512,7 +530,9 @@ const struct option options[] = {
     {SOL_SOCKET, SO_PEEK_OFF,        FIELD_NONE, 0, 0, set_peek_off, get_peek_off},
     {SOL_SOCKET, SO_BINDTODEVICE,    FIELD_NONE, 0, 0, set_device, NULL},
     {SOL_SOCKET, SO_BINDTOIFINDEX,   FIELD_NONE, 0, 0, set_ifindex, NULL},
-    {SOL_SOCKET, SO_ZEROCOPY,        FIELD_NONE, OPTION_REFUSED, 0, NULL, NULL},
+    {SOL_SOCKET, SO_ZEROCOPY,        FIELD_NONE, 0, 0, set_zerocopy, get_zerocopy},
+    {SOL_SOCKET, SO_TIMESTAMPING,    FIELD_NONE, OPTION_HOT, 0, option_set_timestamping, option_get_timestamping},
+    {SOL_SOCKET, OPT_TIMESTAMPING_NEW, FIELD_NONE, OPTION_HOT, 0, option_set_timestamping_new, option_get_timestamping},
     /* The backing socket's filter is the guard's. */
     {SOL_SOCKET, SO_ATTACH_FILTER,   FIELD_NONE, OPTION_REFUSED, 0, NULL, NULL},
     {SOL_SOCKET, SO_ATTACH_BPF,      FIELD_NONE, OPTION_REFUSED, 0, NULL, NULL},

@@ -61,6 +61,9 @@ static void fill(const struct tcp_view *v, struct tcp_info *i)
     i->tcpi_data_segs_in = v->data_segs_in;
     i->tcpi_data_segs_out = v->data_segs_out;
     i->tcpi_delivery_rate = 0;
+    i->tcpi_busy_time = v->busy / NSEC_PER_USEC;
+    i->tcpi_rwnd_limited = v->rwnd_limited / NSEC_PER_USEC;
+    i->tcpi_sndbuf_limited = v->sndbuf_limited / NSEC_PER_USEC;
     i->tcpi_delivered = v->delivered_segs;
     i->tcpi_bytes_sent = v->bytes_sent;
     i->tcpi_bytes_retrans = v->bytes_retrans;

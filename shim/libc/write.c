@@ -26,8 +26,10 @@ static int64_t send_from(struct call *c, const struct slice *from, unsigned n, s
 {
     struct usock *us = c->us;
     const bool nonblock = us->nonblock || (flags & MSG_DONTWAIT) != 0;
-    const uint32_t how =
-        ((flags & MSG_MORE) != 0 ? TCP_SEND_MORE : 0) | ((flags & MSG_OOB) != 0 ? TCP_SEND_OOB : 0);
+    const uint32_t how = ((flags & MSG_MORE) != 0 ? TCP_SEND_MORE : 0) |
+                         ((flags & MSG_OOB) != 0 ? TCP_SEND_OOB : 0) |
+                         ((flags & MSG_EOR) != 0 ? TCP_SEND_EOR : 0) |
+                         (nonblock ? TCP_SEND_ONCE : 0);
     size_t total = 0;
     for (unsigned i = 0; i < n; i++)
         total += from[i].len;
@@ -44,8 +46,8 @@ static int64_t send_from(struct call *c, const struct slice *from, unsigned n, s
             return (int64_t)copied;
         const struct slice *window;
         const unsigned slices = cursor_window(&k, &window);
-        const uint32_t more =
-            slices < k.n ? TCP_SEND_MORE : 0; /* the rest of the vector follows at once */
+        const uint32_t more = slices < k.n ? TCP_SEND_MORE | TCP_SEND_PART
+                                           : 0; /* the rest of the vector follows at once */
         int64_t r = tcp_send(&c->cx, us->conn, window, slices, how | more);
         if (r >= 0) {
             copied += (size_t)r;
@@ -72,6 +74,17 @@ static int64_t send_from(struct call *c, const struct slice *from, unsigned n, s
     }
 }
 
+/*
+ * MSG_ZEROCOPY: its bytes were copied, so its buffers are free already. Linux says the same, and
+ * that it copied, of devices that cannot gather and of receivers on the same host.
+ */
+static int64_t zerocopied(struct call *c, int64_t r, int flags)
+{
+    if (unlikely((flags & MSG_ZEROCOPY) != 0) && r > 0 && tcp_opts(c->us->conn)->zerocopy)
+        tcp_zerocopy_done(&c->cx, c->us->conn);
+    return r;
+}
+
 int64_t sock_send(struct call *c, const struct slice *from, unsigned n, int flags)
 {
     struct usock *us = c->us;
@@ -80,12 +93,12 @@ int64_t sock_send(struct call *c, const struct slice *from, unsigned n, int flag
         total += from[i].len;
     call_note(c, (struct call_args){.shape = ARGS_BUFFER, .a = total, .b = (unsigned)flags});
     if (likely(us->conn == NULL || !tcp_deferred(us->conn)))
-        return send_from(c, from, n, 0, flags);
+        return zerocopied(c, send_from(c, from, n, 0, flags), flags);
     const bool nonblock = us->nonblock || (flags & MSG_DONTWAIT) != 0;
     const int64_t r = sock_send_deferred(c, from, n, nonblock);
-    if (r < 0 || (r > 0 && nonblock))
-        return r < 0 ? ended(c, r, 0, flags) : r;
-    return send_from(c, from, n, (size_t)r, flags);
+    if (r < 0)
+        return ended(c, r, 0, flags);
+    return zerocopied(c, r > 0 && nonblock ? r : send_from(c, from, n, (size_t)r, flags), flags);
 }
 
 int64_t sock_fault_send(struct call *c, int flags)
@@ -148,7 +161,7 @@ bool sock_fast_open(int fd, const struct sockaddr *sa, socklen_t sa_len, int fla
     }
     if (r >= 0 && !(r > 0 && nonblock))
         r = send_from(&c, from, n, (size_t)r, flags);
-    *result = call_end(&c, r);
+    *result = call_end(&c, zerocopied(&c, r, flags));
     return true;
 }
 

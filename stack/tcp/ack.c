@@ -87,10 +87,14 @@ static void advance_una(struct stack_cx *cx, struct tcp_conn *c, tcp_seq ack)
     if (data > 0) {
         sendbuf_release(&cx->st->tcp.chunks, &c->sendbuf, (uint32_t)data);
         c->bytes_acked += (uint32_t)data;
+        if (c->sendbuf.len == 0)
+            tcp_note_limit(cx, c, TCP_LIMIT_NONE);
         TRACE(cx, BUFFER, &c->flow, BUFFER_ACKED, (uint32_t)data, c->sendbuf.len);
     }
     if (seq_lt(c->snd_sml, ack))
         c->snd_sml = ack;
+    if (unlikely(c->extra != NULL))
+        tcp_extra_acked(cx, c);
     if (c->urgent_out && seq_geq(ack, c->snd_up))
         c->urgent_out = false;
     c->backoffs = 0;
@@ -155,6 +159,11 @@ bool tcp_process_ack(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_s
     /* RFC 6298 5.2, 5.3 */
     if (forward || (tcp_timer_armed(c, TCP_TIMER_LOSS_PROBE) && !tcp_probe_wanted(cx, c)))
         tcp_arm_retransmit(cx, c);
+    if (unlikely(c->no_room) && tcp_writable(c)) {
+        c->no_room = false;
+        if (c->limit == TCP_LIMIT_SNDBUF)
+            tcp_note_limit(cx, c, TCP_LIMIT_BUSY);
+    }
     if (!writable_before && tcp_writable(c) && !c->snd_shut)
         tcp_notify(cx, c, TCP_EV_OUT);
     if (tcp_unsent(c) || c->sent.lost || (c->fin_queued && !tcp_fin_sent(c)))

@@ -121,12 +121,18 @@ static int64_t do_send(struct stack_cx *cx, struct tcp_conn *c, const struct sli
     if (room && (c->sendbuf.len == 0 || tcp_unsent(c) < c->opts.notsent_lowat))
         took = sendbuf_append(&cx->st->tcp.chunks, &c->sendbuf, from, n, 0,
                               (uint32_t)min_u64(want, room));
+    c->no_room = took < want;
     if (took == 0)
         return -EAGAIN;
+    if (c->limit == TCP_LIMIT_NONE)
+        tcp_note_limit(cx, c, TCP_LIMIT_BUSY);
     const tcp_seq end = tcp_data_end(c);
     c->more = (flags & TCP_SEND_MORE) != 0;
     if (!c->more) /* RFC 9293 MUST-61; Linux: what is to go on is not pushed */
         c->push_seq = end;
+    if (unlikely(c->extra != NULL || (flags & TCP_SEND_EOR) != 0) && (flags & TCP_SEND_PART) == 0 &&
+        (took == want || (flags & TCP_SEND_ONCE) != 0))
+        tcp_extra_mark(cx, c, end, (flags & TCP_SEND_EOR) != 0 && took == want);
     if (flags & TCP_SEND_OOB && took == want) {
         c->snd_up = end;
         c->urgent_out = true;
@@ -156,6 +162,8 @@ int64_t tcp_send_ahead(struct stack_cx *cx, struct tcp_conn *c, const struct ip_
     const uint32_t room = min_u32(tcp_send_room(c), tcp_fastopen_room(cx->st, c, server, mss));
     const uint32_t took =
         sendbuf_append(&cx->st->tcp.chunks, &c->sendbuf, from, n, 0, (uint32_t)min_u64(want, room));
+    if (took > 0)
+        tcp_note_limit(cx, c, TCP_LIMIT_BUSY);
     TRACE(cx, BUFFER, &c->flow, BUFFER_IN, took, c->sendbuf.len, c->opts.sndbuf, c->sendbuf.len);
     return took || want == 0 ? (int64_t)took : -ENOBUFS;
 }

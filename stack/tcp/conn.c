@@ -20,6 +20,7 @@ void tcp_stack_init(struct stack *st, nsec_t now)
     pool_init(st->arena, &t->chunks, sizeof(struct chunk));
     pool_init(st->arena, &t->ranges, sizeof(struct recv_range));
     pool_init(st->arena, &t->records, sizeof(struct sent_record));
+    pool_init(st->arena, &t->extras, sizeof(struct tcp_extra));
     list_init(&t->output_pending);
     list_init(&t->held_acks);
     list_init(&t->orphans);
@@ -165,6 +166,9 @@ static void drop_buffers(struct stack_cx *cx, struct tcp_conn *c, bool receive_t
         stack_settle(cx);
     sendbuf_clear(&t->chunks, &c->sendbuf);
     sentmap_clear(&t->records, &c->sent);
+    tcp_note_limit(cx, c, TCP_LIMIT_NONE);
+    if (unlikely(c->extra != NULL))
+        tcp_extra_forget(c);
     c->reno_sacked = 0;
     if (receive_too)
         recvbuf_clear(&t->chunks, &t->ranges, &c->recvbuf);
@@ -233,6 +237,8 @@ bool tcp_reap(struct stack_cx *cx, struct tcp_conn *c)
         t->norphans--;
     }
     drop_buffers(cx, c, true);
+    if (unlikely(c->extra != NULL))
+        pool_free(&t->extras, c->extra);
     if (c->text_waits)
         t->announced = NULL;
     pool_free(&t->conns, c);
@@ -274,7 +280,7 @@ void tcp_ready_for_data(struct stack_cx *cx, struct tcp_conn *c)
     c->round_end = c->snd_nxt;
     c->high_seq = c->snd_nxt;
     c->rcv_mss = (uint16_t)max_u32(min_u32(min_u32(c->advmss, c->mss), TCP_MSS_DEFAULT), 88);
-    c->drs_start = cx->now;
+    c->drs_start = tcp_short_clock(cx->now);
     c->drs_seq = c->copied_seq;
     c->drs_space = min_u32(10u * c->advmss, c->rcv_limit);
     c->retries = 0;

@@ -9,6 +9,7 @@
 #pragma once
 
 #include "stack/internal.h"
+#include "stack/tcp/extra.h"
 #include "stack/tcp/recvbuf.h"
 #include "stack/tcp/rtt.h"
 #include "stack/tcp/sendbuf.h"
@@ -50,6 +51,15 @@ enum tcp_ca_state {
     TCP_CA_RECOVERY = 3,
     TCP_CA_LOSS = 4,
 };
+
+/* What keeps the text that was written from being sent and acknowledged (Linux: tcp_chrono). */
+enum tcp_limit {
+    TCP_LIMIT_NONE,   /* there is none */
+    TCP_LIMIT_BUSY,   /* the network */
+    TCP_LIMIT_RWND,   /* the peer's window */
+    TCP_LIMIT_SNDBUF, /* the program would write more than the send buffer holds */
+};
+#define TCP_LIMITS TCP_LIMIT_SNDBUF /* but for TCP_LIMIT_NONE */
 
 /* Where the urgent byte stands (non-inline: it is kept out of the stream). */
 enum tcp_urgent { URG_NONE, URG_NOT_YET, URG_VALID, URG_READ };
@@ -111,12 +121,15 @@ struct tcp_conn {
     uint8_t ack_why : 7;   /* enum tcp_reason of the ACK that is due */
     bool ack_held : 1;     /* on held_acks */
     uint8_t quickacks : 5; /* ACKs that go at once (Linux: icsk_ack.quick) */
+    uint8_t limit : 2;     /* enum tcp_limit */
     bool interactive : 1; /* replies carry the ACKs (Linux: pingpong mode, tcp_pingpong_thresh 1) */
     uint16_t syn_text;    /* bytes of our SYN that the SYN-ACK acknowledged, for TCP_INFO */
     uint16_t mtu_wait;    /* no probe of the path's MTU before: mtu_probe.c */
 
     struct ip_path path;
     struct tcp_opts opts;
+    uint32_t limit_since;    /* ms: when `limit` began */
+    struct tcp_extra *extra; /* what few need; NULL: nothing of it */
 
     /* send sequence space */
     tcp_seq iss, irs; /* ISNs, ours and the peer's */
@@ -139,18 +152,21 @@ struct tcp_conn {
     tcp_seq rcv_adv;    /* right edge offered: never retreats */
     tcp_seq copied_seq; /* next byte that recv() takes */
     tcp_seq fin_seq;
-    tcp_seq urg_seq;   /* the urgent byte, when urg_state says so */
-    uint8_t urg_state; /* enum tcp_urgent */
+    tcp_seq urg_seq;       /* the urgent byte, when urg_state says so */
+    uint8_t urg_state : 2; /* enum tcp_urgent */
+    bool no_room : 1;      /* a send() found the buffer full (Linux: SOCK_NOSPACE) */
     uint8_t urg_byte;
     uint16_t rcv_mss;   /* estimate of the peer's segment size */
     uint32_t rcv_limit; /* bytes of window that the buffer admits now: autotuned */
     struct recvbuf recvbuf;
     /* receive autotuning: bytes that the program took in the last round trip */
-    nsec_t drs_start;
+    uint32_t drs_start; /* tcp_short_clock() */
     tcp_seq drs_seq;
     uint32_t drs_space;
 
-    nsec_t ato; /* delay of the next delayed ACK */
+    uint32_t ato;           /* delay of the next delayed ACK, ns */
+    uint32_t challenged_ms; /* when the last challenge ACK went, 0: none did */
+    uint32_t limited_ms[TCP_LIMITS];
     struct tcp_sack_block dsack;
 
     /* timestamps (RFC 7323) */
@@ -197,7 +213,7 @@ struct tcp_conn {
     nsec_t deadline[TCP_CONN_TIMERS];
     struct wheel_timer timer;
 
-    nsec_t created, last_sent, last_recv, last_ack, last_challenge;
+    nsec_t created, last_sent, last_recv, last_ack;
     uint64_t bytes_acked, bytes_received, bytes_sent, bytes_retrans;
     uint32_t segs_in, segs_out, data_segs_in, data_segs_out;
 };
@@ -310,10 +326,19 @@ static inline bool tcp_handshaking(const struct tcp_conn *c)
 {
     return c->state == TCP_SYN_SENT || (c->state == TCP_SYN_RECEIVED && !c->fast_open);
 }
+static inline uint32_t tcp_ms(nsec_t t)
+{
+    return (uint32_t)(t / NSEC_PER_MSEC);
+}
+/* In units of 1,024 ns, for differences of up to an hour. */
+static inline uint32_t tcp_short_clock(nsec_t t)
+{
+    return (uint32_t)(t >> 10);
+}
 /* The timestamp clock of RFC 7323, in milliseconds. */
 static inline uint32_t tcp_ts_at(nsec_t t, uint32_t offset)
 {
-    return (uint32_t)(t / NSEC_PER_MSEC) + offset;
+    return tcp_ms(t) + offset;
 }
 static inline uint32_t tcp_ts_now(const struct stack_cx *cx, uint32_t offset)
 {
@@ -327,6 +352,11 @@ static inline nsec_t tcp_rto_max(const struct tcp_opts *o)
 static inline nsec_t tcp_backed_off(const struct tcp_conn *c, unsigned backoffs)
 {
     return rtt_backed_off(&c->rtt, backoffs, tcp_rto_max(&c->opts));
+}
+/* The delay of delayed ACKs is bounded by the time-out. */
+static inline uint32_t tcp_ato(const struct tcp_conn *c, nsec_t wanted)
+{
+    return (uint32_t)min_u64(min_u64(wanted, c->rtt.rto), UINT32_MAX);
 }
 /* First sequence number of what the send buffer holds. */
 static inline tcp_seq tcp_data_start(const struct tcp_conn *c)
@@ -380,6 +410,8 @@ void tcp_window_init(const struct stack_cx *cx, const struct tcp_opts *o, uint32
 void tcp_window_consumed(struct stack_cx *cx, struct tcp_conn *c);
 /* What may be in flight whatever the windows are, bytes. */
 uint32_t tcp_flight_max(const struct tcp_conn *c);
+/* What holds the text up changed, or may have. */
+void tcp_note_limit(struct stack_cx *cx, struct tcp_conn *c, enum tcp_limit limit);
 void tcp_sndbuf_grow(struct stack_cx *cx, struct tcp_conn *c);
 bool tcp_writable(const struct tcp_conn *c);
 
@@ -556,7 +588,7 @@ void tcp_take_place(struct tcp_conn *c, struct stack_place *place);
 /* ---- input.c ---- */
 /* Challenge ACK (RFC 5961), within the limits. */
 void tcp_challenge(struct stack_cx *cx, struct tcp_conn *c);
-bool tcp_challenge_allowed(struct stack_cx *cx, nsec_t *last);
+bool tcp_challenge_allowed(struct stack_cx *cx, uint32_t *last_ms);
 /* The synchronized states (and SYN_RECEIVED): the long path of RFC 9293 3.10.7.4. */
 void tcp_segment_arrives(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s,
                          const struct ip_packet *p);

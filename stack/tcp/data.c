@@ -19,7 +19,7 @@ static void note_arrival(struct stack_cx *cx, struct tcp_conn *c)
         if (gap <= TCP_DELACK_MIN / 2)
             c->ato = c->ato / 2 + TCP_DELACK_MIN / 2;
         else if (gap < c->ato)
-            c->ato = min_u64(c->ato / 2 + gap, c->rtt.rto);
+            c->ato = tcp_ato(c, c->ato / 2 + gap);
         else if (gap > c->rtt.rto)
             more_quickacks(c); /* the sender restarts after idling: it is in slow start */
     }

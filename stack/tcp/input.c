@@ -32,10 +32,11 @@ static void trace_in(struct stack_cx *cx, const struct flow *f, const struct flo
           (uintptr_t)&s->opt);
 }
 
-bool tcp_challenge_allowed(struct stack_cx *cx, nsec_t *last)
+bool tcp_challenge_allowed(struct stack_cx *cx, uint32_t *last_ms)
 {
     struct tcp_stack *t = &cx->st->tcp;
-    if (*last && cx->now - *last < TCP_CHALLENGE_INTERVAL) {
+    const uint32_t now_ms = tcp_ms(cx->now);
+    if (*last_ms && now_ms - *last_ms < TCP_CHALLENGE_INTERVAL / NSEC_PER_MSEC) {
         stack_count(cx->st, COUNT_CHALLENGE_LIMITED);
         return false;
     }
@@ -50,14 +51,14 @@ bool tcp_challenge_allowed(struct stack_cx *cx, nsec_t *last)
         return false;
     }
     t->challenge_count++;
-    *last = cx->now;
+    *last_ms = max_u32(now_ms, 1);
     stack_count(cx->st, COUNT_CHALLENGE);
     return true;
 }
 
 void tcp_challenge(struct stack_cx *cx, struct tcp_conn *c)
 {
-    if (tcp_challenge_allowed(cx, &c->last_challenge))
+    if (tcp_challenge_allowed(cx, &c->challenged_ms))
         tcp_emit_ack(cx, c, TCP_WHY_SEND_CHALLENGE);
 }
 

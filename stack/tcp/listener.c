@@ -685,7 +685,7 @@ static void half_open_ack(struct stack_cx *cx, const struct tcp_half_open *h)
         a.opt.ts_val = tcp_ts_now(cx, ts_offset(&cx->st->tcp.ts_secret, &h->flow.tuple));
         a.opt.ts_ecr = h->ts_recent;
     }
-    nsec_t none = 0;
+    uint32_t none = 0;
     if (tcp_challenge_allowed(cx, &none))
         tcp_emit_bare(cx, &h->flow, &h->flow.tuple, &h->path, h->listener->opts.tos,
                       h->listener->opts.ttl, &a, TCP_WHY_SEND_CHALLENGE);

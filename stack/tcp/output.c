@@ -61,7 +61,8 @@ static enum tcp_reason small_segment_waits(const struct tcp_conn *c)
 
 static struct plan plan_new(struct stack_cx *cx, struct tcp_conn *c)
 {
-    const uint32_t unsent = tcp_unsent(c);
+    const uint32_t all = tcp_unsent(c);
+    const uint32_t unsent = likely(c->extra == NULL) ? all : tcp_extra_record(c, all);
     const bool closing = c->syn_acked || c->state == TCP_FIN_WAIT_1;
     const bool fin = c->fin_queued && closing && !tcp_fin_sent(c);
     if (unsent == 0 && !fin)
@@ -92,7 +93,7 @@ static struct plan plan_new(struct stack_cx *cx, struct tcp_conn *c)
     if (len < unsent && len > c->mss)
         len -= len % c->mss;
 
-    if (len == unsent && len % c->mss != 0 && !fin) {
+    if (len == all && len % c->mss != 0 && !fin) {
         const enum tcp_reason why = small_segment_waits(c);
         if (why != TCP_WHY_NONE) {
             len -= len % c->mss;
@@ -105,7 +106,7 @@ static struct plan plan_new(struct stack_cx *cx, struct tcp_conn *c)
     }
     const bool last = len == unsent;
     return (struct plan){.len = len,
-                         .fin = fin && last && wnd > len,
+                         .fin = fin && len == all && wnd > len,
                          .why = last ? TCP_WHY_SEND_PUSH : TCP_WHY_SEND_DATA};
 }
 
@@ -162,7 +163,8 @@ static bool send_new(struct stack_cx *cx, struct tcp_conn *c, const struct plan 
         .seq = c->snd_nxt, .len = p->len, .flags = TCP_ACK, .whole = p->mtu_probe, .why = p->why};
     if (p->fin)
         e.flags |= TCP_FIN;
-    if (p->len && seq_in(seq_sub(c->push_seq, 1), c->snd_nxt, p->len))
+    const bool record = unlikely(c->extra != NULL) && tcp_extra_ends(c, p->len);
+    if (p->len && (record || seq_in(seq_sub(c->push_seq, 1), c->snd_nxt, p->len)))
         e.flags |= TCP_PSH;
     const int64_t sent = tcp_emit(cx, c, &e);
     if (p->len && sent <= 0)
@@ -170,9 +172,12 @@ static bool send_new(struct stack_cx *cx, struct tcp_conn *c, const struct plan 
     const bool fin = p->fin && (uint32_t)max_u64((uint64_t)sent, 0) >= p->len;
     const uint32_t bytes = p->len ? (uint32_t)sent : 0;
     const uint32_t span = bytes + (fin ? 1 : 0);
+    const uint8_t marks = (fin ? TCP_FIN : 0) | (record && bytes == p->len ? TCP_PSH : 0);
     const bool recorded =
-        sentmap_sent(&cx->st->tcp.records, &c->sent, c->snd_nxt, span, fin ? TCP_FIN : 0, cx->now);
+        sentmap_sent(&cx->st->tcp.records, &c->sent, c->snd_nxt, span, marks, cx->now);
     c->snd_nxt = seq_add(c->snd_nxt, span);
+    if (unlikely(c->extra != NULL))
+        tcp_extra_sent(cx, c);
     if (unlikely(p->mtu_probe)) {
         if (recorded && bytes == p->len)
             tcp_mtu_probe_sent(c, bytes);
@@ -202,7 +207,8 @@ static void send_again(struct stack_cx *cx, struct tcp_conn *c, struct sent_reco
     }
     if (c->state != TCP_SYN_SENT)
         e.flags |= TCP_ACK;
-    if (e.len && seq_eq(seq_add(r->seq, e.len), tcp_data_end(c)))
+    if (e.len && ((r->flags & TCP_PSH && e.len == r->len - controls) ||
+                  seq_eq(seq_add(r->seq, e.len), tcp_data_end(c))))
         e.flags |= TCP_PSH;
     e.why = probe                                                 ? TCP_WHY_SEND_LOSS_PROBE
             : c->ca_state == TCP_CA_LOSS || syn                   ? TCP_WHY_SEND_RETRANSMIT
@@ -226,7 +232,9 @@ static void send_again(struct stack_cx *cx, struct tcp_conn *c, struct sent_reco
 bool tcp_probe_new(struct stack_cx *cx, struct tcp_conn *c)
 {
     const int32_t room = seq_diff(seq_add(c->snd_una, c->snd_wnd), c->snd_nxt);
-    const uint32_t len = min_u32(min_u32(tcp_unsent(c), c->mss), room > 0 ? (uint32_t)room : 0);
+    uint32_t len = min_u32(min_u32(tcp_unsent(c), c->mss), room > 0 ? (uint32_t)room : 0);
+    if (unlikely(c->extra != NULL))
+        len = tcp_extra_record(c, len);
     if (len == 0)
         return false;
     const struct plan p = {.len = len, .why = TCP_WHY_SEND_LOSS_PROBE};
@@ -294,9 +302,21 @@ void tcp_arm_retransmit(struct stack_cx *cx, struct tcp_conn *c)
     tcp_timer_set(cx, c, TCP_TIMER_RETRANSMIT, at);
 }
 
+/* Linux: once the send buffer is what limits it, it does so until there is room again. */
+static enum tcp_limit limit_now(const struct tcp_conn *c, enum tcp_reason why)
+{
+    if (c->sendbuf.len == 0)
+        return TCP_LIMIT_NONE;
+    if (unlikely(c->no_room) && (c->limit == TCP_LIMIT_SNDBUF ||
+                                 (tcp_unsent(c) == 0 && !c->cwnd_limited && tcp_synchronized(c))))
+        return TCP_LIMIT_SNDBUF;
+    return why == TCP_WHY_HELD_RWND || why == TCP_WHY_HELD_SWS ? TCP_LIMIT_RWND : TCP_LIMIT_BUSY;
+}
+
 /* Data waits: see that something will move it. */
 static void note_held(struct stack_cx *cx, struct tcp_conn *c, enum tcp_reason why)
 {
+    tcp_note_limit(cx, c, limit_now(c, why));
     if (why == TCP_WHY_NONE) {
         c->held = TCP_WHY_NONE;
         return;

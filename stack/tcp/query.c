@@ -25,7 +25,7 @@ uint32_t tcp_poll(const struct tcp_conn *c)
         if (c->urg_state == URG_VALID)
             mask |= TCP_EV_PRI;
     }
-    if (c->err)
+    if (c->err || unlikely(c->extra != NULL && c->extra->reports > 0))
         mask |= TCP_EV_ERR;
     return mask;
 }
@@ -147,6 +147,13 @@ static uint32_t segs(const struct tcp_conn *c, uint32_t bytes)
     return (bytes + c->mss - 1) / c->mss;
 }
 
+/* For how long it was this that held up the text. */
+static nsec_t limited(const struct stack_cx *cx, const struct tcp_conn *c, enum tcp_limit limit)
+{
+    const uint32_t now = c->limit == limit ? tcp_ms(cx->now) - c->limit_since : 0;
+    return (c->limited_ms[limit - 1] + now) * NSEC_PER_MSEC;
+}
+
 void tcp_view(const struct stack_cx *cx, const struct tcp_conn *c, struct tcp_view *out)
 {
     *out = (struct tcp_view){
@@ -206,6 +213,10 @@ void tcp_view(const struct stack_cx *cx, const struct tcp_conn *c, struct tcp_vi
         .dsack_dups = c->dsack_count,
         .ecn = c->ecn_ok,
         .ecn_seen = c->ecn_seen,
+        .busy = limited(cx, c, TCP_LIMIT_BUSY) + limited(cx, c, TCP_LIMIT_RWND) +
+                limited(cx, c, TCP_LIMIT_SNDBUF),
+        .rwnd_limited = limited(cx, c, TCP_LIMIT_RWND),
+        .sndbuf_limited = limited(cx, c, TCP_LIMIT_SNDBUF),
         .pacing_rate = tcp_pacing_rate(c) ? tcp_pacing_rate(c) : UINT64_MAX,
         .max_pacing_rate =
             c->opts.max_pacing ? (uint64_t)c->opts.max_pacing << CC_RATE_SHIFT : UINT64_MAX,

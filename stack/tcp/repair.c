@@ -65,12 +65,18 @@ static bool sentmap_whole(const struct tcp_stack *t, const struct sentmap *m)
     return n == m->count && m->records.prev == last && bytes + m->owed == m->total;
 }
 
+static bool extra_whole(const struct tcp_stack *t, const struct tcp_extra *x)
+{
+    return x == NULL || (pool_has_place(&t->extras, x) && tcp_extra_whole(x));
+}
+
 /* Whether all that the connection says fits together. */
 static bool conn_whole(const struct stack *st, const struct tcp_conn *c)
 {
     const struct tcp_stack *t = &st->tcp;
     if (!sendbuf_whole(t, &c->sendbuf) || !recvbuf_whole(t, &c->recvbuf) ||
-        !sentmap_whole(t, &c->sent) || c->sent.sacked + c->sent.lost > c->sent.total)
+        !sentmap_whole(t, &c->sent) || !extra_whole(t, c->extra) ||
+        c->sent.sacked + c->sent.lost > c->sent.total)
         return false;
     if (c->state == TCP_CLOSED)
         return !c->in_table;
@@ -107,7 +113,7 @@ static bool claim_all(struct tcp_stack *t, const struct tcp_conn *c)
     list_for_each (n, &c->sent.records)
         if (!pool_claim(&t->records, list_entry(n, struct sent_record, link)))
             return false;
-    return true;
+    return c->extra == NULL || pool_claim(&t->extras, c->extra);
 }
 
 /* ---- which connections are lost ---- */
@@ -120,6 +126,7 @@ static void strip(struct tcp_conn *c)
     memset(&c->sendbuf, 0, sizeof(c->sendbuf));
     memset(&c->recvbuf, 0, sizeof(c->recvbuf));
     sentmap_init(&c->sent);
+    c->extra = NULL;
     c->reno_sacked = 0;
     for (unsigned i = 0; i < TCP_CONN_TIMERS; i++)
         c->deadline[i] = NSEC_NEVER;
@@ -270,7 +277,7 @@ void tcp_repair(struct stack_cx *cx)
 {
     struct tcp_stack *t = &cx->st->tcp;
     struct repair r = {.cx = cx, .suspect = cx->st->working};
-    struct pool *const payload[] = {&t->chunks, &t->ranges, &t->records};
+    struct pool *const payload[] = {&t->chunks, &t->ranges, &t->records, &t->extras};
     empty_tables(t);
     pool_each(&t->listeners, enter_listener, &r);
     pool_each(&t->conns, judge_conn, &r);

@@ -1,6 +1,6 @@
 /*
  * The send buffer: see sendbuf.h. In each chunk the bytes [start, end) are held. Only the tail
- * chunk has room left; start moves in the head chunk alone and is head_off there.
+ * chunk has room left; start moves in the head chunk alone.
  */
 #include "stack/tcp/sendbuf.h"
 
@@ -152,7 +152,6 @@ void sendbuf_release(struct pool *chunks, struct sendbuf *sb, uint32_t n)
         n -= held;
         drop_head(chunks, sb);
     }
-    sb->head_off = sb->head != NULL ? sb->head->start : 0;
 }
 
 void sendbuf_clear(struct pool *chunks, struct sendbuf *sb)

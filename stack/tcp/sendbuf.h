@@ -10,16 +10,15 @@
 
 struct sendbuf {
     struct chunk *head, *tail;
-    uint32_t head_off; /* acknowledged bytes of the head chunk, already given up */
-    uint32_t len;      /* bytes held */
+    uint32_t len; /* bytes held */
     uint32_t chunks;
-    uint32_t cursor_off; /* offset (from the first byte held) of cursor's first held byte */
+    /* offsets (from the first byte held) of the cursors' first held bytes */
+    uint32_t cursor_off, old_cursor_off;
     /* where the gather of the newest bytes ended: the next one usually begins there */
     struct chunk *cursor;
     /* the same for gathers of older bytes (retransmissions), so that the two do not undo each other
      */
     struct chunk *old_cursor;
-    uint32_t old_cursor_off;
 };
 
 /*

@@ -84,7 +84,7 @@ static struct sent_record *append(struct pool *pool, struct sentmap *m, tcp_seq 
         .seq = start,
         .len = len,
         .sent = now,
-        .flags = flags & (TCP_SYN | TCP_FIN),
+        .flags = flags & (TCP_SYN | TCP_FIN | TCP_PSH),
         .transmissions = 1,
         .delivered = m->delivered,
         .delivered_at = m->delivered_at,
@@ -108,7 +108,7 @@ static bool split(struct pool *pool, struct sentmap *m, struct sent_record *r, u
     tail->flags &= (uint8_t)~TCP_SYN;
     tail->mtu_probe = r->mtu_probe = false;
     r->len = at;
-    r->flags &= (uint8_t)~TCP_FIN;
+    r->flags &= (uint8_t) ~(TCP_FIN | TCP_PSH);
     list_insert_before(r->link.next, &tail->link);
     m->count++;
     return true;
@@ -565,7 +565,7 @@ struct sent_record *sentmap_next_lost(struct pool *pool, struct sentmap *m, uint
     }
     struct sent_record *next;
     while ((next = next_of(m, r)) != NULL && next->lost && next->len <= max - r->len &&
-           (r->flags & TCP_SYN) == 0)
+           (r->flags & (TCP_SYN | TCP_PSH)) == 0)
         join(pool, m, r, next);
     return r;
 }

@@ -15,7 +15,7 @@ struct sent_record {
     uint32_t len;  /* sequence space, SYN and FIN included */
     nsec_t sent;   /* of the latest transmission */
     nsec_t burst;  /* when what had been delivered last by then was sent */
-    uint8_t flags; /* SYN, FIN carried */
+    uint8_t flags; /* SYN, FIN carried; PSH: it ends a record (MSG_EOR), nothing is joined to it */
     uint8_t transmissions;
     bool sacked;
     bool lost;        /* taken for lost, not yet sent again */
@@ -82,8 +82,9 @@ struct sent_ack {
 
 void sentmap_init(struct sentmap *m);
 /*
- * [seq, seq+len) was sent for the first time, behind all records. False: no memory (the frame
- * counts as sent all the same and is covered by growing the last record, or owed a record).
+ * [seq, seq+len) was sent for the first time, behind all records; flags as in a record. False: no
+ * memory (the frame counts as sent all the same and is covered by growing the last record, or owed
+ * a record).
  */
 bool sentmap_sent(struct pool *pool, struct sentmap *m, tcp_seq seq, uint32_t len, uint8_t flags,
                   nsec_t now);

@@ -22,13 +22,15 @@
  * listener's. */
 struct tcp_opts {
     bool nodelay, cork, oobinline, keepalive;
-    bool quickack_off;                 /* TCP_QUICKACK 0: pingpong mode */
-    bool linger;                       /* SO_LINGER l_onoff */
-    bool sndbuf_locked, rcvbuf_locked; /* set by the program: no autotuning */
-    bool pmtu_dont : 1;                /* IP_MTU_DISCOVER: IP_PMTUDISC_DONT */
-    bool fastopen_connect : 1;         /* RFC 7413, a client: asks for cookies and uses them */
-    bool fastopen_no_cookie : 1;       /* TCP_FASTOPEN_NO_COOKIE */
-    bool inq : 1;                      /* TCP_INQ: recvmsg() tells what is left */
+    bool quickack_off : 1;  /* TCP_QUICKACK 0: pingpong mode */
+    bool linger : 1;        /* SO_LINGER l_onoff */
+    bool sndbuf_locked : 1; /* set by the program: no autotuning */
+    bool rcvbuf_locked : 1;
+    bool pmtu_dont : 1;          /* IP_MTU_DISCOVER: IP_PMTUDISC_DONT */
+    bool fastopen_connect : 1;   /* RFC 7413, a client: asks for cookies and uses them */
+    bool fastopen_no_cookie : 1; /* TCP_FASTOPEN_NO_COOKIE */
+    bool inq : 1;                /* TCP_INQ: recvmsg() tells what is left */
+    bool zerocopy : 1;           /* SO_ZEROCOPY: MSG_ZEROCOPY is heard */
     uint8_t tos, ttl, priority;
     uint8_t cc;      /* enum tcp_cc_id */
     uint8_t keepcnt; /* 0: default (9) */
@@ -39,10 +41,10 @@ struct tcp_opts {
     uint16_t linger_secs;
     uint16_t user_mss;            /* TCP_MAXSEG; 0: by path */
     uint16_t keepidle, keepintvl; /* seconds; 0: defaults (7200, 75) */
+    uint16_t defer_accept;        /* seconds; 0: off */
     uint32_t rto_max;             /* ms; 0: default (120 s) */
     uint32_t user_timeout;        /* ms; 0: by retries */
     int32_t linger2; /* TCP_LINGER2 seconds; 0: default (60); negative: no FIN_WAIT_2 for orphans */
-    uint32_t defer_accept;   /* seconds; 0: off */
     uint32_t sndbuf, rcvbuf; /* bytes, doubled as Linux does */
     uint32_t rcvlowat;       /* at least 1 */
     uint32_t notsent_lowat;  /* UINT32_MAX: off */
@@ -112,8 +114,11 @@ bool tcp_port_in_use(const struct stack *st, uint16_t port);
 /* What has this tuple now, for traces; NULL: nothing. */
 const struct flow *tcp_flow_find(const struct stack *st, const struct flow_tuple *tuple);
 
-#define TCP_SEND_MORE 0x1u /* MSG_MORE: as if corked */
-#define TCP_SEND_OOB  0x2u /* MSG_OOB: the last byte is urgent */
+#define TCP_SEND_MORE 0x1u  /* MSG_MORE: as if corked */
+#define TCP_SEND_OOB  0x2u  /* MSG_OOB: the last byte is urgent */
+#define TCP_SEND_EOR  0x4u  /* MSG_EOR: the last byte ends a record, whose segment ends there */
+#define TCP_SEND_PART 0x8u  /* the rest of the call's bytes follows at once */
+#define TCP_SEND_ONCE 0x10u /* the call takes no more than what is taken now */
 /*
  * Takes bytes into the send buffer and sends what may be sent. Returns the bytes taken (never 0
  * unless asked for 0), or -EAGAIN (no room), -EPIPE (shut down; the SIGPIPE is the shim's),
@@ -207,6 +212,37 @@ void tcp_push(struct stack_cx *cx, struct tcp_conn *c);
 /* The program reads or will read now: turns pingpong mode off (TCP_QUICKACK 1). */
 void tcp_quickack(struct stack_cx *cx, struct tcp_conn *c, bool on);
 
+/*
+ * The error queue (MSG_ERRQUEUE): what the program asked to hear of what it sent. While something
+ * is in it poll says TCP_EV_ERR.
+ */
+enum tcp_report_kind {
+    TCP_REPORT_ZEROCOPY, /* the buffers of the sends `first` to `last` are free (MSG_ZEROCOPY) */
+    /* a send's last byte, the `first`th that was counted, went to the device's queue; left; is
+       acknowledged */
+    TCP_REPORT_SCHED,
+    TCP_REPORT_SENT,
+    TCP_REPORT_ACKED,
+};
+struct tcp_report {
+    nsec_t at;
+    uint32_t first, last;
+    uint8_t kind; /* enum tcp_report_kind */
+};
+/* The oldest report, which is taken out. False: there is none. */
+bool tcp_take_report(struct stack_cx *cx, struct tcp_conn *c, struct tcp_report *out);
+/* The byte that is the 0th from now on: that of before, SND.UNA, or the next that is written. */
+enum tcp_stamp_base { TCP_STAMP_BASE_KEPT, TCP_STAMP_BASE_UNACKED, TCP_STAMP_BASE_UNWRITTEN };
+/*
+ * Which stamps later sends get: bits 1 << enum tcp_report_kind. stamping is the caller's, for
+ * tcp_stamping(). -ENOBUFS.
+ */
+int tcp_set_stamps(struct stack_cx *cx, struct tcp_conn *c, uint8_t kinds, uint32_t stamping,
+                   enum tcp_stamp_base base);
+uint32_t tcp_stamping(const struct tcp_conn *c);
+/* A send with MSG_ZEROCOPY took its bytes, by copying: its buffers are free. */
+void tcp_zerocopy_done(struct stack_cx *cx, struct tcp_conn *c);
+
 /* What TCP_INFO needs, in engine terms. */
 struct tcp_view {
     enum tcp_state state;
@@ -229,7 +265,8 @@ struct tcp_view {
     uint32_t reord_seen, dsack_dups;
     uint32_t reordering; /* segments by which one was late at most; 3 at least (tcp_reordering) */
     bool ecn_seen;
-    uint64_t pacing_rate, max_pacing_rate; /* bytes a second; UINT64_MAX: none */
+    nsec_t busy, rwnd_limited, sndbuf_limited; /* see enum tcp_limit; busy is the sum */
+    uint64_t pacing_rate, max_pacing_rate;     /* bytes a second; UINT64_MAX: none */
 };
 void tcp_view(const struct stack_cx *cx, const struct tcp_conn *c, struct tcp_view *out);
 

@@ -202,7 +202,7 @@ static void delayed_ack_timeout(struct stack_cx *cx, struct tcp_conn *c)
     tcp_trace_fired(cx, c, TCP_TIMER_DELAYED_ACK, 1);
     /* Linux: a delayed ACK that found no company says that the flow is not interactive */
     if (!c->interactive) {
-        c->ato = min_u64(c->ato * 2, c->rtt.rto);
+        c->ato = tcp_ato(c, 2ull * c->ato);
     } else {
         c->interactive = false;
         c->ato = TCP_DELACK_MIN;

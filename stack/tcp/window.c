@@ -67,7 +67,7 @@ uint32_t tcp_receive_window(const struct stack_cx *cx, const struct tcp_conn *c)
 static void grow_receive_buffer(struct stack_cx *cx, struct tcp_conn *c)
 {
     const nsec_t rtt = c->rtt.srtt;
-    if (rtt == 0 || cx->now - c->drs_start < rtt)
+    if (rtt == 0 || tcp_short_clock(cx->now) - c->drs_start < tcp_short_clock(rtt))
         return;
     const uint32_t copied = (uint32_t)seq_diff(c->copied_seq, c->drs_seq);
     if (copied > c->drs_space) {
@@ -85,7 +85,7 @@ static void grow_receive_buffer(struct stack_cx *cx, struct tcp_conn *c)
         c->drs_space = copied;
     }
     c->drs_seq = c->copied_seq;
-    c->drs_start = cx->now;
+    c->drs_start = tcp_short_clock(cx->now);
 }
 
 void tcp_window_consumed(struct stack_cx *cx, struct tcp_conn *c)
@@ -137,6 +137,21 @@ void tcp_sndbuf_grow(struct stack_cx *cx, struct tcp_conn *c)
     const uint32_t most = tuned ? tuned : TCP_SNDBUF_MAX;
     if (want > c->opts.sndbuf)
         c->opts.sndbuf = (uint32_t)min_u64(want, most);
+}
+
+/*
+ * Linux's tcp_chrono_start() and tcp_chrono_stop(): what the send buffer is too small for is told
+ * before what the peer's window is, and that before mere waiting for ACKs.
+ */
+void tcp_note_limit(struct stack_cx *cx, struct tcp_conn *c, enum tcp_limit limit)
+{
+    if (limit == c->limit)
+        return;
+    const uint32_t now = tcp_ms(cx->now);
+    if (c->limit != TCP_LIMIT_NONE)
+        c->limited_ms[c->limit - 1] += now - c->limit_since;
+    c->limit = (uint8_t)limit;
+    c->limit_since = now;
 }
 
 uint32_t tcp_send_room(const struct tcp_conn *c)

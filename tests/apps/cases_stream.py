@@ -218,3 +218,11 @@ def fastopen(run):
     else:
         active = run.client_host.snmp("TcpExt")["TCPFastOpenActive"] - before
         run.check(active == 4, f"{active} of 4 connections of the kernel were opened fast")
+
+
+@case("errqueue", sizes=("-",), pairings=("UK", "UU"))
+def errqueue(run):
+    """MSG_ZEROCOPY and SO_TIMESTAMPING tell the program, as Linux's do, what became of its bytes."""
+    server = run.server([PYTHON, f"{PROGRAMS}/threads_server.py", PORT], PORT)
+    run.client([PYTHON, f"{PROGRAMS}/errqueue.py", run.server_addr, PORT])
+    server.stop()

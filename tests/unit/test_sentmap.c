@@ -83,7 +83,7 @@ START_TEST(test_flags)
     sentmap_sent(&records, &m, seq(UINT32_MAX), 1, TCP_SYN, 1);
     struct sent_ack a = ack(&m, UINT32_MAX, 0, 0, NULL, 2);
     ck_assert_uint_eq(a.flags, TCP_SYN);
-    sentmap_sent(&records, &m, seq(0), 101, TCP_FIN | TCP_PSH, 3);
+    sentmap_sent(&records, &m, seq(0), 101, TCP_FIN | TCP_ACK, 3);
     a = ack(&m, 0, 100, 101, NULL, 4);
     ck_assert_uint_eq(a.flags, 0);
     ck_assert_uint_eq(sentmap_first(&m)->flags, TCP_FIN);
