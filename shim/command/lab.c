@@ -184,7 +184,7 @@ static void describe_host(const char *name, int host, unsigned hosts)
 int lab_enter(const char *where)
 {
     struct lab_request r = {.ask = LAB_ENTER};
-    struct lab_reply reply;
+    struct lab_reply reply = {0};
     char name[LAB_NAME_MAX];
     int fds[2] = {-1, -1};
     if (!split(where, true, name, &r.host) || ask(name, &r, &reply, fds) != STATUS_OK)

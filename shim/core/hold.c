@@ -17,7 +17,7 @@ static struct hold *hold_new(uint32_t process, int fd, struct usock *us, struct 
     list_push_back(&engine.sh->processes[process - 1].holds, &h->of_process);
     if (us != NULL)
         us->refs++;
-    else
+    else if (ep != NULL)
         ep->refs++;
     return h;
 }

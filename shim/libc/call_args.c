@@ -90,7 +90,7 @@ static void put_option(struct line *l, const struct call_args *a)
         put_name(l, ip_options, ARRAY_LEN(ip_options), name);
     else
         put_signed(l, name);
-    if (a->len == sizeof(int) && user_valid(a->p, a->len)) {
+    if (a->p != NULL && a->len == sizeof(int) && user_valid(a->p, a->len)) {
         int value;
         memcpy(&value, a->p, sizeof(value));
         put(l, ", ");
@@ -102,7 +102,7 @@ static void put_address(struct line *l, const struct call_args *a)
 {
     struct endpoint at;
     const struct sockaddr *sa = a->p;
-    if (a->len < sizeof(sa->sa_family) || !user_valid(sa, a->len))
+    if (sa == NULL || a->len < sizeof(sa->sa_family) || !user_valid(sa, a->len))
         return;
     if (sa->sa_family == AF_UNSPEC)
         put(l, "AF_UNSPEC");

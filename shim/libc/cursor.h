@@ -34,7 +34,7 @@ static inline void cursor_advance(struct cursor *k, size_t bytes)
  */
 static inline unsigned cursor_window(struct cursor *k, const struct slice **out)
 {
-    if (k->off == 0) {
+    if (k->off == 0 || k->n == 0) {
         *out = k->v;
         return k->n;
     }

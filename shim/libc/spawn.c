@@ -299,7 +299,7 @@ SHIM_EXPORT int system(const char *command)
         return real_ready()->system(command);
     posix_spawnattr_t attr;
     sigset_t set, before;
-    pid_t pid;
+    pid_t pid = -1;
     posix_spawnattr_init(&attr);
     ignore_keys(&set);
     posix_spawnattr_setsigdefault(&attr, &set);
@@ -353,7 +353,7 @@ static void close_others(posix_spawn_file_actions_t *actions)
 static FILE *start_piped(const char *command, bool reads, const int ends[2])
 {
     posix_spawn_file_actions_t actions;
-    pid_t pid;
+    pid_t pid = -1;
     const int ours = ends[reads ? 0 : 1], theirs = ends[reads ? 1 : 0];
     FILE *file = fdopen(ours, reads ? "r" : "w");
     if (file == NULL) {

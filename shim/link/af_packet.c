@@ -328,7 +328,7 @@ static enum taking take_to_place(struct af_packet *a, struct stack_cx *cx, struc
     a->left = false;
     if (c->len >= PLACE_MIN)
         a->looks = LOOKS;
-    if (unlikely(got == -EFAULT && place->direct > 0)) {
+    if (unlikely(got == -EFAULT && r != NULL && place->direct > 0)) {
         r->error = -EFAULT; /* the frame is lost, as on any wire; the next try has it again */
         return LEFT;
     }
@@ -338,7 +338,7 @@ static enum taking take_to_place(struct af_packet *a, struct stack_cx *cx, struc
     }
     c->frame.place = place;
     link_input(&a->link, cx, &c->frame);
-    if (place->taken && place->direct > 0) {
+    if (r != NULL && place->taken && place->direct > 0) {
         r->got += place->direct;
         r->room.base = (uint8_t *)r->room.base + place->direct;
         r->room.len -= place->direct;
@@ -408,7 +408,8 @@ static unsigned packet_receive(struct link *l, struct stack_cx *cx, unsigned max
     unsigned taken = 0;
     /* a frame that cannot be had counts too: no stream of bad frames keeps us here */
     for (unsigned tries = 0; tries < max; tries++) {
-        const enum taking how = places && a->looks > 0 ? receive_to_place(a, cx, d) : PLAIN;
+        const enum taking how =
+            d != NULL && places && a->looks > 0 ? receive_to_place(a, cx, d) : PLAIN;
         if (how == NOTHING || how == LEFT)
             break;
         if (how == PLAIN) {

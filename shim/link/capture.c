@@ -159,6 +159,7 @@ static void packet(const struct stack_cx *cx, bool ethernet, struct iovec *iov, 
     iov[0] = (struct iovec){&h, sizeof(h)};
     iov[1] = (struct iovec){(void *)(uintptr_t)no_ethernet, ethernet ? 0 : ETH_HEADER_BYTES};
     write_packet(iov, n, sizeof(h) + len);
+    iov[0] = (struct iovec){0}; /* the header ends here */
 }
 
 static bool is_ethernet(const struct stack_cx *cx, uint8_t netif)

@@ -66,7 +66,7 @@ static inline nsec_t link_deadline(const struct link *l)
 /* Entered: lets go what is due. */
 static inline void link_release(struct link *l, struct stack_cx *cx)
 {
-    if (unlikely(link_deadline(l) <= cx->now))
+    if (unlikely(l != NULL && link_deadline(l) <= cx->now))
         l->ops->release(l, cx);
 }
 

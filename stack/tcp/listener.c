@@ -238,17 +238,18 @@ struct syn_ack {
     const struct flow *trace_as;
     const struct flow_tuple *tuple;
     const struct ip_path *path;
-    const struct tcp_opts *opts;
+    const struct tcp_listener *listener;
     tcp_seq iss, irs;
     uint32_t wnd, ts_val, ts_recent;
-    bool wscale_ok, ts_ok, sack_ok, ecn_ok, cookie_exp;
-    const struct tcp_listener *cookie_of; /* NULL: no Fast Open cookie is given */
+    bool wscale_ok, ts_ok, sack_ok, ecn_ok;
+    bool gives_cookie, cookie_exp; /* of Fast Open, and by the experimental option */
     uint8_t rcv_wscale;
     enum tcp_reason why;
 };
 
 static void send_syn_ack(struct stack_cx *cx, const struct syn_ack *a)
 {
+    const struct tcp_opts *opts = &a->listener->opts;
     uint8_t cookie[TCP_COOKIE_LEN];
     struct tcp_segment s = {
         .src_port = a->tuple->lport,
@@ -258,7 +259,7 @@ static void send_syn_ack(struct stack_cx *cx, const struct syn_ack *a)
         .flags = (uint8_t)(TCP_SYN | TCP_ACK | (a->ecn_ok ? TCP_ECE : 0)),
         .wnd = (uint16_t)min_u32(a->wnd, 65535),
         .opt = {.has_mss = true,
-                .mss = tcp_local_mss(cx->st, a->path, a->opts, &a->tuple->remote),
+                .mss = tcp_local_mss(cx->st, a->path, opts, &a->tuple->remote),
                 .has_wscale = a->wscale_ok,
                 .wscale = a->rcv_wscale,
                 .sack_permitted = a->sack_ok,
@@ -266,14 +267,14 @@ static void send_syn_ack(struct stack_cx *cx, const struct syn_ack *a)
                 .ts_val = a->ts_val,
                 .ts_ecr = a->ts_recent},
     };
-    if (a->cookie_of) {
-        tcp_fastopen_cookie(a->cookie_of, &a->tuple->remote, &a->tuple->local, cookie);
+    if (a->gives_cookie) {
+        tcp_fastopen_cookie(a->listener, &a->tuple->remote, &a->tuple->local, cookie);
         s.opt.fast_open = true;
         s.opt.fast_open_exp = a->cookie_exp;
         s.opt.cookie_len = sizeof(cookie);
         s.opt.cookie = cookie;
     }
-    tcp_emit_bare(cx, a->trace_as, a->tuple, a->path, a->opts->tos, a->opts->ttl, &s, a->why);
+    tcp_emit_bare(cx, a->trace_as, a->tuple, a->path, opts->tos, opts->ttl, &s, a->why);
 }
 
 static void half_open_syn_ack(struct stack_cx *cx, const struct tcp_half_open *h,
@@ -283,7 +284,7 @@ static void half_open_syn_ack(struct stack_cx *cx, const struct tcp_half_open *h
         .trace_as = &h->flow,
         .tuple = &h->flow.tuple,
         .path = &h->path,
-        .opts = &h->listener->opts,
+        .listener = h->listener,
         .iss = h->iss,
         .irs = h->irs,
         .wnd = h->rcv_wnd,
@@ -293,7 +294,7 @@ static void half_open_syn_ack(struct stack_cx *cx, const struct tcp_half_open *h
         .ts_ok = h->ts_ok,
         .sack_ok = h->sack_ok,
         .ecn_ok = h->ecn_ok,
-        .cookie_of = h->wants_cookie ? h->listener : NULL,
+        .gives_cookie = h->wants_cookie,
         .cookie_exp = h->cookie_exp,
         .rcv_wscale = h->rcv_wscale,
         .why = why,
@@ -313,7 +314,7 @@ static void send_cookie(struct stack_cx *cx, struct tcp_listener *l, const struc
     const struct syn_ack a = {
         .tuple = t,
         .path = &path,
-        .opts = &l->opts,
+        .listener = l,
         .iss = cookie_make(&cx->st->tcp.cookie_secret, t, s->seq,
                            s->opt.has_mss ? s->opt.mss : TCP_MSS_DEFAULT, cx->now),
         .irs = s->seq,

@@ -28,6 +28,7 @@ static int by_place(const void *a, const void *b)
     return d ? d : strcmp(x->name, y->name);
 }
 
+/* NOLINTBEGIN(bugprone-signal-handler): the program ends here, whatever was interrupted */
 static void summary(void)
 {
     printf("packet: %u passed, %u failed, %u skipped\n", passed, failed, skipped);
@@ -44,7 +45,6 @@ static void on_death(void)
     summary();
 }
 
-/* NOLINTNEXTLINE(bugprone-signal-handler): the program ends here, whatever was interrupted */
 static void on_alarm(int sig)
 {
     (void)sig;
@@ -53,6 +53,7 @@ static void on_alarm(int sig)
     summary();
     abort();
 }
+/* NOLINTEND(bugprone-signal-handler) */
 
 __attribute__((weak)) void __sanitizer_set_death_callback(void (*callback)(void));
 

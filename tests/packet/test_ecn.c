@@ -157,7 +157,7 @@ TEST(pacing_limits, "SO_MAX_PACING_RATE: after the first ten segments data leave
     for (unsigned i = 0; i < 40; i++) {
         t_run(ms(10));
         uint32_t len;
-        for (const uint8_t *f; (f = next_tx(&len));)
+        while (next_tx(&len) != NULL)
             got += len - L2_LEN - IP4_LEN - 20;
         char ack[40];
         snprintf(ack, sizeof(ack), "A ack %u", got + 1);

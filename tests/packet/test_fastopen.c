@@ -168,7 +168,7 @@ static struct tcp_listener *listen_fast(uint8_t pending)
 /* A cookie of the host, as an option's text. */
 static void ask_cookie(char *option)
 {
-    uint8_t cookie[16], flags;
+    uint8_t cookie[16] = {0}, flags;
     uint32_t text;
     inject("S seq 0 <" OPTS ",hex 2202,nop,nop>");
     check_eq(next_option(cookie, &text, &flags), 10);

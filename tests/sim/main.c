@@ -27,7 +27,7 @@ static void crashed(void)
     fflush(stdout);
 }
 
-/* NOLINTNEXTLINE(bugprone-signal-handler): the program ends here, whatever was interrupted */
+/* NOLINTBEGIN(bugprone-signal-handler): the program ends here, whatever was interrupted */
 static void on_alarm(int sig)
 {
     (void)sig;
@@ -36,6 +36,7 @@ static void on_alarm(int sig)
     signal(SIGABRT, SIG_DFL);
     abort();
 }
+/* NOLINTEND(bugprone-signal-handler) */
 
 __attribute__((weak)) void __sanitizer_set_death_callback(void (*callback)(void));
 

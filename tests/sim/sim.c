@@ -69,6 +69,8 @@ static void happen(struct sim *s, struct event *e)
     struct host *h = e->host;
     if (h)
         h->cx.now = host_clock(h);
+    else if (e->kind >= EV_LONGER && e->kind <= EV_JUMP)
+        return;
     switch (e->kind) {
     case EV_FRAME:
         net_arrive(s, e); /* takes the event */

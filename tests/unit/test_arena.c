@@ -68,6 +68,8 @@ START_TEST(layout_of_each_size)
         good &= o != NULL && (uintptr_t)o % (p.object_size % 16 == 0 ? 16 : 8) == 0;
         good &= filled(o, size, 0) && (last == NULL || o == last + p.object_size) &&
                 ((uintptr_t)o & (ARENA_SPAN_SIZE - 1)) + size <= ARENA_SPAN_SIZE;
+        if (o == NULL)
+            break;
         memset(o, 0xff, size);
         last = o;
     }

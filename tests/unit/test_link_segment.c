@@ -24,6 +24,7 @@ static uint32_t build(uint8_t flags, uint32_t len)
     static const uint8_t ip[20] = {0x45, 0, 0,  0, 0x12, 0x34, 0x40, 0, 64, 6,
                                    0,    0, 10, 0, 0,    1,    10,   0, 0,  2};
     memset(frame, 0, sizeof(frame));
+    /* NOLINTNEXTLINE(bugprone-not-null-terminated-result): bytes on a wire */
     memcpy(frame, "\1\2\3\4\5\6\7\x8\x9\xa\xb\xc\x8\0", ETH);
     memcpy(frame + ETH, ip, sizeof(ip));
     const uint32_t header = tcp_build(frame + ETH + 20, &t);
