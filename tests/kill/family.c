@@ -18,8 +18,9 @@
  *
  * fds: descriptors more than before. resets: connections of stayers that broke. late: how often a
  * stayer saw no progress for more than 100 ms; slowest: for how long at most. In front of it is a
- * line for each of these: `wait BEGIN LENGTH us queued N again N`, with the time that it
- * waited for a processor, and what it sent again meanwhile. `calm` says the same of waits of half
+ * line for each of these: `wait BEGIN LENGTH us queued N again N since N`, with the
+ * time that it waited for a processor, what it sent again meanwhile, and for how many ms the stack
+ * had not heard of the peer when it ended. `calm` says the same of waits of half
  * that length of a process on the kernel's sockets, which nobody's death concerns: then the machine
  * was late. The program sleeps after the last line until its stdin ends, so that what is left of it
  * can be looked at.
@@ -64,6 +65,7 @@ struct wait {
     uint64_t begin, end;
     uint64_t queued; /* us for a processor */
     uint32_t again;  /* segments that were sent again meanwhile */
+    uint32_t since;  /* ms since the stack last heard of the peer, when it ended */
 };
 
 struct tally {
@@ -234,12 +236,12 @@ static uint64_t queued_us(void)
     return second != NULL ? strtoull(second, NULL, 10) / 1000 : 0;
 }
 
-static uint32_t sent_again(int fd)
+static struct tcp_info info_of(int fd)
 {
     struct tcp_info info = {.tcpi_total_retrans = 0};
     socklen_t len = sizeof(info);
     getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len);
-    return info.tcpi_total_retrans;
+    return info;
 }
 
 static void begin_wait(struct wait *w, int fd, const struct tally *t)
@@ -248,7 +250,7 @@ static void begin_wait(struct wait *w, int fd, const struct tally *t)
     if (t->waits == NULL)
         return;
     w->queued = queued_us();
-    w->again = sent_again(fd);
+    w->again = info_of(fd).tcpi_total_retrans;
 }
 
 static void end_wait(struct wait *w, int fd, struct tally *t)
@@ -258,9 +260,15 @@ static void end_wait(struct wait *w, int fd, struct tally *t)
         t->slowest = took;
     if (took <= t->most)
         return;
-    if (t->waits != NULL && t->late < WAITS_MAX)
-        t->waits[t->late] =
-            (struct wait){w->begin, at, queued_us() - w->queued, sent_again(fd) - w->again};
+    if (t->waits != NULL && t->late < WAITS_MAX) {
+        const struct tcp_info info = info_of(fd);
+        const uint32_t data = info.tcpi_last_data_recv, ack = info.tcpi_last_ack_recv;
+        t->waits[t->late] = (struct wait){.begin = w->begin,
+                                          .end = at,
+                                          .queued = queued_us() - w->queued,
+                                          .again = info.tcpi_total_retrans - w->again,
+                                          .since = data < ack ? data : ack};
+    }
     t->late++;
 }
 
@@ -509,9 +517,10 @@ static void make_tallies(uint64_t most)
 static void print_waits(const char *what, const struct tally *t)
 {
     for (uint64_t i = 0; i < t->late && i < WAITS_MAX; i++)
-        printf("%s %lu %lu us queued %lu again %u\n", what, (unsigned long)t->waits[i].begin,
+        printf("%s %lu %lu us queued %lu again %u since %u\n", what,
+               (unsigned long)t->waits[i].begin,
                (unsigned long)(t->waits[i].end - t->waits[i].begin),
-               (unsigned long)t->waits[i].queued, t->waits[i].again);
+               (unsigned long)t->waits[i].queued, t->waits[i].again, t->waits[i].since);
 }
 
 /* The same without deaths, until stdin ends: what the machine does to it. */

@@ -77,6 +77,13 @@ class Wait:
         words = line.split()
         self.begin, self.length = int(words[1]), int(words[2])
         self.queued, self.again = int(words[5]), int(words[7])
+        self.since = int(words[9])
+
+    def reason(self):
+        """What was late: its own wake-up, an answer to what it had to send again, or frames."""
+        if self.since * 1000 > self.length / 2:
+            return "woken late"
+        return "sent again" if self.again else "heard late"
 
     def by_machine(self, calm):
         """Whether it was the machine: the process waited for a processor, or who had no deaths waited, too."""
@@ -167,7 +174,9 @@ def case_kill(runner, options):
         raise Failed(f"{result['resets']} resets for {left['repairs']} deaths inside the engine")
     late = [w for w in runner.waits if not w.by_machine(runner.calm)]
     slowest = max((w.length for w in late), default=0)
-    waits = (f"late {len(late)} ({sum(w.again > 0 for w in late)} sent again, slowest {slowest} us), "
+    reasons = [w.reason() for w in late]
+    told = ", ".join(f"{reasons.count(r)} {r}" for r in sorted(set(reasons))) or "none"
+    waits = (f"late {len(late)} ({told}; slowest {slowest} us), "
              f"{result['late'] - len(late)} by the machine")
     if len(late) > max(3, options.kills * LATE_SHARE):
         raise Failed(f"no progress for 100 ms: {waits}")
