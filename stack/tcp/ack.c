@@ -142,8 +142,10 @@ bool tcp_process_ack(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_s
     struct sent_ack a;
     sentmap_ack(&cx->st->tcp.records, &c->sent, c->snd_una, s->ack, c->snd_nxt, &s->opt, cx->now,
                 &a);
-    if (forward)
+    if (forward) {
         advance_una(cx, c, s->ack);
+        c->more = false; /* Linux: only the send() that says MSG_MORE holds back */
+    }
     if (forward || a.newly_sacked)
         sample_rtt(cx, c, s, &a);
     const uint32_t lost = tcp_recovery_on_ack(cx, c, s, &a, prior_in_flight, duplicate);

@@ -149,6 +149,17 @@ TEST(data_msg_more_nodelay, "Linux: MSG_MORE holds although TCP_NODELAY is set")
     expect_tx_in(ms(100), ms(300), "PA seq 1461 len 100");
 }
 
+TEST(data_msg_more_until_ack, "Linux: what MSG_MORE holds goes with the next ACK of new data")
+{
+    struct tcp_conn *c = established(NULL);
+    check_eq(call_send_flags(c, 1500, TCP_SEND_MORE), 1500);
+    expect_tx("A seq 1 len 1460");
+    check_eq(call_send_flags(c, 10, TCP_SEND_MORE), 10);
+    expect_none(ms(50));
+    inject("A seq 1 ack 1461");
+    expect_tx("A seq 1461 len 50");
+}
+
 TEST(data_sndbuf_full, "send(): takes what fits, then EAGAIN; POLLOUT when a third is free")
 {
     struct tcp_conn *c = established(NULL);

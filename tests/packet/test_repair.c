@@ -5,6 +5,7 @@
 #include <errno.h>
 
 #include "stack/stack.h"
+#include "stack/tcp/conn.h"
 #include "stack/tcp/timewait.h"
 
 TEST(largest_mtu_has_room_for_its_frames,
@@ -111,4 +112,78 @@ TEST(time_wait_of_a_stranger, "a stack that ignores strangers makes way for a ne
     stack_ignore_strangers(the_stack());
     inject("S seq 100000");
     check_eq(tcp_time_waits(the_stack()), 0);
+}
+
+/* A process was killed while it changed c; sending: in the system call that transmits. */
+static void die_inside(struct tcp_conn *c, bool sending)
+{
+    struct stack *st = the_stack();
+    st->working = flow_find(&st->tcp.flows, &tcp_flow(c)->tuple);
+    st->transmitting = sending;
+    stack_repair(the_cx());
+    flush();
+}
+
+TEST(repair_ends_what_was_changed, "a connection that was being changed is reset")
+{
+    struct tcp_conn *c = established(NULL);
+    check_eq(call_send(c, 2000), 2000);
+    drain_tx();
+    inject("A ack 1 len 100");
+    drain_tx();
+    die_inside(c, false);
+    expect_tx("RA");
+    expect_state(TCP_CLOSED);
+    check_eq(tcp_take_error(c), ECONNRESET);
+}
+
+TEST(repair_goes_on, "a connection whose frame was being transmitted goes on")
+{
+    struct tcp_conn *c = established(NULL);
+    check_eq(call_send(c, 2000), 2000);
+    drain_tx();
+    die_inside(c, true);
+    drain_tx();
+    expect_state(TCP_ESTABLISHED);
+    inject("A ack 2001 len 500");
+    drain_tx();
+    check_eq(call_recv(c, 500), 500);
+    check_eq(tcp_outq(c), 0);
+}
+
+/* What does not fit together is not believed, wherever the process died. */
+enum damage { DAMAGE_SENT_BYTES, DAMAGE_SENT_CHAIN, DAMAGE_MAP, DAMAGE_RECEIVED, DAMAGES };
+
+static void damage(struct tcp_conn *c, enum damage how)
+{
+    switch (how) {
+    case DAMAGE_SENT_BYTES:
+        c->sendbuf.len++;
+        break;
+    case DAMAGE_SENT_CHAIN:
+        c->sendbuf.head->next = (struct chunk *)c;
+        break;
+    case DAMAGE_MAP:
+        c->sent.count++;
+        break;
+    default:
+        c->recvbuf.chunks++;
+    }
+}
+
+TEST(repair_believes_nothing, "a connection whose parts do not fit together is reset")
+{
+    for (enum damage how = 0; how < DAMAGES; how++) {
+        struct tcp_conn *c = established(NULL);
+        check_eq(call_send(c, 2000), 2000);
+        drain_tx();
+        inject("A ack 1 len 100");
+        drain_tx();
+        damage(c, how);
+        stack_repair(the_cx());
+        flush();
+        expect_tx("RA");
+        check_eq(tcp_state(c), TCP_CLOSED);
+        world((struct world_opts){.mtu = 1500});
+    }
 }

@@ -190,3 +190,79 @@ TEST(req_dsack_of_overlap, "RFC 2883 4.2: text that covers what was held already
     check_eq(call_recv(c, 2000), 2000);
     drain_tx();
 }
+
+/* ECN is agreed upon. */
+static struct tcp_conn *marked_path(void)
+{
+    world((struct world_opts){.ecn = STACK_ECN_ASK});
+    struct tcp_conn *c = call_connect();
+    expect_tx("SEW seq 0 tos 0");
+    inject("SAE seq 0 ack 1 <mss 1460,sackOK,nop,nop>");
+    expect_tx("A seq 1 ack 1 tos 0");
+    return c;
+}
+
+TEST(req_ecn_not_on_probes, "RFC 3168 6.1.6: probes of a closed window are not ECN-capable")
+{
+    struct tcp_conn *c = marked_path();
+    inject("A seq 1 ack 1 win 0");
+    check_eq(call_send(c, 1000), 1000);
+    for (unsigned i = 0; i < 3; i++)
+        expect_tx_in(ms(150), sec(10), "A tos 0");
+    inject("A seq 1 ack 1 win 65535");
+    expect_tx("A seq 1 len 1000 tos 2");
+}
+
+TEST(req_ecn_mark_outside_window, "RFC 3168 6.1.5: a mark on text outside the window is not echoed")
+{
+    struct tcp_conn *c = marked_path();
+    inject("A seq 1 len 1000 tos 2");
+    check_eq(call_recv(c, 1000), 1000);
+    drain_tx();
+    inject("A seq 1 len 1000 tos 3"); /* old */
+    expect_tx("A ack 1001");
+    inject("A seq 500000 len 1000 tos 3");
+    t_run(sec(1));
+    drain_tx();
+    inject("A seq 1001 len 1460 tos 2");
+    const uint8_t *frame;
+    uint32_t len;
+    t_run(sec(1));
+    while ((frame = next_tx(&len)) != NULL)
+        check((frame[14 + 20 + 13] & TCP_ECE) == 0);
+}
+
+TEST(req_wscale_in_data_ignored,
+     "RFC 7323 2.2: a window scale in a segment without SYN means nothing")
+{
+    struct tcp_conn *c = established("<mss 1460,nop,wscale 1>");
+    inject("A seq 1 ack 1 win 1000 <nop,wscale 7>");
+    check_eq(call_send(c, 20000), 20000);
+    check_eq(drain_text(), 1460); /* 2000: a second segment would be too small */
+}
+
+TEST(req_ts_of_first_delayed, "RFC 7323 4.3: a delayed ACK echoes the stamp of what it waited for")
+{
+    struct tcp_conn *c = established("<mss 1460,sackOK,ts 1000>");
+    tcp_quickack(the_cx(), c, false);
+    inject("PA seq 1 len 100 <nop,nop,ts 2000>");
+    t_run(ms(5));
+    inject("PA seq 101 len 100 <nop,nop,ts 2005>");
+    expect_tx_in(0, ms(201), "A ack 201 <ts * 2000>");
+}
+
+TEST(req_one_loss_probe, "RFC 8985 7.3: no second probe while one is out: the time-out follows")
+{
+    struct tcp_conn *c = established("<mss 1460,sackOK,nop,nop>");
+    check_eq(call_send(c, 1000), 1000);
+    expect_tx("PA seq 1 len 1000");
+    t_run(ms(20));
+    inject("A ack 1001");
+    check_eq(call_send(c, 1000), 1000);
+    expect_tx("PA seq 1001 len 1000");
+    expect_tx_in(ms(20), sec(1), "PA seq 1001 len 1000");
+    check_eq(counter(COUNT_LOSS_PROBES), 1);
+    expect_tx_in(ms(100), sec(3), "PA seq 1001 len 1000");
+    check_eq(counter(COUNT_LOSS_PROBES), 1);
+    check_eq(counter(COUNT_RTOS), 1);
+}
