@@ -61,6 +61,7 @@ static enum tcp_reason small_segment_waits(const struct tcp_conn *c)
 
 static struct plan plan_new(struct stack_cx *cx, struct tcp_conn *c)
 {
+    const uint32_t mss = max_u32(c->mss, 1);
     const uint32_t all = tcp_unsent(c);
     const uint32_t unsent = likely(c->extra == NULL) ? all : tcp_extra_record(c, all);
     const bool closing = c->syn_acked || c->state == TCP_FIN_WAIT_1;
@@ -81,7 +82,7 @@ static struct plan plan_new(struct stack_cx *cx, struct tcp_conn *c)
     const uint32_t most = min_u32(c->cc.cwnd, tcp_flight_max(c));
     const uint32_t free = most > pipe ? most - pipe : 0;
     uint32_t len = min_u32(unsent, wnd);
-    if (free < min_u32(len, c->mss)) {
+    if (free < min_u32(len, mss)) {
         if (most < c->cc.cwnd)
             return hold(TCP_WHY_HELD_FLIGHT);
         c->cwnd_limited = true;
@@ -89,18 +90,18 @@ static struct plan plan_new(struct stack_cx *cx, struct tcp_conn *c)
     }
     len = min_u32(min_u32(len, free), frame_payload_wanted(cx, c));
     /* Linux's tcp_cwnd_test(): at least two frames share a window */
-    len = min_u32(len, max_u32(c->cc.cwnd / 2, c->mss));
-    if (len < unsent && len > c->mss)
-        len -= len % c->mss;
+    len = min_u32(len, max_u32(c->cc.cwnd / 2, mss));
+    if (len < unsent && len > mss)
+        len -= len % mss;
 
-    if (len == all && len % c->mss != 0 && !fin) {
+    if (len == all && len % mss != 0 && !fin) {
         const enum tcp_reason why = small_segment_waits(c);
         if (why != TCP_WHY_NONE) {
-            len -= len % c->mss;
+            len -= len % mss;
             if (len == 0)
                 return hold(why);
         }
-    } else if (len < unsent && len < c->mss && len < c->snd_wnd_max / 2) {
+    } else if (len < unsent && len < mss && len < c->snd_wnd_max / 2) {
         /* RFC 9293 3.8.6.2.1: a sliver of window is not worth a segment */
         return hold(TCP_WHY_HELD_SWS);
     }
