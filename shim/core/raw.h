@@ -101,6 +101,18 @@ static inline ssize_t raw_recvmsg(int fd, struct msghdr *m, int flags)
     return raw_syscall(SYS_recvmsg, fd, (long)m, flags, 0, 0, 0);
 }
 
+static inline ssize_t raw_sendto(int fd, const void *buf, size_t len, int flags, const void *addr,
+                                 socklen_t addr_len)
+{
+    return raw_syscall(SYS_sendto, fd, (long)buf, (long)len, flags, (long)addr, addr_len);
+}
+
+static inline ssize_t raw_recvfrom(int fd, void *buf, size_t len, int flags, void *addr,
+                                   socklen_t *addr_len)
+{
+    return raw_syscall(SYS_recvfrom, fd, (long)buf, (long)len, flags, (long)addr, (long)addr_len);
+}
+
 static inline ssize_t raw_recv(int fd, void *buf, size_t len, int flags)
 {
     return raw_syscall(SYS_recvfrom, fd, (long)buf, (long)len, flags, 0, 0);

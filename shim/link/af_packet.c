@@ -2,7 +2,9 @@
  * The AF_PACKET link (packet(7)). One socket for all interfaces in shared address mode, bound to
  * one interface in own address mode. Opened with protocol 0, so that nothing arrives before the
  * options and the filter are set. Each frame carries a virtio-net header: frames of up to 64 KB and
- * partial checksums pass both ways. sendmsg and recvmsg beat the rings here (docs/architecture.md).
+ * partial checksums pass both ways. sendmsg and recvmsg beat the rings here (docs/architecture.md),
+ * and where a frame can pass in one piece, sendto and recvfrom beat them: the kernel reads a list
+ * of pieces with three copies, each checked.
  */
 #include <errno.h>
 #include <linux/if_ether.h>
@@ -28,8 +30,13 @@
 #define RX_SHORT     1400
 #define RCVBUF_BYTES (16 << 20)
 #define SNDBUF_BYTES (4 << 20)
-/* The IP header of an Ethernet frame is aligned when the frame begins here. */
+/* The IP header of an Ethernet frame is aligned when the frame begins here; */
 #define RX_ALIGN 2
+/* and it is behind a virtio-net header. */
+#define VNET_BYTES sizeof(struct virtio_net_hdr)
+_Static_assert((VNET_BYTES + ETH_HLEN) % 4 == 0, "alignment");
+/* A frame up to this goes in one piece. */
+#define PIECE_MAX 1536
 
 struct af_packet {
     struct link link;
@@ -46,6 +53,7 @@ struct af_packet {
 };
 
 static struct af_packet packet;
+static bool by_messages; /* sendto and recvfrom are forbidden */
 static uint8_t rx_buffer[RX_BYTES_MAX + RX_ALIGN] __attribute__((aligned(64)));
 static struct sock_filter program[FILTER_MAX];
 
@@ -116,6 +124,31 @@ static ssize_t send_frame(int fd, const struct frame_out *f, const struct msghdr
     return raw_syscall(SYS_writev, writer, (long)m->msg_iov, (long)m->msg_iovlen, 0, 0, 0);
 }
 
+void link_by_messages(void)
+{
+    by_messages = true;
+}
+
+/* The frame, copied together. */
+static ssize_t send_piece(int fd, const struct frame_out *f, const struct virtio_net_hdr *vnet,
+                          const struct sockaddr_ll *to)
+{
+    uint8_t piece[VNET_BYTES + PIECE_MAX];
+    const size_t head = (size_t)f->head_end - f->head_start;
+    size_t n = 0;
+    if (vnet != NULL) {
+        memcpy(piece, vnet, VNET_BYTES);
+        n = VNET_BYTES;
+    }
+    memcpy(piece + n, f->head + f->head_start, head);
+    n += head;
+    for (unsigned i = 0; i < f->nslices; i++) {
+        memcpy(piece + n, f->slices[i].base, f->slices[i].len);
+        n += f->slices[i].len;
+    }
+    return raw_sendto(fd, piece, n, MSG_DONTWAIT | MSG_NOSIGNAL, to, sizeof(*to));
+}
+
 static void packet_flush(struct link *l, struct stack_cx *cx)
 {
     int err = 0;
@@ -173,9 +206,11 @@ static int packet_transmit(struct link *l, struct stack_cx *cx, const struct fra
                              .sll_ifindex = (int)nif->ifindex,
                              .sll_halen = 6};
     struct msghdr m = {.msg_name = &to, .msg_namelen = sizeof(to), .msg_iov = iov, .msg_iovlen = n};
+    const bool piece =
+        head + f->payload_len <= PIECE_MAX && likely(!engine.sandboxed && !by_messages);
     ssize_t sent;
     do
-        sent = send_frame(l->fd, f, &m);
+        sent = piece ? send_piece(l->fd, f, a->vnet ? &vnet : NULL, &to) : send_frame(l->fd, f, &m);
     while (sent == -EINTR);
     if (unlikely(sent == -EMSGSIZE || sent == -ENETDOWN || sent == -ENXIO))
         look_again(a, cx); /* its MTU changed, or it is down or gone */
@@ -367,26 +402,47 @@ static enum taking receive_to_place(struct af_packet *a, struct stack_cx *cx, co
 
 /* ---- by way of the buffer ---- */
 
-/* What recvmsg(2) said; negative: no frame came of it. */
+/*
+ * The next frame is taken to bytes, behind its virtio-net header if there are such. As recvmsg(2)
+ * with MSG_TRUNC; *truncated: not all of it had room.
+ */
+static ssize_t take(const struct af_packet *a, uint8_t *bytes, struct sockaddr_ll *from,
+                    bool *truncated)
+{
+    const size_t room = RX_BYTES_MAX;
+    const int flags = MSG_DONTWAIT | MSG_TRUNC;
+    if (likely(!by_messages)) {
+        socklen_t len = sizeof(*from);
+        const ssize_t n = raw_recvfrom(a->link.fd, bytes, room, flags, from, &len);
+        *truncated = n > (ssize_t)room;
+        return n;
+    }
+    struct iovec iov = {bytes, room};
+    struct msghdr m = {
+        .msg_name = from, .msg_namelen = sizeof(*from), .msg_iov = &iov, .msg_iovlen = 1};
+    const ssize_t n = raw_recvmsg(a->link.fd, &m, flags);
+    *truncated = (m.msg_flags & MSG_TRUNC) != 0;
+    return n;
+}
+
+/* What the system call said; negative: no frame came of it. */
 static ssize_t receive_plain(struct af_packet *a, struct stack_cx *cx)
 {
     struct virtio_net_hdr vnet = {.flags = 0};
     struct sockaddr_ll from = {.sll_ifindex = 0};
-    struct iovec iov[2] = {{&vnet, sizeof(vnet)}, {rx_buffer + RX_ALIGN, RX_BYTES_MAX}};
-    struct msghdr m = {.msg_name = &from,
-                       .msg_namelen = sizeof(from),
-                       .msg_iov = a->vnet ? iov : iov + 1,
-                       .msg_iovlen = a->vnet ? 2 : 1};
-    const ssize_t n = raw_recvmsg(a->link.fd, &m, MSG_DONTWAIT | MSG_TRUNC);
-    const size_t extra = a->vnet ? sizeof(vnet) : 0;
+    const size_t extra = a->vnet ? VNET_BYTES : 0;
+    uint8_t *bytes = rx_buffer + (a->vnet ? 0 : RX_ALIGN);
+    bool truncated = false;
+    const ssize_t n = take(a, bytes, &from, &truncated);
     if (n == -EAGAIN)
         return n;
-    if (n < (ssize_t)extra || m.msg_flags & MSG_TRUNC) {
+    if (n < (ssize_t)extra || truncated) {
         /* EINVAL: of a kind that the header cannot say; ENETDOWN: an interface went down */
         a->dropped += n != -EINTR;
         return n < 0 ? n : -EINVAL;
     }
-    struct frame_in f = {.data = rx_buffer + RX_ALIGN, .len = (uint32_t)((size_t)n - extra)};
+    memcpy(&vnet, bytes, extra);
+    struct frame_in f = {.data = bytes + extra, .len = (uint32_t)((size_t)n - extra)};
     tcp_unannounce(cx->st);
     a->left = false;
     if (n >= PLACE_MIN)

@@ -102,6 +102,8 @@ int link_af_packet_attach(struct stack *st, int fd, const struct config *cfg, st
  * CAP_NET_RAW, and does what it can.
  */
 void link_prepare_writing(struct link *l, struct stack *st);
+/* From now on without sendto(2) and recvfrom(2): a filter of system calls does not allow them. */
+void link_by_messages(void);
 /*
  * Shared address mode: the local ports that frames are wanted for. Entered (engine_enter). In own
  * address mode they do nothing. A port is added before its guard stands, so that nothing is missed.

@@ -1,5 +1,6 @@
 #!/usr/bin/python3
-"""Sends FILE in three parts: itself, by a forked child, and behind a filter that kills for io_submit(2).
+"""Sends FILE in three parts: itself, by a forked child, and behind a filter that kills for io_submit(2), sendto(2)
+and recvfrom(2).
 
     batches.py ADDR PORT FILE
 
@@ -14,7 +15,8 @@ import socket
 import struct
 import sys
 
-IO_SETUP, IO_DESTROY, IO_SUBMIT = {"x86_64": (206, 207, 209)}.get(platform.machine(), (0, 1, 2))
+IO_SETUP, IO_DESTROY, IO_SUBMIT, SENDTO, RECVFROM = {"x86_64": (206, 207, 209, 44, 45)}.get(
+    platform.machine(), (0, 1, 2, 206, 207))
 PR_GET_SECCOMP, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 21, 22, 38
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -34,14 +36,16 @@ def check_used(expected):
 
 
 def forbid():
-    """seccomp(2): all is allowed but io_submit."""
-    code = struct.pack("HBBI" * 4,
+    """seccomp(2): all is allowed but these."""
+    code = struct.pack("HBBI" * 6,
                        0x20, 0, 0, 0,  # the call's number
-                       0x15, 0, 1, IO_SUBMIT,
+                       0x15, 2, 0, IO_SUBMIT,
+                       0x15, 1, 0, SENDTO,
+                       0x15, 0, 1, RECVFROM,
                        0x06, 0, 0, 0x80000000,  # SECCOMP_RET_KILL_PROCESS
                        0x06, 0, 0, 0x7fff0000)  # SECCOMP_RET_ALLOW
     program = ctypes.create_string_buffer(code)
-    filter_ = ctypes.create_string_buffer(struct.pack("HxxxxxxP", 4, ctypes.addressof(program)))
+    filter_ = ctypes.create_string_buffer(struct.pack("HxxxxxxP", 6, ctypes.addressof(program)))
     assert libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
     assert libc.prctl(PR_SET_SECCOMP, 2, ctypes.c_ulong(ctypes.addressof(filter_)), 0, 0) == 0
 
