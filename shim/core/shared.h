@@ -125,7 +125,8 @@ struct shared {
         grouped[65536 / 64]; /* ports that had a listener with SO_REUSEPORT (shim/link/group.h) */
     nsec_t foreign_until;    /* a keeper may have connections of our ports (shim/link/foreign.h) */
     uint32_t held;           /* guards in custody (shim/life/custody.h), */
-    uint32_t held_swept;     /* and how many there were when it was last gone through */
+    uint32_t held_swept;     /* how many there were when it was last gone through, */
+    uint32_t held_named;     /* and how many may be named (struct custody_item) */
     int64_t capture_offset;  /* from CLOCK_MONOTONIC to the time of day in captures */
     int32_t capture_pid;     /* %p in the name of the family's capture */
     bool capture_said;       /* that frames are missing from it */

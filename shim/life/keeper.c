@@ -386,6 +386,7 @@ static bool unwanted(struct custody_item *item, int fd, const struct wish *w)
 /* Guards that are on their way from the queue into the queue. */
 struct bundle {
     unsigned n;
+    unsigned named; /* of `kept`, of all that were put back */
     struct custody_item items[CUSTODY_BATCH];
     int fds[CUSTODY_BATCH];
 };
@@ -408,6 +409,7 @@ static void go_through(const struct wish *w)
     const bool limited = raw_syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, (long)&before, 0, 0) == 0;
     uint32_t left = engine.sh->held;
     engine.sh->held = 0;
+    kept.named = 0;
     if (limited) {
         high = before;
         high.rlim_cur = high.rlim_max;
@@ -423,6 +425,7 @@ static void go_through(const struct wish *w)
                 raw_close(taken.fds[i]);
                 continue;
             }
+            kept.named += taken.items[i].named;
             kept.items[kept.n] = taken.items[i];
             kept.fds[kept.n++] = taken.fds[i];
             if (kept.n == CUSTODY_BATCH)
@@ -433,6 +436,7 @@ static void go_through(const struct wish *w)
     if (limited)
         raw_syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, (long)&before, 0, 0, 0);
     engine.sh->held_swept = engine.sh->held;
+    engine.sh->held_named = kept.named;
 }
 
 void keeper_hold(int fd, uint16_t port, bool named)
@@ -451,6 +455,7 @@ void keeper_hold(int fd, uint16_t port, bool named)
         err = custody_send(keeper.out, &item, &fd, 1);
     }
     sh->held += err == 0;
+    sh->held_named += err == 0 && named;
 }
 
 void keeper_let_go(int fd, uint16_t port)
@@ -465,6 +470,6 @@ void keeper_let_go(int fd, uint16_t port)
 void keeper_inherit(int32_t pid)
 {
     const struct wish w = {.dead = pid};
-    if (keeper.out >= 0 && engine.sh->held != 0)
+    if (keeper.out >= 0 && engine.sh->held_named != 0)
         go_through(&w);
 }
