@@ -115,7 +115,7 @@ static inline ssize_t raw_recvfrom(int fd, void *buf, size_t len, int flags, voi
 
 static inline ssize_t raw_recv(int fd, void *buf, size_t len, int flags)
 {
-    return raw_syscall(SYS_recvfrom, fd, (long)buf, (long)len, flags, 0, 0);
+    return raw_recvfrom(fd, buf, len, flags, NULL, NULL);
 }
 
 static inline ssize_t raw_send(int fd, const void *buf, size_t len, int flags)

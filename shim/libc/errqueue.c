@@ -15,11 +15,8 @@
 #include "shim/libc/sock.h"
 #include "shim/libc/sockopt.h"
 
-/* Names that Debian 12's headers may lack (linux/net_tstamp.h, asm-generic/socket.h). */
-enum {
-    STAMPING_OPT_ID_TCP = 1 << 16,
-    OPT_TIMESTAMPING_NEW = 65,
-};
+/* SOF_TIMESTAMPING_OPT_ID_TCP of linux/net_tstamp.h, which Debian 12's lacks. */
+enum { STAMPING_OPT_ID_TCP = 1 << 16 };
 
 /* In tcp_stamping(): it was set by its newer name, which its messages have, too. */
 #define STAMPING_NEW 0x80000000u

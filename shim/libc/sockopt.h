@@ -48,6 +48,7 @@ int64_t option_give(void *val, socklen_t *len, const void *src, size_t n);
 /* Tells a new kernel socket the values that others judged (OPTION_JUDGED). */
 void options_repeat(const struct tcp_opts *opts, int fd);
 /* shim/libc/errqueue.c */
+#define OPT_TIMESTAMPING_NEW 65 /* SO_TIMESTAMPING_NEW: Debian 12's headers may lack it */
 int option_set_timestamping(struct call *c, const void *val, socklen_t len);
 int option_set_timestamping_new(struct call *c, const void *val, socklen_t len);
 int64_t option_get_timestamping(struct call *c, void *val, socklen_t *len);

@@ -386,7 +386,6 @@ static bool unwanted(struct custody_item *item, int fd, const struct wish *w)
 /* Guards that are on their way from the queue into the queue. */
 struct bundle {
     unsigned n;
-    unsigned named; /* of `kept`, of all that were put back */
     struct custody_item items[CUSTODY_BATCH];
     int fds[CUSTODY_BATCH];
 };
@@ -407,9 +406,8 @@ static void go_through(const struct wish *w)
 {
     struct rlimit before = {0}, high;
     const bool limited = raw_syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, (long)&before, 0, 0) == 0;
-    uint32_t left = engine.sh->held;
+    uint32_t left = engine.sh->held, named = 0;
     engine.sh->held = 0;
-    kept.named = 0;
     if (limited) {
         high = before;
         high.rlim_cur = high.rlim_max;
@@ -425,7 +423,7 @@ static void go_through(const struct wish *w)
                 raw_close(taken.fds[i]);
                 continue;
             }
-            kept.named += taken.items[i].named;
+            named += taken.items[i].named;
             kept.items[kept.n] = taken.items[i];
             kept.fds[kept.n++] = taken.fds[i];
             if (kept.n == CUSTODY_BATCH)
@@ -436,7 +434,7 @@ static void go_through(const struct wish *w)
     if (limited)
         raw_syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, (long)&before, 0, 0, 0);
     engine.sh->held_swept = engine.sh->held;
-    engine.sh->held_named = kept.named;
+    engine.sh->held_named = named;
 }
 
 void keeper_hold(int fd, uint16_t port, bool named)

@@ -130,23 +130,15 @@ void link_by_messages(void)
 }
 
 /* The frame, copied together. */
-static ssize_t send_piece(int fd, const struct frame_out *f, const struct virtio_net_hdr *vnet,
-                          const struct sockaddr_ll *to)
+static ssize_t send_piece(int fd, const struct msghdr *m)
 {
     uint8_t piece[VNET_BYTES + PIECE_MAX];
-    const size_t head = (size_t)f->head_end - f->head_start;
     size_t n = 0;
-    if (vnet != NULL) {
-        memcpy(piece, vnet, VNET_BYTES);
-        n = VNET_BYTES;
+    for (size_t i = 0; i < m->msg_iovlen; i++) {
+        memcpy(piece + n, m->msg_iov[i].iov_base, m->msg_iov[i].iov_len);
+        n += m->msg_iov[i].iov_len;
     }
-    memcpy(piece + n, f->head + f->head_start, head);
-    n += head;
-    for (unsigned i = 0; i < f->nslices; i++) {
-        memcpy(piece + n, f->slices[i].base, f->slices[i].len);
-        n += f->slices[i].len;
-    }
-    return raw_sendto(fd, piece, n, MSG_DONTWAIT | MSG_NOSIGNAL, to, sizeof(*to));
+    return raw_sendto(fd, piece, n, MSG_DONTWAIT | MSG_NOSIGNAL, m->msg_name, m->msg_namelen);
 }
 
 static void packet_flush(struct link *l, struct stack_cx *cx)
@@ -210,7 +202,7 @@ static int packet_transmit(struct link *l, struct stack_cx *cx, const struct fra
         head + f->payload_len <= PIECE_MAX && likely(!engine.sandboxed && !by_messages);
     ssize_t sent;
     do
-        sent = piece ? send_piece(l->fd, f, a->vnet ? &vnet : NULL, &to) : send_frame(l->fd, f, &m);
+        sent = piece ? send_piece(l->fd, &m) : send_frame(l->fd, f, &m);
     while (sent == -EINTR);
     if (unlikely(sent == -EMSGSIZE || sent == -ENETDOWN || sent == -ENXIO))
         look_again(a, cx); /* its MTU changed, or it is down or gone */

@@ -358,6 +358,11 @@ static inline uint32_t tcp_ato(const struct tcp_conn *c, nsec_t wanted)
 {
     return (uint32_t)min_u64(min_u64(wanted, c->rtt.rto), UINT32_MAX);
 }
+/* Of `unsent` bytes those that one segment may hold, whatever its size: up to a record's end. */
+static inline uint32_t tcp_within_record(const struct tcp_conn *c, uint32_t unsent)
+{
+    return likely(c->extra == NULL) ? unsent : tcp_extra_record(c, unsent);
+}
 /* First sequence number of what the send buffer holds. */
 static inline tcp_seq tcp_data_start(const struct tcp_conn *c)
 {

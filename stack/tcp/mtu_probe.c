@@ -168,10 +168,8 @@ uint32_t tcp_mtu_probe_len(struct stack_cx *cx, struct tcp_conn *c, bool *hold)
     const uint32_t len = size - headers_of(c);
     const uint32_t needed = len + FOLLOWERS * c->mss;
     const int32_t room = seq_diff(seq_add(c->snd_una, c->snd_wnd), c->snd_nxt);
-    const uint32_t unsent = tcp_unsent(c);
-    if (unlikely(c->extra != NULL) && tcp_extra_record(c, unsent) < needed)
-        return 0; /* a record ends before */
-    if (unsent < needed || room < (int32_t)needed || c->cc.cwnd < needed)
+    if (tcp_within_record(c, tcp_unsent(c)) < needed || room < (int32_t)needed ||
+        c->cc.cwnd < needed)
         return 0;
     const uint32_t pipe = tcp_in_flight(c);
     if (c->cc.cwnd < pipe + len) { /* the window would never have room for more than a segment */

@@ -63,7 +63,7 @@ static struct plan plan_new(struct stack_cx *cx, struct tcp_conn *c)
 {
     const uint32_t mss = max_u32(c->mss, 1);
     const uint32_t all = tcp_unsent(c);
-    const uint32_t unsent = likely(c->extra == NULL) ? all : tcp_extra_record(c, all);
+    const uint32_t unsent = tcp_within_record(c, all);
     const bool closing = c->syn_acked || c->state == TCP_FIN_WAIT_1;
     const bool fin = c->fin_queued && closing && !tcp_fin_sent(c);
     if (unsent == 0 && !fin)
@@ -233,9 +233,8 @@ static void send_again(struct stack_cx *cx, struct tcp_conn *c, struct sent_reco
 bool tcp_probe_new(struct stack_cx *cx, struct tcp_conn *c)
 {
     const int32_t room = seq_diff(seq_add(c->snd_una, c->snd_wnd), c->snd_nxt);
-    uint32_t len = min_u32(min_u32(tcp_unsent(c), c->mss), room > 0 ? (uint32_t)room : 0);
-    if (unlikely(c->extra != NULL))
-        len = tcp_extra_record(c, len);
+    const uint32_t len = tcp_within_record(
+        c, min_u32(min_u32(tcp_unsent(c), c->mss), room > 0 ? (uint32_t)room : 0));
     if (len == 0)
         return false;
     const struct plan p = {.len = len, .why = TCP_WHY_SEND_LOSS_PROBE};

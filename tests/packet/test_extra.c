@@ -5,11 +5,18 @@
 
 /* ---- records ---- */
 
-TEST(record_ends_segment, "send(2) MSG_EOR: what follows begins a segment")
+/* What is written next waits until "ack 14601". */
+static struct tcp_conn *with_full_window(void)
 {
     struct tcp_conn *c = established(NULL);
-    check_eq(call_send(c, 14600), 14600); /* the window is full */
+    check_eq(call_send(c, 14600), 14600);
     check_eq(drain_tx(), 10);
+    return c;
+}
+
+TEST(record_ends_segment, "send(2) MSG_EOR: what follows begins a segment")
+{
+    struct tcp_conn *c = with_full_window();
     check_eq(call_send(c, 100), 100);
     check_eq(call_send_flags(c, 300, TCP_SEND_EOR), 300); /* text before it is of its record */
     check_eq(call_send_flags(c, 200, TCP_SEND_EOR), 200);
@@ -25,9 +32,7 @@ TEST(record_ends_segment, "send(2) MSG_EOR: what follows begins a segment")
 
 TEST(record_is_cut_at_mss, "send(2) MSG_EOR: a record of several segments ends with a short one")
 {
-    struct tcp_conn *c = established(NULL);
-    check_eq(call_send(c, 14600), 14600);
-    check_eq(drain_tx(), 10);
+    struct tcp_conn *c = with_full_window();
     check_eq(call_send_flags(c, 3000, TCP_SEND_EOR), 3000);
     check_eq(call_send(c, 1460), 1460);
     inject("A seq 1 ack 14601");
@@ -59,9 +64,7 @@ TEST(record_retransmitted_alone, "Linux tcp_skb_can_collapse(): records are not 
 
 TEST(record_before_fin, "a record before FIN: FIN goes with the last text")
 {
-    struct tcp_conn *c = established(NULL);
-    check_eq(call_send(c, 14600), 14600);
-    check_eq(drain_tx(), 10);
+    struct tcp_conn *c = with_full_window();
     check_eq(call_send_flags(c, 100, TCP_SEND_EOR), 100);
     check_eq(call_send(c, 100), 100);
     call_shutdown(c, TCP_SHUT_WR);
