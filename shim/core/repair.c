@@ -13,6 +13,7 @@
 #include "shim/life/births.h"
 #include "shim/link/impair_store.h"
 #include "shim/link/link.h"
+#include "shim/link/standing.h"
 #include "shim/wait/epset.h"
 #include "shim/wait/waiter.h"
 #include "stack/tcp/flow.h"
@@ -219,6 +220,8 @@ void family_repair(struct stack_cx *cx)
     for (unsigned i = 0; i < ARRAY_LEN(pools); i++)
         pool_repair(pools[i]);
     impair_store_repair(&sh->impair);
+    standing_repair(&sh->standing, !sh->held_out);
+    sh->held_out = false;
     pool_each(&sh->usocks, begin_usock, NULL);
     pool_each(&sh->epsets, begin_epset, NULL);
     repair_processes(sh);

@@ -13,6 +13,7 @@
 #include "shim/core/engine.h"
 #include "shim/link/impair_engine.h"
 #include "shim/link/ports.h"
+#include "shim/link/standing.h"
 #include "shim/wait/wait.h"
 #include "stack/arena.h"
 
@@ -125,12 +126,14 @@ struct shared {
         grouped[65536 / 64]; /* ports that had a listener with SO_REUSEPORT (shim/link/group.h) */
     nsec_t foreign_until;    /* a keeper may have connections of our ports (shim/link/foreign.h) */
     uint32_t held;           /* guards in custody (shim/life/custody.h), */
-    uint32_t held_swept;     /* how many there were when it was last gone through, */
+    bool held_out;           /* some are in the hands of who looks at them, */
+    uint32_t held_new;       /* how many came since some were last looked at, */
     uint32_t held_named;     /* and how many may be named (struct custody_item) */
     int64_t capture_offset;  /* from CLOCK_MONOTONIC to the time of day in captures */
     int32_t capture_pid;     /* %p in the name of the family's capture */
     bool capture_said;       /* that frames are missing from it */
-    struct impair_state impair; /* TCPSHIM_IMPAIR */
+    struct impair_state impair;   /* TCPSHIM_IMPAIR */
+    struct standing_set standing; /* guards in custody that each process may use */
     struct process processes[PROCESSES_MAX];
     struct waiter waiters[WAITERS_MAX];
 };

@@ -188,7 +188,7 @@ void guards_take(struct stack *st, int custody)
 {
     struct custody_item items[CUSTODY_BATCH];
     int fds[CUSTODY_BATCH], n;
-    while ((n = custody_receive(custody, items, fds)) >= 0)
+    while ((n = custody_receive(custody, items, fds, NULL)) >= 0)
         for (int i = 0; i < n; i++)
             take_one(st, &items[i], fds[i]);
 }

@@ -15,6 +15,7 @@
 #include "shim/link/guard.h"
 #include "shim/link/link.h"
 #include "shim/link/route.h"
+#include "shim/link/standing.h"
 #include "shim/wait/wait.h"
 
 /* Linux's ip_local_port_range; in own address mode no kernel has a say. */
@@ -45,7 +46,7 @@ static int choose_port(struct call *c, const struct ip_addr *local, const struct
                        unsigned attempt)
 {
     if (!config.own_address)
-        return guard_ephemeral(&c->cx, local, remote);
+        return standing_port(&c->cx, local, remote);
     const uint16_t port =
         tcp_ephemeral_port(&c->cx, local, remote, EPHEMERAL_MIN, EPHEMERAL_MAX, attempt);
     return port != 0 ? port : -EADDRNOTAVAIL;

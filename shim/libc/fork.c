@@ -26,7 +26,7 @@
 #include "shim/life/kin.h"
 #include "shim/life/service.h"
 #include "shim/link/batch.h"
-#include "shim/link/guard.h"
+#include "shim/link/standing.h"
 #include "shim/wait/wait.h"
 
 SHIM_EXPORT pid_t fork(void)
@@ -76,7 +76,7 @@ static void process_forked_child(void)
     robust_tell();
     fds_after_fork_child();
     wait_after_fork_child();
-    guard_after_fork_child();
+    standing_after_fork_child();
     batch_after_fork_child();
     kin_after_fork_child();
 }

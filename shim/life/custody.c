@@ -26,7 +26,8 @@ int custody_send(int out, const struct custody_item *items, const int *fds, unsi
     return r < 0 ? (int)r : 0;
 }
 
-int custody_receive(int in, struct custody_item items[CUSTODY_BATCH], int fds[CUSTODY_BATCH])
+int custody_receive(int in, struct custody_item items[CUSTODY_BATCH], int fds[CUSTODY_BATCH],
+                    unsigned *lost)
 {
     union control control = {.header = {.cmsg_len = 0}};
     struct iovec iov = {items, CUSTODY_BATCH * sizeof(*items)};
@@ -37,9 +38,11 @@ int custody_receive(int in, struct custody_item items[CUSTODY_BATCH], int fds[CU
     const ssize_t r = raw_recvmsg(in, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     if (r <= 0)
         return r < 0 ? (int)r : -EAGAIN;
-    if (m.msg_controllen < sizeof(struct cmsghdr) || control.header.cmsg_type != SCM_RIGHTS)
-        return 0; /* no descriptor could be made for any */
-    const unsigned n = (unsigned)((control.header.cmsg_len - CMSG_LEN(0)) / sizeof(int));
+    unsigned n = 0;
+    if (m.msg_controllen >= sizeof(struct cmsghdr) && control.header.cmsg_type == SCM_RIGHTS)
+        n = (unsigned)((control.header.cmsg_len - CMSG_LEN(0)) / sizeof(int));
     memcpy(fds, CMSG_DATA(&control.header), n * sizeof(int));
+    if (lost != NULL)
+        *lost = (unsigned)((size_t)r / sizeof(*items)) - n;
     return (int)n;
 }

@@ -22,6 +22,10 @@ struct custody_item {
 
 /* Sends n guards as one message. 0 or negative errno (EAGAIN: the queue is full). */
 int custody_send(int out, const struct custody_item *items, const int *fds, unsigned n);
-/* Takes one message. The number of guards (close-on-exec), -EAGAIN: none is left, other negative
- * errno. */
-int custody_receive(int in, struct custody_item items[CUSTODY_BATCH], int fds[CUSTODY_BATCH]);
+/*
+ * Takes one message. The number of guards (close-on-exec), -EAGAIN: none is left, other negative
+ * errno. *lost (if not NULL): items from that number on for which there was no room for a
+ * descriptor; they are closed.
+ */
+int custody_receive(int in, struct custody_item items[CUSTODY_BATCH], int fds[CUSTODY_BATCH],
+                    unsigned *lost);

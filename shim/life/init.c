@@ -25,8 +25,8 @@
 #include "shim/life/leader.h"
 #include "shim/life/own_address.h"
 #include "shim/link/batch.h"
-#include "shim/link/guard.h"
 #include "shim/link/link.h"
+#include "shim/link/standing.h"
 #include "shim/wait/wait.h"
 #include "shim/watch/crash.h"
 #include "shim/watch/trace.h"
@@ -55,7 +55,7 @@ static void after_fork_child(void)
 {
     fds_after_fork_child();
     wait_after_fork_child();
-    guard_after_fork_child();
+    standing_after_fork_child();
     batch_after_fork_child();
     kin_after_fork_child();
     pthread_mutex_unlock(&start_lock);
@@ -173,7 +173,7 @@ static int make_stack(void **base, int *file, struct stack **st)
     if (raw_getrandom(sc.seed, sizeof(sc.seed)) != sizeof(sc.seed))
         memcpy(sc.seed, &(nsec_t){monotonic()},
                sizeof(nsec_t)); /* before the kernel's pool is up */
-    guard_port_range(&sc.port_min, &sc.port_max);
+    standing_port_range(&sc.port_min, &sc.port_max);
     /* the probe of an own address begins in the past (own_address.c) */
     *st = stack_init(*base, config.mem, shared_size(), &sc, monotonic() - 2 * NSEC_PER_SEC);
     if (*st) {

@@ -35,6 +35,7 @@
 #include "shim/link/diag.h"
 #include "shim/link/guard.h"
 #include "shim/link/link.h"
+#include "shim/link/standing.h"
 
 #define NAME        "tcpshim-keeper"
 #define ENV_BYTES   2048
@@ -43,8 +44,12 @@
 #define QUEUE_BYTES (4 << 20)
 /* The keeper's descriptors are gathered from here on before they get their numbers. */
 #define FD_GATHER 16
-/* Guards in custody that make a look worth while whether some can be let go. */
-#define SWEEP_MIN 128
+/*
+ * Guards in custody that make a look worth while whether some can be let go; and how many are
+ * looked at, each time that half as many came: in few looks all, and none holds the others up.
+ */
+#define SWEEP_MIN  128
+#define SWEEP_LOOK CUSTODY_BATCH
 
 /* Another thread or process is about to have started it: looks, nanoseconds between them. */
 #define STARTING_LOOKS 200
@@ -392,38 +397,61 @@ struct bundle {
 
 static struct bundle taken, kept; /* under the lock, and too large for a program's stack */
 
+/* The items from `at` on are not in custody any more. */
+static void gone(const struct bundle *b, unsigned at, unsigned n)
+{
+    struct shared *sh = engine.sh;
+    for (unsigned i = at; i < at + n; i++) {
+        if (b->items[i].named)
+            sh->held_named -= min_u32(sh->held_named, 1);
+        else
+            standing_gone(&sh->standing, b->items[i].port);
+    }
+}
+
 static void put_back(void)
 {
-    if (kept.n > 0 && custody_send(keeper.out, kept.items, kept.fds, kept.n) == 0)
-        engine.sh->held += kept.n;
+    struct shared *sh = engine.sh;
+    sh->held += kept.n; /* who dies here leaves it too high: the next look mends that */
+    if (kept.n > 0 && custody_send(keeper.out, kept.items, kept.fds, kept.n) < 0) {
+        gone(&kept, 0, kept.n);
+        sh->held -= kept.n;
+    }
     for (unsigned i = 0; i < kept.n; i++)
         raw_close(kept.fds[i]);
     kept.n = 0;
 }
 
-/* Takes everything out and puts back, in few messages, what is still wanted. */
-static void go_through(const struct wish *w)
+/* Takes out `most` guards (more, by a whole message), if there are so many, and puts back what is
+ * still wanted. */
+static void go_through(const struct wish *w, uint32_t most)
 {
+    struct shared *sh = engine.sh;
     struct rlimit before = {0}, high;
     const bool limited = raw_syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, (long)&before, 0, 0) == 0;
-    uint32_t left = engine.sh->held, named = 0;
-    engine.sh->held = 0;
     if (limited) {
         high = before;
         high.rlim_cur = high.rlim_max;
         raw_syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, (long)&high, 0, 0, 0);
     }
-    while (left > 0) {
-        const int n = custody_receive(keeper.in, taken.items, taken.fds);
-        if (n < 0)
+    sh->held_out = true;
+    for (uint32_t left = min_u32(most, sh->held); left > 0;) {
+        unsigned lost = 0;
+        const int n = custody_receive(keeper.in, taken.items, taken.fds, &lost);
+        if (n < 0) {
+            sh->held = 0;
             break;
-        left -= min_u32(left, n > 0 ? (uint32_t)n : 1);
+        }
+        gone(&taken, (unsigned)n, lost);
+        const uint32_t out = (uint32_t)n + lost;
+        left -= min_u32(left, out);
+        sh->held -= min_u32(sh->held, out);
         for (int i = 0; i < n; i++) {
             if (unwanted(&taken.items[i], taken.fds[i], w)) {
+                gone(&taken, (unsigned)i, 1);
                 raw_close(taken.fds[i]);
                 continue;
             }
-            named += taken.items[i].named;
             kept.items[kept.n] = taken.items[i];
             kept.fds[kept.n++] = taken.fds[i];
             if (kept.n == CUSTODY_BATCH)
@@ -431,29 +459,35 @@ static void go_through(const struct wish *w)
         }
     }
     put_back();
+    sh->held_out = false;
     if (limited)
         raw_syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, (long)&before, 0, 0, 0);
-    engine.sh->held_swept = engine.sh->held;
-    engine.sh->held_named = named;
 }
 
-void keeper_hold(int fd, uint16_t port, bool named)
+bool keeper_hold(int fd, uint16_t port, bool named)
 {
     if (keeper.out < 0)
-        return;
+        return false;
     struct shared *sh = engine.sh;
     const struct wish sweep = {.port = 0};
     const struct custody_item item = {
         .cookie = diag_cookie(fd), .pid = raw_getpid(), .port = port, .named = named};
-    if (sh->held >= max_u32(SWEEP_MIN, 2 * sh->held_swept))
-        go_through(&sweep);
+    if (sh->held >= SWEEP_MIN && ++sh->held_new >= SWEEP_LOOK / 2) {
+        sh->held_new = 0;
+        go_through(&sweep, SWEEP_LOOK);
+    }
+    sh->held++; /* before it is: who dies in between leaves no guard that nobody looks for */
+    sh->held_named += named;
     int err = custody_send(keeper.out, &item, &fd, 1);
     if (err == -EAGAIN) { /* many small messages: fewer large ones take less room */
-        go_through(&sweep);
+        go_through(&sweep, UINT32_MAX);
         err = custody_send(keeper.out, &item, &fd, 1);
     }
-    sh->held += err == 0;
-    sh->held_named += err == 0 && named;
+    if (err == 0)
+        return true;
+    sh->held -= min_u32(sh->held, 1);
+    sh->held_named -= min_u32(sh->held_named, named);
+    return false;
 }
 
 void keeper_let_go(int fd, uint16_t port)
@@ -462,12 +496,12 @@ void keeper_let_go(int fd, uint16_t port)
         return;
     const struct wish w = {.cookie = fd >= 0 ? diag_cookie(fd) : 0, .port = port};
     if (w.cookie != 0 || w.port != 0)
-        go_through(&w);
+        go_through(&w, UINT32_MAX);
 }
 
 void keeper_inherit(int32_t pid)
 {
     const struct wish w = {.dead = pid};
     if (keeper.out >= 0 && engine.sh->held_named != 0)
-        go_through(&w);
+        go_through(&w, UINT32_MAX);
 }

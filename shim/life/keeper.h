@@ -41,8 +41,11 @@ bool keeper_watches(void);
 
 /* ---- guards, entered ---- */
 
-/* A new guard of this port. named: the program chose the port. */
-void keeper_hold(int fd, uint16_t port, bool named);
+/*
+ * A new guard of this port. named: the program chose the port. False: it ends with this process.
+ * Takes guards of dead processes down where no flow needs them, a few at a time.
+ */
+bool keeper_hold(int fd, uint16_t port, bool named);
 /* The guard's descriptor is about to be closed and the port to be free. fd < 0: known by its port.
  */
 void keeper_let_go(int fd, uint16_t port);

@@ -17,13 +17,6 @@
  */
 int guard_backing(int fd, bool local_clients, bool v6_kernel, int backlog);
 /*
- * A guarded ephemeral port for a connection: from the pool of standing guards when one fits, else a
- * new one, and its block of ports is let through the link's filter. Returns the port (host order)
- * or negative errno (EADDRNOTAVAIL). A guard stands for as long as the process: nothing to release.
- */
-int guard_ephemeral(struct stack_cx *cx, const struct ip_addr *local,
-                    const struct endpoint *remote);
-/*
  * The program closed the backing socket of a guarded port that connections still use: keeps a
  * duplicate that admits nobody until the last flow of the port is gone.
  */
@@ -67,6 +60,3 @@ int guard_retire(int fd);
  * not make way without a gap later.
  */
 void guard_give(uid_t uid);
-void guard_after_fork_child(void);
-/* The kernel's range of ephemeral ports (net.ipv4.ip_local_port_range), inclusive. */
-void guard_port_range(uint16_t *min, uint16_t *max);

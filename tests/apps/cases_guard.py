@@ -174,3 +174,23 @@ def guard_pause(run):
     first.close()
     second.close()
     server.wait()
+
+
+@case("guard-siblings", pairings=("UK",), sizes=("-",), kernel=False)
+def guard_siblings(run):
+    """Processes of a family use each other's guards: a port serves one connection to each remote end."""
+    first, many = 7100, 40
+    run.resets_allowed.add("a")  # who connected to a listener that accepts nobody
+    listeners = in_namespace(run.server_host.path, lambda: [
+        socket.create_server((run.server_addr, first + i)) for i in range(many)])
+    client = run.start("client", [PYTHON, f"{PROGRAMS}/siblings.py", run.server_addr, first, many, PORT],
+                       run.client_host, True)
+    wait_for(lambda: "\n" in client.stdout() or client.popen.poll() is not None, 20)
+    run.check(client.stdout() == f"{many}\n", f"served: {client.stdout()} {client.stderr()[-300:]}")
+    guards = run.client_host.kernel_listeners()
+    run.check(0 < guards <= 4, f"{guards} guards for {many} children that connected one after another")
+    in_namespace(run.server_host.path,
+                 lambda: socket.create_connection((run.client_host.addr, PORT), 5).close())
+    client.wait()
+    for listener in listeners:
+        listener.close()

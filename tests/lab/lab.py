@@ -134,6 +134,10 @@ class Host:
     def kernel_listens(self, port):
         return any(s[0] == port and s[2] == 10 for s in self.kernel_sockets())
 
+    def kernel_listeners(self):
+        """How many sockets of the kernel listen: guards among them."""
+        return sum(s[2] == 10 for s in self.kernel_sockets())
+
     def kernel_busy(self):
         """Connections of the kernel that are neither listeners nor in TIME_WAIT."""
         return [s for s in self.kernel_sockets() if s[2] not in (6, 7, 10)]
