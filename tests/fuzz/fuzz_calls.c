@@ -1,16 +1,20 @@
 /*
  * libFuzzer target: sequences of calls. Connections of the stack with itself (over the loopback
  * inside it, so that both ends are calls) and with a peer that answers as it should, or not; ECN,
- * Fast Open, pacing and all congestion controls; time passes in between.
+ * Fast Open, pacing and all congestion controls, records and the error queue, listeners that share
+ * a port; time passes in between, and processes die.
  */
+#include "stack/tcp/conn.h"
 #include "tests/fuzz/world.h"
 
 #include <stdlib.h>
 
-#define CONNS 6
+#define CONNS       6
+#define OTHERS_PORT 81
 
 static struct tcp_conn *conns[CONNS];
 static struct tcp_listener *listener;
+static struct tcp_listener *others[2]; /* of OTHERS_PORT, or NULL */
 static uint8_t bytes[40000];
 
 static void connect_one(struct fuzz_input *in, unsigned i)
@@ -23,8 +27,9 @@ static void connect_one(struct fuzz_input *in, unsigned i)
     /* now and then to itself: one connection that opens simultaneously with itself */
     const uint16_t lport = inside ? (uint16_t)(6000 + (how >> 1 & 7)) : f->hport;
     const struct endpoint local = {host, lport};
+    const uint16_t port = others[how >> 2 & 1] != NULL ? OTHERS_PORT : FUZZ_LISTEN;
     const struct endpoint remote = {inside ? host : peer, !inside             ? f->pport
-                                                          : (how & 0xf0) != 0 ? FUZZ_LISTEN
+                                                          : (how & 0xf0) != 0 ? port
                                                                               : lport};
     const struct ip_path path = {.netif = inside ? NETIF_LOOP : F.netif, .next_hop = remote.addr};
     const struct slice s = {bytes, fuzz_take(in, 2) % 5000};
@@ -35,6 +40,7 @@ static void connect_one(struct fuzz_input *in, unsigned i)
         tcp_defer(conns[i], how & 64);
     if (how & 16 && tcp_state(conns[i]) == TCP_CLOSED && s.len)
         tcp_send_ahead(&F.cx, conns[i], &remote.addr, &path, &s, 1);
+    tcp_expect_send(conns[i], how & 128);
     tcp_connect(&F.cx, conns[i], &local, &remote, &path);
 }
 
@@ -101,16 +107,175 @@ static void look(struct tcp_conn *c)
     struct tcp_view v;
     struct endpoint e;
     tcp_view(&F.cx, c, &v);
-    if (tcp_poll(c) == 0xffffffffu || tcp_inq(c) > tcp_unread(c) + sizeof(bytes) * 1000)
-        abort();
-    if (tcp_outq_unsent(c) > tcp_outq(c))
-        abort();
+    fuzz_expect(v.busy >= v.rwnd_limited + v.sndbuf_limited, "busy is the sum");
+    fuzz_expect(tcp_poll(c) != 0xffffffffu && tcp_inq(c) <= tcp_unread(c) + sizeof(bytes) * 1000,
+                "readiness, or what is unread");
+    fuzz_expect(tcp_outq_unsent(c) <= tcp_outq(c), "unsent is part of what is out");
+    fuzz_expect(tcp_is_conn(F.cx.st, c) && tcp_is_held(c) && tcp_owner(c) == NULL,
+                "held by nobody else");
+    (void)tcp_deferred(c);
     (void)tcp_local(c, &e);
     (void)tcp_remote(c, &e);
-    (void)tcp_take_error(c);
+    const int pending = tcp_peek_error(c);
+    fuzz_expect(tcp_take_error(c) == pending && tcp_peek_error(c) == 0, "the pending error, once");
     (void)tcp_sent_all(c);
     (void)tcp_at_mark(c);
+    (void)tcp_has_mark(c);
+    (void)tcp_reading_shut(c);
+    (void)tcp_writing_shut(c);
+    (void)tcp_send_room(c);
+    (void)tcp_is_inside(c);
+    (void)tcp_number(c);
+    (void)tcp_mss(c);
     (void)tcp_path_mtu(F.cx.st, c);
+    struct tcp_isns isns = {0};
+    (void)tcp_flow_isns(tcp_flow(c), &isns);
+    fuzz_expect(c->extra == NULL || tcp_extra_whole(c->extra), "marks and reports");
+}
+
+static void see_conn(struct tcp_conn *c, void *count)
+{
+    fuzz_expect(tcp_is_conn(F.cx.st, c), "not a connection");
+    ++*(uint32_t *)count;
+}
+
+static void see_listener(struct tcp_listener *l, void *count)
+{
+    uint32_t syns, accepts, backlog;
+    fuzz_expect(tcp_is_listener(F.cx.st, l), "not a listener");
+    tcp_listener_queues(l, &syns, &accepts, &backlog);
+    fuzz_expect((tcp_listener_poll(l) & TCP_EV_IN) != 0 || accepts == 0,
+                "a listener with connections is readable");
+    fuzz_expect(tcp_port_in_use(F.cx.st, tcp_listener_port(l)), "a listener's port is in use");
+    fuzz_expect(tcp_listener_owner(l) == NULL, "a listener's owner");
+    (void)tcp_listener_number(l);
+    (void)tcp_listener_flow(l);
+    ++*(uint32_t *)count;
+}
+
+static void look_around(void)
+{
+    uint32_t n = 0, listeners = 0;
+    tcp_each_conn(F.cx.st, see_conn, &n);
+    tcp_each_listener(F.cx.st, see_listener, &listeners);
+    fuzz_expect(n == F.cx.st->tcp.conns.live, "connections counted");
+    fuzz_expect(listeners == 1u + (others[0] != NULL) + (others[1] != NULL), "listeners counted");
+    fuzz_expect(tcp_orphans_unsent(F.cx.st) <= tcp_orphans(F.cx.st), "orphans unsent");
+    fuzz_expect(tcp_orphans(F.cx.st) <= tcp_connections(F.cx.st), "orphans are connections");
+    (void)tcp_time_waits(F.cx.st);
+}
+
+/* A second and a third listener share a port, with numbers by which they could be elected. */
+static void listen_or_not(unsigned i, uint32_t bits)
+{
+    static const uint8_t key[TCP_FASTOPEN_KEY_LEN] = "another one";
+    if (others[i] != NULL) {
+        tcp_listener_close(&F.cx, others[i]);
+        others[i] = NULL;
+        fuzz_expect(tcp_listener_member(F.cx.st, OTHERS_PORT, 7 + i) == NULL, "a closed member");
+        return;
+    }
+    struct tcp_opts o;
+    tcp_opts_init(&o, F.cx.st);
+    o.fastopen = 3;
+    const struct tcp_listen_args args = {.local = {.port = OTHERS_PORT},
+                                         .backlog = bits >> 6 & 1,
+                                         .reuseport = bits & 1,
+                                         .member = 7 + i,
+                                         .opts = &o,
+                                         .fastopen_key = bits & 2 ? key : NULL};
+    if (tcp_listen(&F.cx, &args, &others[i]) != 0) {
+        others[i] = NULL;
+        return;
+    }
+    if (bits & 4)
+        tcp_listener_set_fastopen_key(others[i], key);
+    tcp_listener_opts(others[i])->nodelay = bits & 8;
+    fuzz_expect(tcp_listener_member(F.cx.st, OTHERS_PORT, 7 + i) == others[i], "the member");
+}
+
+static void take_reports(struct tcp_conn *c, unsigned n)
+{
+    struct tcp_report r = {0};
+    while (n-- > 0 && tcp_take_report(&F.cx, c, &r))
+        fuzz_expect(r.kind <= TCP_REPORT_ACKED && r.at <= F.cx.now &&
+                        (r.kind == TCP_REPORT_ZEROCOPY || r.first == r.last),
+                    "a report");
+}
+
+/* A free port, and where a packet to an address would go. */
+static void ask_for_ways(struct fuzz_input *in)
+{
+    const struct ip_addr host = ip_addr_from_v4(__builtin_bswap32(FUZZ_HOST_IP));
+    const struct ip_addr far = ip_addr_from_v4(__builtin_bswap32(FUZZ_HOST_IP + fuzz_take(in, 1)));
+    const struct endpoint remote = {far, (uint16_t)(7000 + fuzz_take(in, 1) % 4)};
+    const uint16_t min = (uint16_t)(5000 + fuzz_take(in, 1) % 8);
+    const uint16_t port =
+        tcp_ephemeral_port(&F.cx, &host, &remote, min, (uint16_t)(min + 3), fuzz_take(in, 1) % 8);
+    fuzz_expect(port == 0 || (port >= min && port <= min + 3), "a port of the range");
+    const struct flow_tuple t = {host, remote.addr, port, remote.port};
+    const struct flow *f = tcp_flow_find(F.cx.st, &t);
+    fuzz_expect(port == 0 || f == NULL || f->kind == FLOW_TIME_WAIT, "a free port");
+    struct ip_path path;
+    struct ip_addr source;
+    (void)ip_route(F.cx.st, &far, &path, &source);
+    (void)ip_is_local(F.cx.st, &far);
+    arp_probe(&F.cx, F.netif, &far);
+}
+
+/* What is called more seldom. */
+static void call_seldom(struct fuzz_input *in, struct tcp_conn *c, uint32_t bits)
+{
+    switch (bits & 15) {
+    case 1:
+        take_reports(c, 1 + (bits >> 4));
+        break;
+    case 2:
+    case 3:
+        tcp_set_stamps(&F.cx, c, (uint8_t)(bits >> 4 << 1 & 15), bits,
+                       (enum tcp_stamp_base)(fuzz_take(in, 1) % 3));
+        fuzz_expect(tcp_stamping(c) == bits || c->extra == NULL, "stamping");
+        break;
+    case 4:
+        for (unsigned n = 0; n < 1 + (bits >> 4); n++)
+            tcp_zerocopy_done(&F.cx, c);
+        break;
+    case 5:
+        stack_repair(&F.cx);
+        break;
+    case 6:
+        listen_or_not(bits >> 4 & 1, bits >> 5 | fuzz_take(in, 1) << 3);
+        break;
+    case 7:
+        if (tcp_state(c) == TCP_ESTABLISHED && tcp_announce(&F.cx, c, 1 + fuzz_take(in, 2)))
+            fuzz_expect(tcp_announced(c) && tcp_any_announced(F.cx.st), "announced");
+        break;
+    case 8:
+        tcp_unannounce(F.cx.st);
+        fuzz_expect(!tcp_announced(c), "not announced");
+        break;
+    case 9:
+        F.patient = bits & 16;
+        break;
+    case 10:
+        ask_for_ways(in);
+        break;
+    case 11:
+        look_around();
+        break;
+    case 12:
+        if (bits & 128)
+            stack_ignore_strangers(F.cx.st);
+        break;
+    case 13: {
+        const unsigned which = bits >> 4 & 1, i = (bits >> 5) % CONNS;
+        if (others[which] != NULL && conns[i] == NULL)
+            conns[i] = tcp_accept(&F.cx, others[which]);
+        break;
+    }
+    default:
+        look(c);
+    }
 }
 
 static void call(struct fuzz_input *in, uint32_t op)
@@ -129,7 +294,9 @@ static void call(struct fuzz_input *in, uint32_t op)
     case 0:
     case 1:
     case 2:
-        tcp_send(&F.cx, c, &s, 1, bits & (TCP_SEND_MORE | TCP_SEND_OOB));
+        tcp_send(&F.cx, c, &s, 1,
+                 bits &
+                     (TCP_SEND_MORE | TCP_SEND_OOB | TCP_SEND_EOR | TCP_SEND_PART | TCP_SEND_ONCE));
         break;
     case 3:
     case 4:
@@ -163,7 +330,7 @@ static void call(struct fuzz_input *in, uint32_t op)
         tcp_listener_set_backlog(listener, (int)(bits & 7));
         break;
     default:
-        look(c);
+        call_seldom(in, c, bits);
     }
 }
 
@@ -218,6 +385,7 @@ static void start(struct fuzz_input *in)
                                                       .mtu_probing = how >> 12 & 3}},
                     how & 128);
     F.nflows = FUZZ_FLOWS;
+    F.places = how & 32768;
     for (unsigned i = 0; i < FUZZ_FLOWS; i++)
         F.flows[i] =
             (struct fuzz_flow){.hport = i < FUZZ_FLOWS - 1 ? (uint16_t)(5000 + i) : FUZZ_LISTEN,
@@ -230,6 +398,7 @@ static void start(struct fuzz_input *in)
         .local = {.port = FUZZ_LISTEN}, .backlog = how >> 13 & 3, .opts = &o};
     tcp_listen(&F.cx, &args, &listener);
     memset(conns, 0, sizeof(conns));
+    memset(others, 0, sizeof(others));
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -246,6 +415,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             fuzz_run((nsec_t)(1 + fuzz_take(&in, 1)) << (10 + op % 24));
         fuzz_check();
     }
+    for (unsigned i = 0; i < 2; i++)
+        if (others[i] != NULL)
+            tcp_listener_close(&F.cx, others[i]);
     fuzz_end(conns, CONNS, listener);
     return 0;
 }

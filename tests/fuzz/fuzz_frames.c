@@ -190,6 +190,8 @@ static void start(struct fuzz_input *in)
     uint32_t how = fuzz_take(in, 1);
     fuzz_start(how & 1, how & 2);
     F.nflows = 4;
+    F.places = how & 8;
+    F.patient = how & 64;
     for (unsigned i = 0; i < 4; i++)
         F.flows[i] = (struct fuzz_flow){.hport = i < 2 ? (uint16_t)(5000 + i) : FUZZ_LISTEN,
                                         .pport = (uint16_t)(7000 + i),

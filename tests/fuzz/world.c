@@ -16,6 +16,12 @@ static void broken(const char *what, uint64_t n)
     abort();
 }
 
+void fuzz_expect(bool ok, const char *what)
+{
+    if (!ok)
+        broken(what, 0);
+}
+
 static void learn(const uint8_t *frame, uint32_t len)
 {
     struct wire_seg s;
@@ -120,7 +126,10 @@ void fuzz_start_with(const struct stack_config *wanted, bool gso)
 
 void fuzz_check(void)
 {
-    stack_flush(&F.cx);
+    if (F.patient)
+        stack_flush_patiently(&F.cx);
+    else
+        stack_flush(&F.cx);
     uint32_t n = tcp_check_invariants(F.cx.st);
     if (n)
         broken("invariants broken", n);
@@ -148,13 +157,48 @@ void fuzz_run(nsec_t dt)
     F.now = F.cx.now = target;
 }
 
+/*
+ * As the packet socket's link does. Where no program reads, or with something unread, all text has
+ * its place in the receive buffer. False: the frame has to go its usual way.
+ */
+static bool put_in_place(const struct frame_in *in)
+{
+    struct stack_place place;
+    if (!F.places || in->len < FORESEEN_BYTES || !stack_foresee(&F.cx, in, &place))
+        return false;
+    const uint32_t part = tcp_unread(place.conn) > 0 ? 0 : in->data[L2_LEN + 5] & 3;
+    place.direct = place.len / 3 * part;
+    struct slice to[TCP_PLACE_SLICES];
+    const uint32_t rest = place.len - place.direct;
+    const unsigned n = rest > 0 ? tcp_place_text(&F.cx, place.conn, place.direct, rest, to) : 0;
+    if (rest > 0 && n == 0)
+        return false;
+    uint32_t at = place.head + place.direct;
+    for (unsigned i = 0; i < n; at += (uint32_t)to[i++].len)
+        memcpy(to[i].base, in->data + at, to[i].len);
+    if (at != in->len)
+        broken("room for less than the text", at);
+    uint8_t *head = malloc(place.head);
+    memcpy(head, in->data, place.head);
+    struct frame_in bare = *in;
+    bare.data = head;
+    bare.place = &place;
+    tcp_unannounce(F.cx.st);
+    stack_input(&F.cx, &bare);
+    free(head);
+    return true;
+}
+
 void fuzz_input(const uint8_t *frame, uint32_t len, bool trusted, uint16_t gso_size)
 {
     uint8_t *copy = malloc(len ? len : 1); /* of exact size, for the sanitizer */
     memcpy(copy, frame, len);
     struct frame_in in = {
         .data = copy, .len = len, .netif = F.netif, .csum_trusted = trusted, .gso_size = gso_size};
-    stack_input(&F.cx, &in);
+    if (!put_in_place(&in)) {
+        tcp_unannounce(F.cx.st);
+        stack_input(&F.cx, &in);
+    }
     free(copy);
     fuzz_check();
 }
@@ -168,7 +212,7 @@ void fuzz_end(struct tcp_conn **conns, unsigned n, struct tcp_listener *listener
     fuzz_run(5000 * NSEC_PER_SEC);
     const struct tcp_stack *t = &F.cx.st->tcp;
     uint32_t left = t->conns.live + t->half_opens.live + t->time_waits.live + t->chunks.live +
-                    t->ranges.live + t->records.live + t->flows.count;
+                    t->ranges.live + t->records.live + t->extras.live + t->flows.count;
     if (left)
         broken("objects left at the end", left);
 }

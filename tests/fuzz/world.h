@@ -31,6 +31,8 @@ struct fuzz_world {
     unsigned nflows;
     struct fuzz_flow flows[FUZZ_FLOWS];
     unsigned frames;
+    bool patient; /* the program is about to go on: stack_flush_patiently() */
+    bool places;  /* the link asks where text goes: stack_foresee() */
 };
 extern struct fuzz_world F;
 
@@ -39,9 +41,12 @@ extern struct fuzz_world F;
 void fuzz_start(bool shared, bool gso);
 /* The same with ECN, Fast Open, ... of `config`, whose ports are set here. */
 void fuzz_start_with(const struct stack_config *config, bool gso);
+/* Aborts, and says what, when it does not hold. */
+void fuzz_expect(bool ok, const char *what);
 /* Aborts when an invariant does not hold. */
 void fuzz_check(void);
 void fuzz_run(nsec_t dt);
+/* A frame arrives; if it is trusted and F.places says so, its text goes to its place at once. */
 void fuzz_input(const uint8_t *frame, uint32_t len, bool trusted, uint16_t gso_size);
 /*
  * Closes what is open (an entry may be NULL) and runs until no connection is left; aborts when
