@@ -36,7 +36,7 @@ from lab import Lab, NotAllowed, keepers, wait_for  # noqa: E402  (the path abov
 
 PORT = 5000
 # Progress is asked for within 100 ms; a machine that does ten other things at once may be late.
-LATE_SHARE = 0.05
+LATE_SHARE = 0.005
 # Its standard streams, what the family gave it, and a pidfd for each process that lives.
 KEEPER_FDS = 20
 # Of both ends of an idle connection: control blocks, sockets, holds (a buffer would be 4,096 more).
