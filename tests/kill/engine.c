@@ -182,9 +182,10 @@ static void end_stray(struct tcp_conn *c, void *arg)
 static void repair(void)
 {
     stack_repair(&w->cx);
+    /* one without its owner is being closed (hang_up()) or not yet taken: end_stray() ends it */
     for (unsigned i = 0; i < CONNS; i++)
         if (w->conns[i] != NULL &&
-            (!tcp_is_conn(w->cx.st, w->conns[i]) || !tcp_is_held(w->conns[i])))
+            (!tcp_is_conn(w->cx.st, w->conns[i]) || tcp_owner(w->conns[i]) != &w->conns[i]))
             w->conns[i] = NULL;
     tcp_each_conn(w->cx.st, end_stray, NULL);
     stack_flush(&w->cx);
@@ -253,8 +254,9 @@ int main(int argc, char **argv)
         }
     }
     const bool empty = ends_empty();
+    const uint64_t bad_frees = arena_bad_frees(w->cx.st->arena);
     printf("kills %u resets %u most %u bytes %lu bad %d left %d bad_frees %lu\n", died, resets,
-           most, (unsigned long)w->bytes, w->bad, !empty,
-           (unsigned long)arena_bad_frees(w->cx.st->arena));
-    return w->bad || !empty || most > 2 || died < kills; /* both ends are in this stack */
+           most, (unsigned long)w->bytes, w->bad, !empty, (unsigned long)bad_frees);
+    /* both ends are in this stack */
+    return w->bad || !empty || most > 2 || died < kills || bad_frees != 0;
 }
