@@ -21,7 +21,8 @@
 #include "shim/link/link.h"
 #include "shim/link/seal.h"
 
-#define KEPT_MAX 4096
+#define KEPT_MAX         4096
+#define LOOPBACK_IFINDEX 1 /* of each network namespace (include/net/flow.h) */
 
 struct kept {
     int fd;
@@ -294,6 +295,17 @@ void guard_end(int fd, uint16_t port)
 void guard_release_unused(void)
 {
     sweep_kept();
+}
+
+bool guard_is_deaf(const struct endpoint *here)
+{
+    const struct port_set *ports = &engine.sh->ports;
+    if (!ports_has(ports, here->port) && !ports_in_block(ports, here->port))
+        return false;
+    guard_release_unused();
+    const struct flow_tuple t = {.local = here->addr, .remote = here->addr, .lport = here->port};
+    struct diag_socket s;
+    return diag_find(&t, LOOPBACK_IFINDEX, &s) == 0 && s.kind == DIAG_DEAF;
 }
 
 void guard_sweep(struct stack_cx *cx)

@@ -44,6 +44,11 @@ bool guard_make_way(uint16_t port);
  * guard_make_way(). 0 or negative errno.
  */
 int guard_bind(int fd, const struct sockaddr *sa, socklen_t len, bool reuseaddr);
+/*
+ * Entered, shared address. Whether a SYN from this host to here, an address of this host, meets a
+ * guard of this family that admits nobody: nothing listens there, and Linux would refuse it.
+ */
+bool guard_is_deaf(const struct endpoint *here);
 /* Lets go of guards whose ports no flow uses any more; cheap, called now and then under the lock.
  */
 void guard_sweep(struct stack_cx *cx);

@@ -14,6 +14,7 @@
 #include "shim/core/engine.h"
 #include "shim/core/rules.h"
 #include "shim/link/group.h"
+#include "shim/link/guard.h"
 #include "shim/link/interfaces.h"
 #include "shim/link/link.h"
 #include "shim/link/netlink.h"
@@ -186,9 +187,12 @@ static struct decision connect_local(const struct endpoint *remote, struct ip_pa
                                      struct ip_addr *local, const char *why)
 {
     bool wanted = config.loopback_user || is_own(&remote->addr);
+    const bool deaf = !config.own_address && guard_is_deaf(remote);
+    if (!wanted && deaf)
+        return fails(ECONNREFUSED, "the port is the stack's, and nothing listens there");
     if (!wanted)
         return to_kernel("the destination is this host (TCPSHIM_LOOPBACK=user would take it)");
-    if (!tcp_port_in_use(engine.st, remote->port) && !is_own(&remote->addr))
+    if (!deaf && !tcp_port_in_use(engine.st, remote->port) && !is_own(&remote->addr))
         return to_kernel("the destination is this host, and no listener of the stack is there");
     if (ip_route(engine.st, &remote->addr, path, local) < 0)
         return to_kernel("the destination is this host");

@@ -194,3 +194,16 @@ def guard_siblings(run):
     client.wait()
     for listener in listeners:
         listener.close()
+
+
+@case("guard-refused", pairings=("UK",), sizes=("-",), kernel=False)
+def guard_refused(run):
+    """A program that connects to a port of its own connections is refused, as nobody listens there."""
+    listener = in_namespace(run.server_host.path, lambda: socket.create_server((run.server_addr, PORT)))
+    client = run.start("client", [PYTHON, f"{PROGRAMS}/refused.py", run.server_addr, PORT], run.client_host, True)
+    client.wait()
+    refused = " ".join(["ECONNREFUSED"] * 4)
+    run.check(client.stdout() == f"{refused}\n{refused}\n0\n", f"{client.stdout()} {client.stderr()[-300:]}")
+    for _ in range(2):
+        listener.accept()[0].close()
+    listener.close()
