@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "shim/core/clock.h"
 #include "shim/core/raw.h"
 #include "shim/libc/backing.h"
 #include "shim/libc/cmsg.h"
@@ -21,18 +22,10 @@ enum { STAMPING_OPT_ID_TCP = 1 << 16 };
 /* In tcp_stamping(): it was set by its newer name, which its messages have, too. */
 #define STAMPING_NEW 0x80000000u
 
-static nsec_t clock_now(clockid_t id)
-{
-    struct timespec ts;
-    clock_gettime(id, &ts);
-    return (nsec_t)ts.tv_sec * NSEC_PER_SEC + (nsec_t)ts.tv_nsec;
-}
-
 /* A time of the engine's clock on the calendar's. */
 static struct timespec calendar(nsec_t at)
 {
-    const nsec_t calendar_now = clock_now(CLOCK_REALTIME);
-    const nsec_t then = calendar_now - (clock_now(CLOCK_MONOTONIC) - at);
+    const nsec_t then = at + (nsec_t)clock_to_calendar();
     return (struct timespec){.tv_sec = (time_t)(then / NSEC_PER_SEC),
                              .tv_nsec = (long)(then % NSEC_PER_SEC)};
 }

@@ -395,18 +395,11 @@ void service_forked(void)
         waiter_wake(waiter_at(engine.sh, engine.sh->driver));
 }
 
-void service_look_again(void)
-{
-    struct process *self = process_self();
-    if (self == NULL || service.slot == 0)
-        return;
-    if (self->service == SERVICE_DRIVE)
-        waiter_wake(waiter_at(engine.sh, service.slot));
-    else if (self->service == SERVICE_DEEP)
-        waiter_ring(engine.sh, self);
-}
-
-void service_left_alone(const struct stack_cx *cx)
+/*
+ * Wakes the thread unless it ticks. cx: while it drives, only if something is due before its sleep
+ * ends; NULL: in any case.
+ */
+static void ring(const struct stack_cx *cx)
 {
     struct process *self = process_self();
     if (self == NULL)
@@ -414,12 +407,22 @@ void service_left_alone(const struct stack_cx *cx)
     if (self->service == SERVICE_DEEP) {
         waiter_ring(engine.sh, self);
     } else if (unlikely(self->service == SERVICE_DRIVE)) {
-        const nsec_t deadline = sleep_deadline(cx);
+        const nsec_t deadline = cx != NULL ? sleep_deadline(cx) : 0;
         if (deadline < service.until) {
             service.until = deadline; /* it is woken once */
             waiter_wake(waiter_at(engine.sh, service.slot));
         }
     }
+}
+
+void service_look_again(void)
+{
+    ring(NULL);
+}
+
+void service_left_alone(const struct stack_cx *cx)
+{
+    ring(cx);
 }
 
 void service_await_start(void)

@@ -5,8 +5,8 @@
  *
  * The wrapper is the one nearest to the stack, above TCPSHIM_IMPAIR: what the impairment drops on
  * the way out is in the file, what it drops on the way in is not, and damage shows as the stack
- * sees it. So each `tx` and `rx` of the trace is one packet, with the time of the trace. What passes
- * inside the stack (TCPSHIM_LOOPBACK=user) is there once, when it arrives.
+ * sees it. So each `tx` and `rx` of the trace is one packet, with the time of the trace. What
+ * passes inside the stack (TCPSHIM_LOOPBACK=user) is there once, when it arrives.
  *
  * Frames stay as large as they passed the link (up to 64 KB, as in a capture on any host whose card
  * cuts for it), with their lengths; checksums that the card or the kernel would complete are
@@ -34,6 +34,7 @@
 #include <sys/uio.h>
 #include <time.h>
 
+#include "shim/core/clock.h"
 #include "shim/core/fdtable.h"
 #include "shim/core/raw.h"
 #include "shim/core/shared.h"
@@ -352,14 +353,6 @@ static int open_file(const struct config *cfg, int pid)
     return -1;
 }
 
-static int64_t clock_offset(void)
-{
-    struct timespec mono, day;
-    clock_gettime(CLOCK_MONOTONIC, &mono);
-    clock_gettime(CLOCK_REALTIME, &day);
-    return (day.tv_sec - mono.tv_sec) * (int64_t)NSEC_PER_SEC + (day.tv_nsec - mono.tv_nsec);
-}
-
 static uint64_t file_limit(void)
 {
     struct rlimit limit = {.rlim_cur = RLIM_INFINITY};
@@ -377,7 +370,7 @@ struct link *link_capture(struct stack *st, const struct config *cfg, int fd, st
     if (fd < 0) {
         if (sh->capture_pid == 0) {
             sh->capture_pid = raw_getpid();
-            sh->capture_offset = clock_offset();
+            sh->capture_offset = clock_to_calendar();
         }
         fd = open_file(cfg, sh->capture_pid);
     }

@@ -361,8 +361,8 @@ TEST(corner_half_open_memory, "half-open entries of many listeners do not fill t
     check_eq(the_stack()->tcp.half_opens.live, 0);
 }
 
-TEST(corner_loopback,
-     "connections inside the stack: handshake, data, close, without a frame on the wire")
+/* A connection inside the stack to its listener; its other end is *accepted. */
+static struct tcp_conn *connect_inside(struct tcp_conn **accepted)
 {
     world((struct world_opts){.loopback = true});
     struct tcp_listener *l = call_listen(5);
@@ -375,8 +375,24 @@ TEST(corner_loopback,
     check_eq(tcp_connect(the_cx(), c, &local, &remote, &path), 0);
     flush();
     check_eq(tcp_state(c), TCP_ESTABLISHED);
-    struct tcp_conn *s = call_accept(l);
-    check(s != NULL);
+    *accepted = call_accept(l);
+    check(*accepted != NULL);
+    return c;
+}
+
+TEST(corner_loopback_holds_no_ack, "inside the stack an ACK costs no frame and waits for nobody")
+{
+    struct tcp_conn *s, *c = connect_inside(&s);
+    program_goes_on(true);
+    check_eq(call_send(c, 100), 100);
+    check_eq(tcp_outq(c), 0);
+    check_eq(call_recv(s, 200), 100);
+}
+
+TEST(corner_loopback,
+     "connections inside the stack: handshake, data, close, without a frame on the wire")
+{
+    struct tcp_conn *s, *c = connect_inside(&s);
     check_eq(call_send(c, 50000), 50000);
     check_eq(call_recv(s, 100000), 50000);
     check_eq(call_send(s, 50000), 50000);

@@ -96,6 +96,18 @@ TEST(ecn_echo, "RFC 3168 6.1.3: each ACK carries ECE from a mark until CWR")
     check(view(c).ecn_seen);
 }
 
+TEST(ecn_echo_waits_not, "RFC 3168 6.1.3: a program that goes on holds back no ACK with ECE")
+{
+    ecn_established(TCP_CC_CUBIC);
+    program_goes_on(true);
+    inject("PA seq 1 ack 1 len 100 tos 2");
+    expect_none(us(100));
+    inject("PA len 100 tos 3");
+    expect_tx("AE ack 201");
+    inject("PA len 100 tos 2");
+    expect_tx("AE ack 301");
+}
+
 TEST(ecn_reduces_once,
      "RFC 3168 6.1.2: ECE halves once a round trip (CUBIC: 0.7), CWR says so once")
 {

@@ -36,6 +36,18 @@ TEST(repair_keeps_connections, "a connection with data in both buffers goes on a
     check_eq(call_recv(c, 1000), 1000);
 }
 
+TEST(repair_keeps_held_ack, "an ACK that waited for what the program sends next is still due")
+{
+    established(NULL);
+    program_goes_on(true);
+    inject("PA len 100");
+    expect_none(us(100));
+    stack_repair(the_cx());
+    program_goes_on(false);
+    flush();
+    expect_tx("A seq 1 ack 101");
+}
+
 TEST(repair_keeps_timers, "what was sent and not acknowledged is sent again after a repair")
 {
     struct tcp_conn *c = established(NULL);

@@ -85,10 +85,16 @@ def prepare(top):
         os.chmod(path, 0o755)
 
 
+# FreeBSD connects by sendto() to an address and does not wait; Linux does.
+FREEBSD_FAST_OPEN = r"^ *(\S+) +(sendto\(\d+, \.\.\., \d+, )0(, \.\.\., \.\.\.\) = )"
+LINUX_FAST_OPEN = r"\1...0.05 \2MSG_FASTOPEN\3"
+
+
 def translate(text):
     """A FreeBSD script for a stack with Linux's habits: its sysctls mean nothing here; windows, the order
     of options, the sizes of buffers and ACKs at the start of a connection are each system's own."""
     lines = []
+    text = re.sub(FREEBSD_FAST_OPEN, LINUX_FAST_OPEN, text, flags=re.M)
     for line in text.splitlines():
         if re.search(r"`.*(sysctl|ifconfig|kldload|sockstat)", line) or re.search(r"SO_(RCV|SND)BUF", line):
             continue

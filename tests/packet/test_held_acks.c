@@ -1,0 +1,250 @@
+/* ACKs that wait for what the program sends next (stack_flush_patiently()). */
+#include "tests/packet/harness.h"
+
+TEST(ack_waits_for_the_answer, "a program that goes on may answer: its text carries the ACK")
+{
+    struct tcp_conn *c = established(NULL);
+    program_goes_on(true);
+    inject("PA len 100");
+    expect_none(us(100));
+    check_eq(call_recv(c, 200), 100);
+    expect_none(us(100));
+    check_eq(call_send(c, 50), 50);
+    expect_tx("PA seq 1 ack 101 len 50");
+    inject("A ack 51");
+    expect_none(ms(100));
+}
+
+TEST(ack_waits_until_sleep, "a program that goes to sleep has nothing to say")
+{
+    struct tcp_conn *c = established(NULL);
+    program_goes_on(true);
+    inject("PA len 100");
+    check_eq(call_recv(c, 200), 100);
+    program_goes_on(false);
+    flush();
+    expect_tx("A seq 1 ack 101");
+}
+
+TEST(ack_waits_not_long,
+     "nor has one that neither sends nor sleeps; at most the delayed ACK's time")
+{
+    established(NULL);
+    program_goes_on(true);
+    inject("PA len 100");
+    t_run(us(600));
+    flush();
+    expect_tx("A seq 1 ack 101");
+    inject("PA len 100");
+    expect_tx_in(ms(35), ms(45), "A seq 1 ack 201");
+}
+
+TEST(ack_waits_since_the_first, "what arrives meanwhile prolongs no wait")
+{
+    established(NULL);
+    program_goes_on(true);
+    inject("PA len 100");
+    t_run(us(300));
+    inject("PA len 100");
+    expect_none(0);
+    t_run(us(300));
+    flush();
+    expect_tx("A seq 1 ack 201");
+}
+
+TEST(acks_wait_in_order, "ACKs that waited leave in the order in which they were due")
+{
+    established(NULL);
+    call_connect_from(call_open(), HOST_PORT + 1, PEER_PORT);
+    flow(HOST_PORT + 1, PEER_PORT);
+    expect_tx("S seq 0");
+    inject("SA seq 0 ack 1");
+    expect_tx("A seq 1 ack 1 len 0");
+    program_goes_on(true);
+    flow(HOST_PORT, PEER_PORT);
+    inject("PA len 100");
+    flow(HOST_PORT + 1, PEER_PORT);
+    inject("PA len 200");
+    program_goes_on(false);
+    flush();
+    flow(HOST_PORT, PEER_PORT);
+    expect_tx("A seq 1 ack 101");
+    flow(HOST_PORT + 1, PEER_PORT);
+    expect_tx("A seq 1 ack 201");
+}
+
+TEST(ack_waits_for_one_segment, "RFC 9293 MUST-58: two are acknowledged at once")
+{
+    established(NULL);
+    program_goes_on(true);
+    inject("A len 1460");
+    expect_none(us(100));
+    inject("A len 1460");
+    expect_tx("A seq 1 ack 2921");
+}
+
+TEST(ack_waits_not_in_disorder, "RFC 5681 4.2: a hole is told at once")
+{
+    established(NULL);
+    program_goes_on(true);
+    inject("A len 100");
+    expect_none(us(100));
+    inject("A seq 201 len 100");
+    expect_tx("A seq 1 ack 101");
+}
+
+TEST(ack_of_fin_waits_for_close, "close() carries the ACK of the peer's FIN")
+{
+    struct tcp_conn *c = established(NULL);
+    program_goes_on(true);
+    inject("FA");
+    expect_none(us(100));
+    call_close(c);
+    expect_tx("FA seq 1 ack 2");
+    inject("A ack 2");
+}
+
+TEST(ack_of_handshake_waits, "the request carries it; an earlier connection's goes before a SYN")
+{
+    program_goes_on(true);
+    struct tcp_conn *first = call_connect();
+    expect_tx("S seq 0");
+    inject("SA seq 0 ack 1");
+    expect_none(us(100));
+    struct tcp_conn *second = call_open();
+    call_connect_from(second, HOST_PORT + 1, PEER_PORT);
+    flow(HOST_PORT, PEER_PORT);
+    expect_tx("A seq 1 ack 1 len 0");
+    flow(HOST_PORT + 1, PEER_PORT);
+    expect_tx("S seq 0");
+    inject("SA seq 0 ack 1");
+    check_eq(call_send(second, 10), 10);
+    expect_tx("PA seq 1 ack 1 len 10");
+    inject("A ack 11");
+    check_eq(tcp_state(first), TCP_ESTABLISHED);
+}
+
+TEST(ack_of_handshake_waits_not_for_others,
+     "the peer hears of an older connection what the program said after connect(): accepted first")
+{
+    struct tcp_conn *old = established(NULL);
+    inject("PA len 10"); /* as an FTP server's banner */
+    check_eq(call_recv(old, 100), 10);
+    flush();
+    expect_tx("A seq 1 ack 11");
+    program_goes_on(true);
+    struct tcp_conn *fresh = call_open();
+    call_connect_from(fresh, HOST_PORT + 1, PEER_PORT);
+    flow(HOST_PORT + 1, PEER_PORT);
+    expect_tx("S seq 0");
+    inject("SA seq 0 ack 1");
+    expect_none(us(100));
+    check_eq(call_send(old, 5), 5);
+    expect_tx("A seq 1 ack 1 len 0");
+    flow(HOST_PORT, PEER_PORT);
+    expect_tx("PA seq 1 ack 11 len 5");
+}
+
+TEST(ack_of_handshake_waits_not_long, "a server that speaks first hears of connect() in time")
+{
+    program_goes_on(true);
+    call_connect();
+    expect_tx("S seq 0");
+    inject("SA seq 0 ack 1");
+    expect_tx_in(ms(35), ms(45), "A seq 1 ack 1 len 0");
+    inject("PA len 20");
+    expect_tx_in(us(100), ms(45), "A seq 1 ack 21");
+}
+
+TEST(ack_of_handshake_waits_until_sleep, "a program that waits for the server's greeting")
+{
+    program_goes_on(true);
+    call_connect();
+    expect_tx("S seq 0");
+    inject("SA seq 0 ack 1");
+    expect_none(us(100));
+    program_goes_on(false);
+    flush();
+    expect_tx("A seq 1 ack 1 len 0");
+}
+
+TEST(ack_of_a_filled_hole_waits_for_no_fin, "RFC 5681 4.2: at once, also when a FIN is with it")
+{
+    established(NULL);
+    program_goes_on(true);
+    inject("A seq 101 len 100");
+    expect_tx("A seq 1 ack 1");
+    frames_together(true);
+    inject("A seq 1 len 100");
+    inject("FA seq 201");
+    frames_together(false);
+    expect_tx("A seq 1 ack 202");
+}
+
+TEST(ack_of_close_waits_not, "what close() and reset leave behind waits for nobody")
+{
+    struct tcp_conn *c = established(NULL);
+    program_goes_on(true);
+    call_close(c);
+    expect_tx("FA seq 1 ack 1");
+    inject("A ack 2");
+    inject("FA ack 2");
+    expect_tx("A seq 2 ack 2");
+}
+
+TEST(ack_after_shutdown_waits_not, "who has shut down has nothing more to say that could carry it")
+{
+    struct tcp_conn *c = established(NULL);
+    program_goes_on(true);
+    call_shutdown(c, TCP_SHUT_WR);
+    expect_tx("FA seq 1 ack 1");
+    inject("A ack 2");
+    inject("PA len 100 ack 2");
+    expect_tx("A seq 2 ack 101");
+}
+
+TEST(ack_of_repeated_part_waits_not,
+     "RFC 2883 4.1: text of which a part came twice is told at once")
+{
+    struct tcp_conn *c = established("<mss 1460,sackOK,nop,nop>");
+    inject("PA len 100");
+    expect_tx("A ack 101");
+    check_eq(call_recv(c, 200), 100);
+    program_goes_on(true);
+    inject("PA seq 51 len 100");
+    expect_tx("A ack 151 <sack 51:101>");
+}
+
+TEST(ack_held_and_reset, "RFC 2525 2.17: close() with unread text; the ACK that waited is no more")
+{
+    struct tcp_conn *c = established(NULL);
+    program_goes_on(true);
+    inject("PA len 100");
+    expect_none(us(100));
+    call_close(c);
+    expect_tx("RA seq 1 ack 101");
+    expect_none(ms(100));
+}
+
+TEST(ack_held_comes_with_window_of_next, "an ACK that waits is sent by what is due with it")
+{
+    struct tcp_conn *c = established(NULL);
+    program_goes_on(true);
+    inject("PA len 100");
+    expect_none(us(100));
+    inject("PA seq 1 len 100"); /* repeated: the sender missed the ACK */
+    expect_tx("A seq 1 ack 101");
+    check_eq(call_recv(c, 200), 100);
+    expect_none(ms(100));
+}
+
+TEST(quickack_asked_for, "TCP_QUICKACK sends what waits")
+{
+    struct tcp_conn *c = established(NULL);
+    program_goes_on(true);
+    inject("PA len 100");
+    expect_none(us(100));
+    tcp_quickack(the_cx(), c, true);
+    flush();
+    expect_tx("A seq 1 ack 101");
+}
