@@ -29,7 +29,7 @@
 #define TCP_KEEPALIVE_INTVL    75
 #define TCP_KEEPALIVE_PROBES   9
 #define TCP_DELACK_MIN         (40 * NSEC_PER_MSEC)
-#define TCP_ACK_PATIENCE       (500 * NSEC_PER_USEC) /* stack_flush_patiently() waits no longer */
+#define TCP_ACK_PATIENCE       (5 * NSEC_PER_MSEC) /* stack_flush_patiently() waits no longer */
 #define TCP_DELACK_MAX         (200 * NSEC_PER_MSEC)
 #define TCP_QUICKACKS_MAX      16
 #define TCP_MSS_DEFAULT        536

@@ -32,11 +32,11 @@ TEST(ack_waits_not_long,
     established(NULL);
     program_goes_on(true);
     inject("PA len 100");
-    t_run(us(600));
+    t_run(ms(6));
     flush();
     expect_tx("A seq 1 ack 101");
     inject("PA len 100");
-    expect_tx_in(ms(35), ms(45), "A seq 1 ack 201");
+    expect_tx_in(ms(30), ms(45), "A seq 1 ack 201");
 }
 
 TEST(ack_waits_since_the_first, "what arrives meanwhile prolongs no wait")
@@ -44,10 +44,10 @@ TEST(ack_waits_since_the_first, "what arrives meanwhile prolongs no wait")
     established(NULL);
     program_goes_on(true);
     inject("PA len 100");
-    t_run(us(300));
+    t_run(ms(3));
     inject("PA len 100");
     expect_none(0);
-    t_run(us(300));
+    t_run(ms(3));
     flush();
     expect_tx("A seq 1 ack 201");
 }
