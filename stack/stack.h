@@ -151,7 +151,8 @@ struct stack_ops {
      */
     bool (*elect)(struct stack_cx *cx, const struct flow_tuple *tuple, uint32_t ifindex,
                   uint64_t *member);
-    /* A packet that one end of a connection inside this stack sent to the other. May be NULL. */
+    /* A packet that one end of a connection inside this stack sent to the other. NULL: nobody
+     * looks, and text may pass without packets. */
     void (*looped)(struct stack_cx *cx, const struct frame_in *packet);
 };
 

@@ -64,12 +64,10 @@ static void engine_warn(struct stack_cx *cx, const char *text, const struct ip_a
 
 static void engine_looped(struct stack_cx *cx, const struct frame_in *packet)
 {
-    struct link *l = engine.link;
-    if (l != NULL && l->ops->looped != NULL)
-        l->ops->looped(l, cx, packet);
+    engine.link->ops->looped(engine.link, cx, packet);
 }
 
-static const struct stack_ops engine_ops = {
+static struct stack_ops engine_ops = {
     .transmit = engine_transmit,
     .flush = engine_flush,
     .notify = wait_notify,
@@ -77,9 +75,14 @@ static const struct stack_ops engine_ops = {
     .trouble = trace_trouble,
     .warn = engine_warn,
     .foreign = foreign_flow,
-    .looped = engine_looped,
     .elect = group_elect,
 };
+
+void engine_use_link(struct link *l)
+{
+    engine.link = l;
+    engine_ops.looped = l->ops->looped != NULL ? engine_looped : NULL;
+}
 
 void engine_clock(struct stack_cx *cx)
 {

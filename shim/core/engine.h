@@ -42,6 +42,9 @@ static inline bool engine_running(void)
     return __atomic_load_n(&engine.st, __ATOMIC_ACQUIRE) != NULL;
 }
 
+/* While the engine starts: where its frames go. */
+void engine_use_link(struct link *l);
+
 void engine_enter(struct stack_cx *cx);
 void engine_leave(struct stack_cx *cx);
 /* Whether this thread is inside (between enter and leave): for the signal trampoline. */

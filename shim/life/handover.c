@@ -181,7 +181,7 @@ static bool enter_family(const struct paper *p, void (*attach)(void))
     keeper_adopt(p->fds);
     own_address_adopt(p->fds[ADDRESS]);
     births_adopt(&p->fds[BIRTHS]);
-    engine.link = l;
+    engine_use_link(l);
     __atomic_store_n(&engine.st, st, __ATOMIC_RELEASE);
     attach();
     member = raw_getpid();

@@ -237,7 +237,7 @@ static int start(void)
     births_prepare();
     keeper_prepare(file);
     engine.sh = stack_extra(st);
-    engine.link = l;
+    engine_use_link(l);
     __atomic_store_n(&engine.st, st, __ATOMIC_RELEASE);
     handover_publish();
     engine_attach();

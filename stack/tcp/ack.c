@@ -77,6 +77,15 @@ static void grow_cwnd(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_
     }
 }
 
+void tcp_text_acked(struct stack_cx *cx, struct tcp_conn *c, uint32_t len)
+{
+    sendbuf_release(&cx->st->tcp.chunks, &c->sendbuf, len);
+    c->bytes_acked += len;
+    if (c->sendbuf.len == 0)
+        tcp_note_limit(cx, c, TCP_LIMIT_NONE);
+    TRACE(cx, BUFFER, &c->flow, BUFFER_ACKED, len, c->sendbuf.len);
+}
+
 /* Moves SND.UNA; true when our FIN is acknowledged. */
 static void advance_una(struct stack_cx *cx, struct tcp_conn *c, tcp_seq ack)
 {
@@ -84,13 +93,8 @@ static void advance_una(struct stack_cx *cx, struct tcp_conn *c, tcp_seq ack)
     const int32_t data = seq_diff(seq_min(ack, tcp_data_end(c)), start);
     c->snd_una = ack;
     c->syn_acked = true;
-    if (data > 0) {
-        sendbuf_release(&cx->st->tcp.chunks, &c->sendbuf, (uint32_t)data);
-        c->bytes_acked += (uint32_t)data;
-        if (c->sendbuf.len == 0)
-            tcp_note_limit(cx, c, TCP_LIMIT_NONE);
-        TRACE(cx, BUFFER, &c->flow, BUFFER_ACKED, (uint32_t)data, c->sendbuf.len);
-    }
+    if (data > 0)
+        tcp_text_acked(cx, c, (uint32_t)data);
     if (seq_lt(c->snd_sml, ack))
         c->snd_sml = ack;
     if (unlikely(c->extra != NULL))
@@ -161,13 +165,7 @@ bool tcp_process_ack(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_s
     /* RFC 6298 5.2, 5.3 */
     if (forward || (tcp_timer_armed(c, TCP_TIMER_LOSS_PROBE) && !tcp_probe_wanted(cx, c)))
         tcp_arm_retransmit(cx, c);
-    if (unlikely(c->no_room) && tcp_writable(c)) {
-        c->no_room = false;
-        if (c->limit == TCP_LIMIT_SNDBUF)
-            tcp_note_limit(cx, c, TCP_LIMIT_BUSY);
-    }
-    if (!writable_before && tcp_writable(c) && !c->snd_shut)
-        tcp_notify(cx, c, TCP_EV_OUT);
+    tcp_tell_writer(cx, c, writable_before);
     if (tcp_unsent(c) || c->sent.lost || (c->fin_queued && !tcp_fin_sent(c)))
         tcp_want_output(cx, c);
     return true;

@@ -2,6 +2,7 @@
 #include <errno.h>
 
 #include "stack/tcp/conn.h"
+#include "stack/tcp/inside.h"
 
 /* What a send() may take when little memory is left, bytes. */
 #define LOW_SEND_MAX 16384
@@ -114,16 +115,21 @@ static int64_t do_send(struct stack_cx *cx, struct tcp_conn *c, const struct sli
         want += from[i].len;
     if (want == 0)
         return 0;
+    uint32_t passed = 0;
+    if (c->path.netif == NETIF_LOOP && (flags & ~TCP_SEND_ONCE) == 0)
+        passed = tcp_inside_send(cx, c, from, n, (uint32_t)min_u64(want, INT32_MAX));
+    if (passed == want)
+        return passed;
     uint32_t took = 0;
     uint32_t room = tcp_send_room(c);
     if (unlikely(arena_low(cx->st->arena)))
         room = min_u32(room, moderate(c));
     if (room && (c->sendbuf.len == 0 || tcp_unsent(c) < c->opts.notsent_lowat))
-        took = sendbuf_append(&cx->st->tcp.chunks, &c->sendbuf, from, n, 0,
-                              (uint32_t)min_u64(want, room));
-    c->no_room = took < want;
+        took = sendbuf_append(&cx->st->tcp.chunks, &c->sendbuf, from, n, passed,
+                              (uint32_t)min_u64(want - passed, room));
+    c->no_room = passed + took < want;
     if (took == 0)
-        return -EAGAIN;
+        return passed > 0 ? (int64_t)passed : -EAGAIN;
     if (c->limit == TCP_LIMIT_NONE)
         tcp_note_limit(cx, c, TCP_LIMIT_BUSY);
     const tcp_seq end = tcp_data_end(c);
@@ -136,10 +142,11 @@ static int64_t do_send(struct stack_cx *cx, struct tcp_conn *c, const struct sli
     if (flags & TCP_SEND_OOB && took == want) {
         c->snd_up = end;
         c->urgent_out = true;
+        tcp_inside_release(cx, c);
     }
     TRACE(cx, BUFFER, &c->flow, BUFFER_IN, took, c->sendbuf.len, c->opts.sndbuf, tcp_unsent(c));
     tcp_output(cx, c);
-    return took;
+    return passed + took;
 }
 
 int64_t tcp_send(struct stack_cx *cx, struct tcp_conn *c, const struct slice *from, unsigned n,
@@ -275,9 +282,11 @@ static int64_t do_recv(struct stack_cx *cx, struct tcp_conn *c, const struct sli
     }
     const uint32_t len = (uint32_t)min_u64(until_mark(c, 0), want);
     const bool discard = flags & TCP_RECV_TRUNC;
-    const uint32_t got =
+    uint32_t got =
         recvbuf_read(&cx->st->tcp.chunks, &c->recvbuf, discard ? NULL : to, discard ? 0 : n, len);
     c->copied_seq = seq_add(c->copied_seq, got);
+    if (c->sender_waits)
+        got += tcp_inside_recv(cx, c, to, discard ? 0 : n, got, (uint32_t)min_u64(want, INT32_MAX));
     if (stack_traces(cx, TRACE_BUFFER)) {
         TRACE(cx, BUFFER, &c->flow, BUFFER_OUT, got, recvbuf_ready(&c->recvbuf));
         tcp_report_recv(cx, c, got);
@@ -321,6 +330,7 @@ static void close_sending(struct stack_cx *cx, struct tcp_conn *c, enum tcp_reas
     }
     c->fin_queued = true;
     c->more = false;
+    tcp_inside_release(cx, c);
     tcp_output(cx, c);
 }
 

@@ -155,6 +155,7 @@ struct tcp_conn {
     tcp_seq urg_seq;       /* the urgent byte, when urg_state says so */
     uint8_t urg_state : 2; /* enum tcp_urgent */
     bool no_room : 1;      /* a send() found the buffer full (Linux: SOCK_NOSPACE) */
+    bool sender_waits : 1; /* inside.c: the other end has text for us, or little window */
     uint8_t urg_byte;
     uint16_t rcv_mss;   /* estimate of the peer's segment size */
     uint32_t rcv_limit; /* bytes of window that the buffer admits now: autotuned */
@@ -419,6 +420,8 @@ uint32_t tcp_flight_max(const struct tcp_conn *c);
 void tcp_note_limit(struct stack_cx *cx, struct tcp_conn *c, enum tcp_limit limit);
 void tcp_sndbuf_grow(struct stack_cx *cx, struct tcp_conn *c);
 bool tcp_writable(const struct tcp_conn *c);
+/* Text left the send buffer, or may have: Linux's sk_stream_write_space(). */
+void tcp_tell_writer(struct stack_cx *cx, struct tcp_conn *c, bool writable_before);
 
 /* ---- emit.c: the one place where segments are made ---- */
 struct tcp_emit {
@@ -482,6 +485,8 @@ void tcp_probe_again(struct stack_cx *cx, struct tcp_conn *c);
 /* ---- ack.c ---- */
 /* An acceptable ACK in a synchronized state: RFC 9293 3.10.7.4 fifth. False: drop the segment. */
 bool tcp_process_ack(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s);
+/* The first len bytes of the send buffer are acknowledged. */
+void tcp_text_acked(struct stack_cx *cx, struct tcp_conn *c, uint32_t len);
 
 /* ---- mtu_probe.c ---- */
 /* RFC 1191 with the floor of RFC 1122 and of Linux (min_pmtu). */
@@ -582,6 +587,9 @@ void tcp_process_urgent(struct stack_cx *cx, struct tcp_conn *c, const struct tc
 void tcp_process_text(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s,
                       uint16_t gso_size);
 void tcp_schedule_ack(struct stack_cx *cx, struct tcp_conn *c, enum tcp_reason why);
+/* Text in order arrived: Linux's sk_data_ready(), where SO_RCVLOWAT allows. direct: bytes of it
+ * that are in the reader's hands already. */
+void tcp_tell_reader(struct stack_cx *cx, struct tcp_conn *c, uint32_t direct);
 
 /* ---- place.c ---- */
 /* Whether the segment is the one that stack_foresee() saw coming. f: whose it is; NULL: nobody's.

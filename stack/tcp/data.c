@@ -170,6 +170,14 @@ static void report_overlap(struct tcp_conn *c, tcp_seq start, uint32_t len)
     }
 }
 
+void tcp_tell_reader(struct stack_cx *cx, struct tcp_conn *c, uint32_t direct)
+{
+    const uint32_t ready = recvbuf_ready(&c->recvbuf);
+    /* a low-water mark above the buffer must not hang */
+    if (ready + direct >= c->opts.rcvlowat || ready >= c->rcv_limit / 2)
+        tcp_notify(cx, c, TCP_WAKE_DATA);
+}
+
 static void store_text(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s,
                        uint16_t gso_size)
 {
@@ -231,11 +239,8 @@ static void store_text(struct stack_cx *cx, struct tcp_conn *c, const struct tcp
     }
     if (stored < len)
         stack_count(cx->st, COUNT_NO_MEMORY);
-    const uint32_t direct = s->place != NULL ? s->place->direct : 0;
-    if (advance && recvbuf_ready(&c->recvbuf) + direct >= c->opts.rcvlowat)
-        tcp_notify(cx, c, TCP_WAKE_DATA);
-    else if (advance && recvbuf_ready(&c->recvbuf) >= c->rcv_limit / 2)
-        tcp_notify(cx, c, TCP_WAKE_DATA); /* a low-water mark above the buffer must not hang */
+    if (advance)
+        tcp_tell_reader(cx, c, s->place != NULL ? s->place->direct : 0);
 }
 
 void tcp_process_text(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s,

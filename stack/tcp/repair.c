@@ -8,11 +8,13 @@
 #include <errno.h>
 
 #include "stack/tcp/conn.h"
+#include "stack/tcp/inside.h"
 
 /* What is known to be lost, besides what nobody can reach. */
 struct repair {
     struct stack_cx *cx;
-    struct flow *suspect; /* was being changed when the process died */
+    struct flow *suspect;           /* was being changed when the process died */
+    const struct tcp_conn *changed; /* the same if it is a connection, and not whole; or NULL */
 };
 
 /* ---- a connection's chains: counted before they are followed to the end ---- */
@@ -151,7 +153,8 @@ static void judge_conn(void *object, void *arg)
         c->half_accepted = false;
         c->listener = NULL;
     }
-    const bool changing = &c->flow == r->suspect;
+    const bool changing =
+        &c->flow == r->suspect || (r->changed != NULL && tcp_inside_pair(r->changed, c));
     if ((changing && !st->transmitting) || !conn_whole(st, c))
         strip(c);
     else
@@ -278,6 +281,8 @@ void tcp_repair(struct stack_cx *cx)
     struct tcp_stack *t = &cx->st->tcp;
     struct repair r = {.cx = cx, .suspect = cx->st->working};
     struct pool *const payload[] = {&t->chunks, &t->ranges, &t->records, &t->extras};
+    if (r.suspect != NULL && !cx->st->transmitting && pool_owns(&t->conns, conn_of(r.suspect)))
+        r.changed = conn_of(r.suspect);
     empty_tables(t);
     pool_each(&t->listeners, enter_listener, &r);
     pool_each(&t->conns, judge_conn, &r);
@@ -333,9 +338,26 @@ static void end_conn(void *object, void *arg)
     tcp_reap(cx, c);
 }
 
+/*
+ * A connection inside the stack whose other end is gone will not hear of that: the reset may have
+ * been in the hands of who died.
+ */
+static void end_widow(void *object, void *arg)
+{
+    struct tcp_conn *c = object;
+    struct stack_cx *cx = arg;
+    const bool waits = c->state == TCP_ESTABLISHED || c->state == TCP_FIN_WAIT_1 ||
+                       c->state == TCP_FIN_WAIT_2 || c->state == TCP_CLOSE_WAIT;
+    if (!waits || c->path.netif != NETIF_LOOP || tcp_other_end(cx, c) != NULL)
+        return;
+    tcp_done(cx, c, ECONNRESET, TCP_WHY_DIED_INSIDE);
+    tcp_reap(cx, c);
+}
+
 void tcp_repair_end(struct stack_cx *cx)
 {
     pool_each(&cx->st->tcp.conns, end_conn, cx);
+    pool_each(&cx->st->tcp.conns, end_widow, cx);
 }
 
 bool tcp_is_conn(const struct stack *st, const struct tcp_conn *c)

@@ -154,6 +154,17 @@ void tcp_note_limit(struct stack_cx *cx, struct tcp_conn *c, enum tcp_limit limi
     c->limit_since = now;
 }
 
+void tcp_tell_writer(struct stack_cx *cx, struct tcp_conn *c, bool writable_before)
+{
+    if (unlikely(c->no_room) && tcp_writable(c)) {
+        c->no_room = false;
+        if (c->limit == TCP_LIMIT_SNDBUF)
+            tcp_note_limit(cx, c, TCP_LIMIT_BUSY);
+    }
+    if (!writable_before && tcp_writable(c) && !c->snd_shut)
+        tcp_notify(cx, c, TCP_EV_OUT);
+}
+
 uint32_t tcp_send_room(const struct tcp_conn *c)
 {
     return c->opts.sndbuf > c->sendbuf.len ? c->opts.sndbuf - c->sendbuf.len : 0;

@@ -6,9 +6,11 @@
  * The stack is repaired, and all connections of those who live run on to their end: every byte must
  * be what was sent, all of it must arrive, and nothing may be left in the arena.
  *
- *     kill_stores DEATHS SEED [place [NUMBER]]
+ *     kill_stores DEATHS SEED [wire|place|inside [NUMBER]]
  *
  * place: the victim puts the text of large frames straight into the receive buffers of others.
+ * inside: there is no peer: all connections have both ends in the one stack, and the victim's calls
+ * put text into buffers of those who live.
  * NUMBER: only the death of that number is looked at.
  * The last line says how it went, with how long the living saw no progress after a death, in
  * virtual milliseconds: deaths by the time of the slowest connection.
@@ -29,6 +31,7 @@
 #include "stack/internal.h"
 #include "stack/ip/ip.h"
 #include "stack/tcp/conn.h"
+#include "stack/tcp/inside.h"
 #include "stack/tcp/names.h"
 
 #define ARENA        ((size_t)16 << 20)
@@ -90,7 +93,7 @@ static unsigned nkept;
 static nsec_t now = NSEC_PER_SEC;
 static uint32_t random_state;
 static uint32_t loss; /* of 1,000 frames */
-static bool places, lazy[2];
+static bool places, inside, lazy[2];
 
 /* Of all processes. */
 static struct tally {
@@ -453,7 +456,14 @@ static void receive(enum side at, unsigned most)
 
 static struct ip_addr addr_of(enum side at)
 {
+    if (inside)
+        return ip_addr_from_v4(htobe32(0x7f000001u));
     return ip_addr_from_v4(htobe32(0x0a000001u + (uint32_t)at));
+}
+
+static uint16_t port_of(enum side at)
+{
+    return (uint16_t)(PORT + at);
 }
 
 static struct tcp_conn *dial(enum side at)
@@ -465,7 +475,7 @@ static struct tcp_conn *dial(enum side at)
     if (c == NULL)
         return NULL;
     if (ip_route(cx[at].st, &to, &path, &src) == 0) {
-        const struct endpoint remote = {to, PORT};
+        const struct endpoint remote = {to, port_of(!at)};
         const uint16_t port = tcp_ephemeral_port(&cx[at], &src, &remote, 40000, 50000, 0);
         if (port != 0 &&
             tcp_connect(&cx[at], c, &(struct endpoint){src, port}, &remote, &path) == 0)
@@ -492,6 +502,9 @@ static void peer_turn(void)
         }
         const int64_t n =
             tcp_recv(&cx[PEER], guests[i], &(struct slice){bytes, 1 + rnd(sizeof(bytes))}, 1, 0, 0);
+        for (int64_t k = 0; k < n; k++)
+            if (bytes[k] != 0) /* the victim says nothing else */
+                fail("not what the victim sent");
         if (n > 0)
             tcp_send(&cx[PEER], guests[i], &(struct slice){bytes, (size_t)n}, 1, 0);
         if (n == 0 || (n < 0 && n != -EAGAIN) || rnd(500) == 0) {
@@ -540,12 +553,24 @@ static void our_turn(void)
 
 /* ---- after a death ---- */
 
+/* Whether c belongs to one of those who live. */
 static bool is_stream(const struct tcp_conn *c)
 {
     for (unsigned i = 0; i < STREAMS; i++)
-        if (streams[i].conn[OURS] == c)
+        if (streams[i].conn[OURS] == c || streams[i].conn[PEER] == c)
+            return true;
+    for (unsigned i = 0; i < GUESTS; i++)
+        if (guests[i] == c)
             return true;
     return false;
+}
+
+/* Who has a connection inside the stack must learn that the other end is gone. */
+static void check_other_end(struct tcp_conn *c, void *arg)
+{
+    (void)arg;
+    if (c->state == TCP_ESTABLISHED && tcp_other_end(&cx[OURS], c) == NULL)
+        fail("one end of a connection is left");
 }
 
 /* What the dead had is closed. */
@@ -575,6 +600,8 @@ static void repair(void)
         fail("invariants");
     tcp_each_conn(cx[OURS].st, bury, NULL);
     stack_flush(&cx[OURS]);
+    if (inside)
+        tcp_each_conn(cx[OURS].st, check_other_end, NULL);
 }
 
 static void hang_up(struct tcp_conn **slot, enum side at)
@@ -590,9 +617,13 @@ static void note_broken(void)
     unsigned n = 0;
     for (unsigned i = 0; i < STREAMS; i++) {
         struct stream *s = &streams[i];
-        if (!tcp_is_conn(cx[OURS].st, s->conn[OURS]) || !tcp_is_held(s->conn[OURS]))
-            fail("a connection is gone");
-        if (s->conn[OURS]->err == 0 && s->conn[OURS]->state != TCP_CLOSED)
+        bool whole = true;
+        for (enum side at = OURS; at <= (inside ? PEER : OURS); at++) {
+            if (!tcp_is_conn(cx[OURS].st, s->conn[at]) || !tcp_is_held(s->conn[at]))
+                fail("a connection is gone");
+            whole &= s->conn[at]->err == 0 && s->conn[at]->state != TCP_CLOSED;
+        }
+        if (whole)
             continue;
         n++;
         s->broken = true;
@@ -731,10 +762,13 @@ static _Noreturn void aftermath(uintptr_t at)
 
 /* ---- the beginning ---- */
 
-static void begin(enum side at)
+static struct stack *make_stack(enum side at)
 {
-    const struct stack_config config = {
-        .own_address = true, .port_min = 40000, .port_max = 50000, .seed = {(uint8_t)at}};
+    const struct stack_config config = {.own_address = true,
+                                        .loopback = inside,
+                                        .port_min = 40000,
+                                        .port_max = 50000,
+                                        .seed = {(uint8_t)at}};
     const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE | MAP_NORESERVE;
     void *base =
         mmap((void *)(ATTACH + (uintptr_t)at * ARENA), ARENA, PROT_READ | PROT_WRITE, flags, -1, 0);
@@ -749,18 +783,24 @@ static void begin(enum side at)
                         .naddrs = 1};
     nif.addrs[0].addr = addr_of(at);
     nif.addrs[0].prefix = 120;
-    cx[at] = (struct stack_cx){.ops = &ops, .now = now, .user = at == PEER ? &wires : NULL};
-    cx[at].st = stack_init(base, ARENA, 0, &config, now);
-    if (cx[at].st == NULL || stack_add_netif(cx[at].st, &nif) != 1)
+    struct stack *st = stack_init(base, ARENA, 0, &config, now);
+    if (st == NULL || stack_add_netif(st, &nif) != 1)
         fail("no stack");
+    if (at == OURS)
+        arena = base;
+    return st;
+}
+
+static void begin(enum side at)
+{
+    cx[at] = (struct stack_cx){.ops = &ops, .now = now, .user = at == PEER ? &wires : NULL};
+    cx[at].st = inside && at == PEER ? cx[OURS].st : make_stack(at);
     struct tcp_opts opts;
     tcp_opts_init(&opts, cx[at].st);
     const struct tcp_listen_args args = {
-        .local = {.port = PORT}, .backlog = 8, .opts = &opts, .owner = &listeners[at]};
+        .local = {.port = port_of(at)}, .backlog = 8, .opts = &opts, .owner = &listeners[at]};
     if (tcp_listen(&cx[at], &args, &listeners[at]) < 0)
         fail("no listener");
-    if (at == OURS)
-        arena = base;
 }
 
 static void connect_streams(void)
@@ -787,6 +827,7 @@ int main(int argc, char **argv)
     struct sigaction trap = {.sa_sigaction = on_trap, .sa_flags = SA_SIGINFO};
     random_state = argc > 2 ? (uint32_t)atoi(argv[2]) * 2654435761u + 1 : 1;
     places = argc > 3 && strcmp(argv[3], "place") == 0;
+    inside = argc > 3 && strcmp(argv[3], "inside") == 0;
     only = argc > 4 ? (uint32_t)atoi(argv[4]) : 0;
     tally = mmap(NULL, sizeof(*tally), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     sigaction(SIGSEGV, &fault, NULL);
@@ -814,6 +855,6 @@ int main(int argc, char **argv)
            tally->most);
     for (unsigned i = 0; i < SLOT_BUCKETS; i++)
         printf(" %u", tally->late[i]);
-    printf(" place %d\n", places);
+    printf(" %s\n", inside ? "inside" : places ? "place" : "wire");
     return tally->most > 1 || tally->died < kills;
 }

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#include "stack/tcp/inside.h"
+
 #define ARENA_MAX ((size_t)256 << 20)
 
 static int on_transmit(struct stack_cx *cx, const struct frame_out *f)
@@ -97,7 +99,9 @@ void host_start(struct host *h, size_t arena, bool loopback, bool traced)
     for (unsigned i = 0; i < sizeof(config.seed); i++)
         config.seed[i] = (uint8_t)prng_u64(&s->plan_rng);
     h->cx = (struct stack_cx){.now = host_clock(h), .ops = &ops, .user = h};
-    h->cx.trace = s->verbose || traced ? TRACE_ALL : 0;
+    /* to be shown is not to change what happens */
+    const uint32_t shown = loopback ? TRACE_ALL & ~(uint32_t)TCP_INSIDE_SEEN : TRACE_ALL;
+    h->cx.trace = traced ? TRACE_ALL : s->verbose ? shown : 0;
     h->cx.st = stack_init(arena_memory(h->index, arena), arena, 0, &config, h->cx.now);
     if (!h->cx.st)
         sim_fail(s, "stack_init() returned NULL");
@@ -270,7 +274,7 @@ void host_restart(struct host *h)
         for (unsigned side = 0; side < 2; side++)
             if (s->pairs[i].app[side].host == h)
                 app_killed(&s->pairs[i].app[side]);
-    host_start(h, h->arena, before.loopback, h->cx.trace != 0);
+    host_start(h, h->arena, before.loopback, (h->cx.trace & TCP_INSIDE_SEEN) != 0);
     h->cx.st->config.tuning = before.tuning;
     for (unsigned k = 0; k < LISTENERS_MAX; k++) {
         h->listener_ready[k] = false;
