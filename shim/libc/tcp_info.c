@@ -60,7 +60,8 @@ static void fill(const struct tcp_view *v, struct tcp_info *i)
     i->tcpi_min_rtt = usec(v->min_rtt);
     i->tcpi_data_segs_in = v->data_segs_in;
     i->tcpi_data_segs_out = v->data_segs_out;
-    i->tcpi_delivery_rate = 0;
+    i->tcpi_delivery_rate = v->delivery_rate;
+    i->tcpi_delivery_rate_app_limited = v->app_limited;
     i->tcpi_busy_time = v->busy / NSEC_PER_USEC;
     i->tcpi_rwnd_limited = v->rwnd_limited / NSEC_PER_USEC;
     i->tcpi_sndbuf_limited = v->sndbuf_limited / NSEC_PER_USEC;

@@ -38,6 +38,24 @@ static void sample_rtt(struct stack_cx *cx, struct tcp_conn *c, const struct tcp
     TRACE(cx, CC, &c->flow, RTT, a->rtt, c->rtt.srtt, c->rtt.rttvar, c->rtt.rto, c->rtt.min_rtt);
 }
 
+/*
+ * The delivery rate for TCP_INFO: the newest of the path, else the highest of the program (Linux's
+ * tcp_rate_gen(), in bytes instead of segments). A sample shorter than any round trip is one of
+ * ACKs that came together.
+ */
+static void note_rate(struct tcp_conn *c, const struct sent_ack *a)
+{
+    if (a->rate_interval < max_u64(c->rtt.min_rtt, NSEC_PER_USEC) || c->rtt.min_rtt == 0)
+        return;
+    const uint64_t delivered = min_u64(c->sent.delivered - a->rate_prior, UINT32_MAX);
+    const uint64_t us = min_u64(a->rate_interval / NSEC_PER_USEC, UINT32_MAX);
+    if (a->rate_app_limited && delivered * c->rate_interval < c->rate_delivered * us)
+        return;
+    c->rate_delivered = (uint32_t)delivered;
+    c->rate_interval = (uint32_t)us;
+    c->rate_path = !a->rate_app_limited;
+}
+
 /* What the congestion control learns from this ACK. */
 static void grow_cwnd(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s,
                       const struct sent_ack *a, const struct ack_context *k)
@@ -152,6 +170,7 @@ bool tcp_process_ack(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_s
     }
     if (forward || a.newly_sacked)
         sample_rtt(cx, c, s, &a);
+    note_rate(c, &a);
     const uint32_t lost = tcp_recovery_on_ack(cx, c, s, &a, prior_in_flight, duplicate);
     const struct ack_context k = {prior_in_flight, lost, round_start};
     grow_cwnd(cx, c, s, &a, &k);

@@ -156,6 +156,7 @@ struct tcp_conn {
     uint8_t urg_state : 2; /* enum tcp_urgent */
     bool no_room : 1;      /* a send() found the buffer full (Linux: SOCK_NOSPACE) */
     bool sender_waits : 1; /* inside.c: the other end has text for us, or little window */
+    bool rate_path : 1;    /* rate_delivered is the path's: the program had enough to send */
     uint8_t urg_byte;
     uint16_t rcv_mss;   /* estimate of the peer's segment size */
     uint32_t rcv_limit; /* bytes of window that the buffer admits now: autotuned */
@@ -173,7 +174,8 @@ struct tcp_conn {
     /* timestamps (RFC 7323) */
     uint32_t ts_recent;
     uint32_t undo_stamp; /* TSval of the first retransmission since undo was armed */
-    nsec_t ts_recent_at;
+    /* the delivery rate for TCP_INFO: bytes in so many microseconds; 0: none was measured yet */
+    uint32_t rate_delivered, rate_interval;
 
     /* round trips, loss, congestion */
     struct rtt rtt;
@@ -326,6 +328,11 @@ void tcp_ready_for_data(struct stack_cx *cx, struct tcp_conn *c);
 static inline bool tcp_handshaking(const struct tcp_conn *c)
 {
     return c->state == TCP_SYN_SENT || (c->state == TCP_SYN_RECEIVED && !c->fast_open);
+}
+/* When a segment last came that was the peer's beyond doubt. */
+static inline nsec_t tcp_last_heard(const struct tcp_conn *c)
+{
+    return max_u64(c->last_recv, c->last_ack);
 }
 static inline uint32_t tcp_ms(nsec_t t)
 {

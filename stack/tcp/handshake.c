@@ -113,10 +113,8 @@ static void take_syn(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_s
     c->irs = s->seq;
     c->rcv_nxt = c->rcv_wup = c->copied_seq = seq_add(s->seq, 1);
     tcp_take_syn_options(c, &s->opt);
-    if (c->ts_ok) {
+    if (c->ts_ok)
         c->ts_recent = s->opt.ts_val;
-        c->ts_recent_at = cx->now;
-    }
     c->rcv_adv = seq_add(c->rcv_nxt, min_u32(c->rcv_limit, 65535));
     c->snd_wnd = c->snd_wnd_max = s->wnd; /* never scaled in a SYN */
     c->snd_wl1 = s->seq;

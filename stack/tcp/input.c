@@ -72,7 +72,7 @@ static bool paws_rejects(const struct stack_cx *cx, const struct tcp_conn *c,
         return false;
     if ((int32_t)(c->ts_recent - s->opt.ts_val) <= 0)
         return false;
-    if (cx->now - c->ts_recent_at >= TCP_PAWS_EXPIRE)
+    if (cx->now - tcp_last_heard(c) >= TCP_PAWS_EXPIRE)
         return false;
     const bool reordered_ack = s->len == 0 && seq_eq(s->seq, c->rcv_nxt) &&
                                seq_eq(s->ack, c->snd_una) &&
@@ -252,13 +252,12 @@ static void trace_ignored(struct stack_cx *cx, const struct tcp_conn *c,
  * RFC 7323 4.3: the stamp of the segment that is next to be acknowledged. After the ACK was judged:
  * a forged segment must not make PAWS reject the true ones.
  */
-static void note_timestamp(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s)
+static void note_timestamp(struct tcp_conn *c, const struct tcp_segment *s)
 {
     if (!c->ts_ok || !s->opt.has_ts || seq_gt(s->seq, c->rcv_wup) ||
         (int32_t)(s->opt.ts_val - c->ts_recent) < 0)
         return;
     c->ts_recent = s->opt.ts_val;
-    c->ts_recent_at = cx->now;
 }
 
 void tcp_segment_arrives(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s,
@@ -307,7 +306,7 @@ void tcp_segment_arrives(struct stack_cx *cx, struct tcp_conn *c, const struct t
                       seq_gt(s->ack, c->snd_nxt) ? TCP_WHY_DROP_ACK_FUTURE : TCP_WHY_DROP_ACK_OLD);
         return;
     }
-    note_timestamp(cx, c, s);
+    note_timestamp(c, s);
     refresh_path(c, p);
     if (fin_acked && !after_fin_acked(cx, c))
         return;

@@ -476,7 +476,6 @@ static struct tcp_conn *make_child(struct stack_cx *cx, struct tcp_listener *l,
         c->snd_wscale = 0;
     c->ts_ok = k->ts_ok;
     c->ts_recent = k->ts_recent;
-    c->ts_recent_at = cx->now;
     c->sack_ok = k->sack_ok;
     c->ecn_ok = k->ecn_ok;
     c->snd_wnd = c->snd_wnd_max = (uint32_t)s->wnd << c->snd_wscale;

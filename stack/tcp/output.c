@@ -338,8 +338,7 @@ static void note_held(struct stack_cx *cx, struct tcp_conn *c, enum tcp_reason w
 /* The program sends less than the path would take: rates measured now are not the path's. */
 static void note_app_limited(struct tcp_conn *c, enum tcp_reason why)
 {
-    if (cc_ops(c->cc.id)->owns_cwnd &&
-        (why == TCP_WHY_NONE || why == TCP_WHY_HELD_NAGLE || why == TCP_WHY_HELD_CORK) &&
+    if ((why == TCP_WHY_NONE || why == TCP_WHY_HELD_NAGLE || why == TCP_WHY_HELD_CORK) &&
         c->sent.lost == 0 && tcp_in_flight(c) < c->cc.cwnd)
         sentmap_app_limited(&c->sent);
 }

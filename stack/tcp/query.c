@@ -220,6 +220,9 @@ void tcp_view(const struct stack_cx *cx, const struct tcp_conn *c, struct tcp_vi
         .pacing_rate = tcp_pacing_rate(c) ? tcp_pacing_rate(c) : UINT64_MAX,
         .max_pacing_rate =
             c->opts.max_pacing ? (uint64_t)c->opts.max_pacing << CC_RATE_SHIFT : UINT64_MAX,
+        .delivery_rate =
+            c->rate_interval ? c->rate_delivered * (uint64_t)1000000 / c->rate_interval : 0,
+        .app_limited = !c->rate_path,
     };
 }
 

@@ -267,6 +267,8 @@ struct tcp_view {
     bool ecn_seen;
     nsec_t busy, rwnd_limited, sndbuf_limited; /* see enum tcp_limit; busy is the sum */
     uint64_t pacing_rate, max_pacing_rate;     /* bytes a second; UINT64_MAX: none */
+    uint64_t delivery_rate;                    /* bytes a second; 0: none was measured yet */
+    bool app_limited; /* it is what the program sent, the path may carry more */
 };
 void tcp_view(const struct stack_cx *cx, const struct tcp_conn *c, struct tcp_view *out);
 

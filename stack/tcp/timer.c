@@ -124,7 +124,7 @@ static void persist_timeout(struct stack_cx *cx, struct tcp_conn *c)
     }
     tcp_trace_fired(cx, c, TCP_TIMER_PERSIST, c->probes_out + 1u);
     /* A peer that answers keeps the connection for ever (RFC 9293 MUST-37); silence ends it. */
-    const nsec_t silent = cx->now - max_u64(c->last_ack, c->last_recv);
+    const nsec_t silent = cx->now - tcp_last_heard(c);
     const bool orphan = !c->app_held && !c->half_accepted;
     const unsigned most = orphan ? TCP_ORPHAN_RETRIES : TCP_RETRIES2;
     if (c->opts.user_timeout ? c->probes_out && silent >= c->opts.user_timeout * NSEC_PER_MSEC
@@ -161,7 +161,7 @@ void tcp_keepalive_arm(struct stack_cx *cx, struct tcp_conn *c)
         c->keepalives_out = 0;
         return;
     }
-    const nsec_t heard = max_u64(c->last_recv, c->last_ack);
+    const nsec_t heard = tcp_last_heard(c);
     tcp_timer_set(cx, c, TCP_TIMER_KEEPALIVE, max_u64(heard + keepalive_idle(c), cx->now));
 }
 
@@ -169,7 +169,7 @@ static void keepalive_timeout(struct stack_cx *cx, struct tcp_conn *c)
 {
     if (!c->opts.keepalive || !tcp_synchronized(c))
         return;
-    const nsec_t heard = max_u64(c->last_recv, c->last_ack);
+    const nsec_t heard = tcp_last_heard(c);
     const nsec_t silent = cx->now - heard;
     /* Data in flight or waiting tests the peer better than a probe does. */
     if (c->sent.total || tcp_unsent(c)) {

@@ -68,7 +68,7 @@ void tcp_time_wait_enter(struct stack_cx *cx, struct tcp_conn *c, enum tcp_reaso
         tw->tos = c->opts.tos;
         tw->ttl = c->opts.ttl;
         tw->ts_recent = c->ts_recent;
-        tw->ts_recent_at = c->ts_recent_at;
+        tw->ts_recent_at = tcp_last_heard(c);
         tw->ts_offset = c->ts_offset;
     }
     /* An ACK that is still due goes before the connection does. */

@@ -2,6 +2,9 @@
 #include "tests/packet/harness.h"
 
 #include <errno.h>
+#include <stdio.h>
+
+#include "stack/tcp/conn.h"
 
 /* ---- records ---- */
 
@@ -286,4 +289,77 @@ TEST(limited_by_buffer, "Linux tcpi_sndbuf_limited: all is sent, and the program
     expect_limits(c, ms(30), 0, ms(20));
     inject("A seq 1 ack 10001");
     expect_limits(c, ms(30), 0, ms(20));
+}
+
+/* ---- the delivery rate ---- */
+
+static void expect_rate(struct tcp_conn *c, uint64_t rate, bool app_limited)
+{
+    struct tcp_view v;
+    tcp_view(the_cx(), c, &v);
+    check_eq(v.delivery_rate, rate);
+    check_eq(v.app_limited, app_limited);
+}
+
+/* All that is in flight is acknowledged a round trip later, which is 100 ms. */
+static void wait_for_ack(struct tcp_conn *c)
+{
+    char ack[40];
+    drain_tx();
+    t_run(ms(100));
+    snprintf(ack, sizeof(ack), "A seq 1 ack %u", (uint32_t)seq_diff(c->snd_nxt, c->iss));
+    inject(ack);
+}
+
+static struct tcp_conn *with_round_trip(void)
+{
+    struct tcp_conn *c = call_connect();
+    expect_tx("S seq 0");
+    t_run(ms(100));
+    inject("SA seq 0 ack 1 <mss 1460,sackOK,nop,nop>");
+    expect_tx("A seq 1 ack 1");
+    return c;
+}
+
+TEST(
+    delivery_rate,
+    "Linux tcpi_delivery_rate: what a round trip delivered; less counts only when it is the path's")
+{
+    struct tcp_conn *c = with_round_trip();
+    expect_rate(c, 0, true);
+    check_eq(call_send(c, 50000), 50000);
+    wait_for_ack(c); /* ten segments */
+    expect_rate(c, 146000, true);
+    wait_for_ack(c); /* twenty; there was more to send all the time */
+    expect_rate(c, 292000, false);
+    wait_for_ack(c);
+    expect_rate(c, 62000, false);
+    check_eq(call_send(c, 100), 100);
+    wait_for_ack(c); /* the program had no more */
+    expect_rate(c, 62000, false);
+    check_eq(call_send(c, 20000), 20000);
+    wait_for_ack(c); /* nor here, but the path carried more than was known */
+    expect_rate(c, 200000, true);
+}
+
+TEST(delivery_rate_of_late_acks,
+     "Linux tcp_rate_gen(): a sample shorter than any round trip is one of what was sent in vain")
+{
+    struct tcp_conn *c = with_round_trip();
+    check_eq(call_send(c, 14600), 14600);
+    wait_for_ack(c);
+    expect_rate(c, 146000, true);
+    check_eq(call_send(c, 14600), 14600);
+    drain_tx();
+    t_run(sec(1)); /* a time-out; then the ACKs of the first transmissions come */
+    for (uint32_t ack = 16061; ack <= 29201; ack += 1460) {
+        char text[40];
+        snprintf(text, sizeof(text), "A seq 1 ack %u", ack);
+        inject(text);
+        drain_tx();
+        t_run(ms(1));
+        struct tcp_view v;
+        tcp_view(the_cx(), c, &v);
+        check(v.delivery_rate <= 146000);
+    }
 }
