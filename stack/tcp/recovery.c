@@ -140,13 +140,18 @@ static bool original_arrived(const struct tcp_conn *c, const struct tcp_segment 
 }
 
 /*
- * RFC 5682 3.1 step 3.b, with SACK: after a time-out something arrived that was not sent again.
- * The new data of step 2.b is not sent: timestamps decide where SACK does not.
+ * RFC 5682 3.1 step 3.b, with SACK: after a time-out something arrived that was not sent again. As
+ * on Linux it counts also when it is acknowledged together with what was, as by a delayed ACK of
+ * the first two segments; but for the last (step 2.a), which that may have completed. Linux
+ * differs: after an ACK of the first segment alone it sends new data (step 2.b), so that the next
+ * ACK decides. Here what was lost goes on being sent again, as 2.b allows where there is no new
+ * data.
  */
 static bool time_out_was_spurious(const struct tcp_conn *c, const struct sent_ack *a)
 {
-    return c->frto && c->ca_state == TCP_CA_LOSS && a->once.valid && !a->acked_retransmitted &&
-           seq_leq(a->once.end, c->high_seq);
+    return c->frto && c->ca_state == TCP_CA_LOSS && a->once.valid &&
+           seq_leq(a->once.end, c->high_seq) &&
+           (!a->acked_retransmitted || seq_lt(c->snd_una, c->high_seq));
 }
 
 static void undo_if_spurious(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s,

@@ -253,6 +253,52 @@ TEST(frto_sack, "RFC 5682 3.1: after the time-out something arrives that was sen
     expect_none(sec(1));
 }
 
+TEST(frto_when_all_is_acknowledged,
+     "RFC 5682 3.1 step 2.a: the ACK of all may be due to what was sent again")
+{
+    struct tcp_conn *c = sending(SACK_OPTS, 14600);
+    const uint32_t before = view(c).cwnd;
+    t_run(ms(700));
+    check_eq(counter(COUNT_RTOS), 1);
+    drain_tx();
+    inject("A ack 14601"); /* the first alone was lost, and all SACKs */
+    check_eq(view(c).ca_state, 0);
+    check(view(c).cwnd < before);
+    check_eq(view(c).ssthresh, 10220);
+}
+
+TEST(frto_then_retransmissions,
+     "RFC 5682 3.1: an ACK of the first alone says nothing, what was lost goes again")
+{
+    struct tcp_conn *c = sending(SACK_OPTS, 14600);
+    t_run(ms(540)); /* the time-out was just before: too early for an ACK of what it sent */
+    check_eq(counter(COUNT_RTOS), 1);
+    drain_tx();
+    inject("A ack 1461");
+    check_eq(view(c).ca_state, 4);
+    expect_tx("A seq 1461 len 1460");
+    expect_tx("A seq 2921 len 1460");
+    inject("A ack 2921 <nop,nop,sack 4381:5841>"); /* which went once: late, not lost */
+    check_eq(view(c).ca_state, 1);
+    check(view(c).cwnd >= 14600);
+}
+
+TEST(frto_delayed_ack,
+     "Linux tcp_process_loss(): a late ACK of two segments, of which one went again")
+{
+    struct tcp_conn *c = sending(SACK_OPTS, 14600);
+    const uint32_t before = view(c).cwnd;
+    t_run(ms(540)); /* the time-out was just before: too early for an ACK of what it sent */
+    check_eq(counter(COUNT_RTOS), 1);
+    drain_tx();
+    inject("A ack 2921");
+    check_eq(view(c).ca_state, 0);
+    check(view(c).cwnd >= before);
+    check_eq(drain_text(), 0);
+    inject("A ack 14601");
+    expect_none(sec(1));
+}
+
 TEST(undo_not_when_lost, "RFC 3522: an echo of the retransmission: the loss was real")
 {
     struct tcp_conn *c = sending("<mss 1460,sackOK,ts>", 14480);
