@@ -8,6 +8,13 @@
  */
 #include "stack/tcp/conn.h"
 
+/*
+ * What a program takes is counted for a round trip, but for no less than Linux's clock for it ticks
+ * (tcp_rcv_rtt_update()): on a path without delay that would be no more than one read.
+ */
+#define SHORT_ROUND NSEC_PER_MSEC
+/* Who read so long ago may wait for something else. */
+#define READS_ON (10 * NSEC_PER_MSEC)
 /* Linux's initial window never exceeds what fits unscaled. */
 #define WINDOW_INITIAL_MAX   65535u
 #define WINDOW_PRESSURE_SEGS 4
@@ -38,6 +45,20 @@ void tcp_window_init(const struct stack_cx *cx, const struct tcp_opts *o, uint32
     *wscale = scale;
 }
 
+/*
+ * Whether the program has so much to read that the window may wait. Each small read of a full
+ * buffer would otherwise open it by as much, and fetch a small frame for an ACK of its own. Only
+ * where half a buffer lasts longer than what fills it takes to come, and while the program reads:
+ * it might wait for more than half a buffer.
+ */
+static bool window_may_wait(const struct stack_cx *cx, const struct tcp_conn *c)
+{
+    const uint32_t unread = recvbuf_ready(&c->recvbuf);
+    return unread > c->rcv_limit / 2 && unread >= c->opts.rcvlowat &&
+           c->rtt.min_rtt < SHORT_ROUND &&
+           tcp_short_clock(cx->now) - c->drs_start < tcp_short_clock(READS_ON);
+}
+
 uint32_t tcp_receive_window(const struct stack_cx *cx, const struct tcp_conn *c)
 {
     const uint32_t unread = recvbuf_ready(&c->recvbuf);
@@ -54,6 +75,8 @@ uint32_t tcp_receive_window(const struct stack_cx *cx, const struct tcp_conn *c)
     if (wnd > current && wnd - current < min_u32(limit / 2, c->rcv_mss) &&
         !(current == 0 && wnd >= c->rcv_mss))
         wnd = current;
+    if (wnd > current && window_may_wait(cx, c))
+        wnd = current;
     const uint8_t scale = c->wscale_ok ? c->rcv_wscale : 0;
     wnd = min_u32(wnd, 65535u << scale);
     wnd &= ~((1u << scale) - 1);
@@ -66,8 +89,8 @@ uint32_t tcp_receive_window(const struct stack_cx *cx, const struct tcp_conn *c)
 
 static void grow_receive_buffer(struct stack_cx *cx, struct tcp_conn *c)
 {
-    const nsec_t rtt = c->rtt.srtt;
-    if (rtt == 0 || tcp_short_clock(cx->now) - c->drs_start < tcp_short_clock(rtt))
+    const nsec_t rtt = max_u64(c->rtt.srtt, SHORT_ROUND);
+    if (c->rtt.srtt == 0 || tcp_short_clock(cx->now) - c->drs_start < tcp_short_clock(rtt))
         return;
     const uint32_t copied = (uint32_t)seq_diff(c->copied_seq, c->drs_seq);
     if (copied > c->drs_space) {

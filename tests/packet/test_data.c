@@ -480,6 +480,43 @@ TEST(window_sws_receiver, "RFC 9293 3.8.6.2.2: no update for a sliver")
     expect_tx("A win >10000");
 }
 
+/* The peer fills the window of a connection whose round trip is 100 us: the bytes that came. */
+static uint32_t fill_near(struct tcp_conn **c)
+{
+    *c = call_open();
+    call_connect_from(*c, HOST_PORT, PEER_PORT);
+    expect_tx("S seq 0");
+    t_run(us(100));
+    inject("SA seq 0 ack 1 <mss 1460>");
+    expect_tx("A seq 1 ack 1");
+    t_run(ms(2));
+    return fill();
+}
+
+TEST(window_waits_for_reader,
+     "RFC 9293 3.8.6.2.2, more than its Fr: small reads of a full buffer open it by halves")
+{
+    struct tcp_conn *c;
+    const uint32_t n = fill_near(&c);
+    check(n > 50000);
+    uint32_t taken = 0;
+    for (; taken + 4096 < n / 2; taken += 4096)
+        check_eq(call_recv(c, 4096), 4096);
+    expect_none(us(100));
+    check_eq(call_recv(c, 4096), 4096);
+    expect_tx("A len 0 win >30000");
+}
+
+TEST(window_waits_for_no_silence, "who reads a part and waits for more than half a buffer gets it")
+{
+    struct tcp_conn *c;
+    check(fill_near(&c) > 50000);
+    check_eq(call_recv(c, 4096), 4096);
+    expect_none(ms(200));
+    inject("A len 1"); /* a probe */
+    expect_tx_in(0, ms(50), "A win >4000");
+}
+
 TEST(window_probe_answered, "RFC 9293 MUST-37: a probe into a closed window gets an ACK")
 {
     struct tcp_conn *c = established(NULL);
