@@ -77,7 +77,7 @@ static const struct path paths[] = {
      .queue_ms = 40,
      .megabytes = 6,
      .least = 6,
-     .most = 10},
+     .most = 12},
     {.name = "3 % lost",
      TCP_CC_CUBIC,
      1,
