@@ -91,6 +91,15 @@ void engine_clock(struct stack_cx *cx)
     cx->now = (nsec_t)ts.tv_sec * NSEC_PER_SEC + (nsec_t)ts.tv_nsec;
 }
 
+/* The lock is ours; err: what the call said that took it. */
+static inline void engine_locked(struct shared *sh, int err)
+{
+    if (likely(err != EOWNERDEAD))
+        return;
+    sh->broken = true; /* until repaired: whoever does that may be killed, too */
+    pthread_mutex_consistent(&sh->lock);
+}
+
 /*
  * The lock is held for about a microsecond; to sleep for it and be woken takes many. So a thread
  * that finds it taken looks a while whether it becomes free.
@@ -105,12 +114,7 @@ static void engine_lock(struct shared *sh)
     }
     if (unlikely(err == EBUSY))
         err = pthread_mutex_lock(&sh->lock);
-    if (likely(err == 0))
-        return;
-    if (err != EOWNERDEAD)
-        return;
-    sh->broken = true; /* until repaired: whoever does that may be killed, too */
-    pthread_mutex_consistent(&sh->lock);
+    engine_locked(sh, err);
 }
 
 enum { GO_ON, HELD, FROZEN };
@@ -165,16 +169,16 @@ static void __attribute__((noinline)) see_to_the_dead(struct stack_cx *cx)
         family_bury(cx);
 }
 
-void engine_enter(struct stack_cx *cx)
+/* The lock is ours, for the first time of this thread. */
+static inline void look_for_halt(const struct thread_state *t)
 {
-    struct thread_state *t = &thread_state;
-    if (likely(t->inside++ == 0)) {
-        /* No function of libc that is a cancellation point may act on it while the lock is ours. */
-        pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &t->cancel_state);
-        engine_lock(engine.sh);
-        if (unlikely(__atomic_load_n(&halted, __ATOMIC_RELAXED) != GO_ON) && !t->ends)
-            halt(engine.sh);
-    }
+    if (unlikely(__atomic_load_n(&halted, __ATOMIC_RELAXED) != GO_ON) && !t->ends)
+        halt(engine.sh);
+}
+
+static inline __attribute__((always_inline)) void enter_locked(struct stack_cx *cx,
+                                                               const struct thread_state *t)
+{
     cx->st = engine.st;
     cx->ops = &engine_ops;
     cx->user = NULL;
@@ -185,6 +189,35 @@ void engine_enter(struct stack_cx *cx)
     if (unlikely(engine.sh->broken || engine.sh->filter_broken || family_deaths(engine.sh)) &&
         t->inside == 1)
         see_to_the_dead(cx);
+}
+
+void engine_enter(struct stack_cx *cx)
+{
+    struct thread_state *t = &thread_state;
+    if (likely(t->inside++ == 0)) {
+        /* No function of libc that is a cancellation point may act on it while the lock is ours. */
+        pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &t->cancel_state);
+        engine_lock(engine.sh);
+        look_for_halt(t);
+    }
+    enter_locked(cx, t);
+}
+
+bool engine_try_enter(struct stack_cx *cx)
+{
+    struct thread_state *t = &thread_state;
+    t->inside++;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &t->cancel_state);
+    const int err = pthread_mutex_trylock(&engine.sh->lock);
+    if (err == EBUSY) {
+        t->inside--;
+        pthread_setcancelstate(t->cancel_state, NULL);
+        return false;
+    }
+    engine_locked(engine.sh, err);
+    look_for_halt(t);
+    enter_locked(cx, t);
+    return true;
 }
 
 void engine_leave(struct stack_cx *cx)

@@ -46,6 +46,12 @@ static inline bool engine_running(void)
 void engine_use_link(struct link *l);
 
 void engine_enter(struct stack_cx *cx);
+/*
+ * The same for a thread that can as well come later (the service thread alone: it takes no
+ * signals). False: another thread is inside. Who waits at the door is woken each time somebody
+ * leaves.
+ */
+bool engine_try_enter(struct stack_cx *cx);
 void engine_leave(struct stack_cx *cx);
 /* Whether this thread is inside (between enter and leave): for the signal trampoline. */
 bool engine_inside(void);

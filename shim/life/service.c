@@ -90,7 +90,7 @@ static nsec_t now(void)
 }
 
 /* Until the bell rings (its value is no longer `seen`) or the time is over. */
-static void bell_wait(struct process *self, uint32_t seen, nsec_t span)
+static void bell_wait(const struct process *self, uint32_t seen, nsec_t span)
 {
     if (leader_left()) {
         span = min_u64(span, ALONE_LOOK);
@@ -266,6 +266,20 @@ static int drive_sleep(nsec_t until, nsec_t at)
     return r;
 }
 
+/*
+ * A thread that is inside most of the time, as one that sends without a pause, would wake us each
+ * time it leaves, and be inside again before we are there.
+ */
+static void enter_between(struct stack_cx *cx, const struct process *self)
+{
+    for (nsec_t waited = 0; waited < TICK; waited += DRIVE_PACE) {
+        if (engine_try_enter(cx))
+            return;
+        bell_wait(self, bell(self), DRIVE_PACE);
+    }
+    engine_enter(cx);
+}
+
 static enum service_mode drive(struct process *self)
 {
     struct shared *sh = engine.sh;
@@ -285,7 +299,7 @@ static enum service_mode drive(struct process *self)
         waiter_relay();
         if (r < 0 || (r > 0 && now() - slept_at < DRIVE_PACE) || leader_left())
             bell_wait(self, bell(self), r < 0 ? TICK : DRIVE_PACE);
-        engine_enter(&cx);
+        enter_between(&cx, self);
         w->asleep = false;
         /* a caller of another process that would rather drive waits among the sleepers */
         mine = sh->driver == service.slot && drains() == seen && list_empty(&sh->sleepers) &&
