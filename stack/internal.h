@@ -49,11 +49,15 @@ struct tcp_stack {
     bool handshake_held;        /* one of these ACKs may complete a handshake */
     bool patient;               /* stack_flush_patiently() is at work */
     struct list orphans;
-    struct list time_wait_age;  /* oldest first: what is recycled when room is short */
-    struct tcp_conn *announced; /* tcp_announce(); NULL: none */
-    uint32_t announcements;     /* so far */
+    struct list time_wait_age; /* oldest first: what is recycled when room is short */
+    struct tcp_conn *foreseen; /* tcp_announce(), tcp_foresee_more(); NULL: none */
+    uint32_t announcements;    /* so far */
     uint32_t norphans;
     uint32_t next_number;
+    /* Connections that lately moved much, by the last bits of their numbers: tcp_moves_much() */
+    uint64_t movers, movers_before;
+    uint32_t movers_count; /* of both */
+    nsec_t movers_since;
     /* RFC 5961 7: challenge ACKs of the whole stack in the current second */
     nsec_t challenge_epoch;
     uint32_t challenge_count;

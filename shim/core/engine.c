@@ -287,7 +287,14 @@ unsigned engine_drain_for(struct stack_cx *cx, const struct drain *d)
 
 unsigned engine_drain(struct stack_cx *cx)
 {
-    return engine_drain_for(cx, NULL);
+    const struct drain anyone = {.reader = NULL};
+    return engine_drain_for(cx, &anyone);
+}
+
+unsigned engine_drain_passing(struct stack_cx *cx)
+{
+    const struct drain passing = {.passing = true};
+    return engine_drain_for(cx, &passing);
 }
 
 void shared_init(struct stack *st)

@@ -74,6 +74,11 @@ void engine_clock(struct stack_cx *cx);
  * Returns the number of frames taken. Calls that find nothing do this before they give EAGAIN.
  */
 unsigned engine_drain(struct stack_cx *cx);
+/* The same for a caller that has found something: see `passing`. */
+unsigned engine_drain_passing(struct stack_cx *cx);
+
+/* A frame of this length is worth a look before it is taken, to save a copy of its text. */
+#define PLACE_MIN 16384
 
 /* A recv(): text that comes next for its connection may go to its buffer at once. */
 struct reader {
@@ -94,7 +99,8 @@ struct drain {
     struct reader *reader; /* may be NULL */
     const bool *woken;     /* whether the caller has what it waits for */
     bool single;           /* it waits for one thing */
-    bool announce;         /* for readiness: text may stay where it is until it is read */
+    bool stays;            /* text may stay where it is until it is read: nobody else sleeps */
+    bool passing;          /* the program has something to do: so may text that it will come for */
 };
 /* The same for a caller that waits for something, see link_ops.receive. */
 unsigned engine_drain_for(struct stack_cx *cx, const struct drain *d);

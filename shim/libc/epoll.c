@@ -613,8 +613,10 @@ static int wait_ours(struct wait_call *c, nsec_t timeout, const sigset_t *mask)
             r = -EBADF;
             break;
         }
-        if (last || (!list_empty(&c->ep->ready) && sleep_drain_due(&c->cx)))
+        if (last)
             engine_drain(&c->cx);
+        else if (!list_empty(&c->ep->ready) && sleep_drain_due(&c->cx))
+            engine_drain_passing(&c->cx);
         r = take(c, first, last);
         if (r != 0 || last)
             break;

@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
+#include "shim/core/shared.h"
 #include "shim/libc/cursor.h"
 #include "shim/libc/real.h"
 #include "shim/libc/sock.h"
@@ -57,6 +58,24 @@ static bool must_stop(const struct usock *us, bool peek)
     return tcp_peek_error(us->conn) != 0 || (peek ? tcp_has_mark(us->conn) : tcp_at_mark(us->conn));
 }
 
+/*
+ * The call has what it wants, and room for more. Where the link has seen that more is there, it is
+ * taken: how many bytes.
+ */
+static size_t read_on(struct call *c, struct cursor *k)
+{
+    const struct slice *window;
+    if (!tcp_text_foreseen(c->cx.st, c->us->conn) || engine.sandboxed)
+        return 0;
+    (void)cursor_window(k, &window);
+    if (window[0].len < PLACE_MIN)
+        return 0;
+    struct reader reader = {.us = c->us, .room = window[0], .patient = true};
+    const struct drain d = {.reader = &reader, .stays = list_empty(&engine.sh->sleepers)};
+    engine_drain_for(&c->cx, &d);
+    return reader.got;
+}
+
 int64_t sock_recv(struct call *c, const struct slice *to, unsigned n, int flags)
 {
     struct usock *us = c->us;
@@ -93,9 +112,12 @@ int64_t sock_recv(struct call *c, const struct slice *to, unsigned n, int flags)
         if (r > 0) {
             copied += (size_t)r;
             cursor_advance(&k, (size_t)r);
-            if (copied >= target || must_stop(us, peek))
+            if (must_stop(us, peek))
                 break;
-            continue;
+            if (copied < target)
+                continue;
+            copied += fills && copied < total ? read_on(c, &k) : 0;
+            break;
         }
         if (r != -EAGAIN) {
             if (copied == 0)
@@ -107,8 +129,9 @@ int64_t sock_recv(struct call *c, const struct slice *to, unsigned n, int flags)
             reader.room = window[0];
         if (nonblock && (drained || copied > 0))
             break;
-        if (nonblock || (tcp_announced(us->conn) && !engine.sandboxed)) {
-            const struct drain d = {.reader = fills ? &reader : NULL};
+        if (nonblock || (tcp_text_foreseen(c->cx.st, us->conn) && !engine.sandboxed)) {
+            const struct drain d = {.reader = fills ? &reader : NULL,
+                                    .stays = list_empty(&engine.sh->sleepers)};
             engine_drain_for(&c->cx, &d);
             drained = true;
             r = 0;

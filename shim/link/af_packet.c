@@ -22,10 +22,10 @@
 #include "shim/link/ports.h"
 
 #define RX_BYTES_MAX 131072
-/* A frame of this length is worth a look at its headers, to save a copy; */
-#define PLACE_MIN 16384
-/* and so are this many frames behind it. */
+/* Behind a frame of PLACE_MIN so many are worth a look at their headers, to save a copy. */
 #define LOOKS 8
+/* Text that a program was told of, or is behind with, waits for it so long at most. */
+#define PASSED_MAX NSEC_PER_MSEC
 /* A frame below this is not a full one at Ethernet's MTU. */
 #define RX_SHORT     1400
 #define RCVBUF_BYTES (16 << 20)
@@ -50,6 +50,7 @@ struct af_packet {
     uint64_t dropped;       /* frames that were truncated or malformed */
     unsigned looks;         /* frames that are worth a look before they are taken */
     bool left;              /* the next frame was left for another call to take */
+    nsec_t passed;          /* since when it lies there although it was seen; 0: it was not */
 };
 
 static struct af_packet packet;
@@ -253,19 +254,42 @@ static bool wanted(struct af_packet *a, struct stack_cx *cx, const struct sockad
     return true;
 }
 
+/*
+ * The next frame, behind its virtio-net header if there are such. As recvmsg(2) with MSG_TRUNC and
+ * those flags; *truncated: not all of it had room.
+ */
+static ssize_t take(const struct af_packet *a, uint8_t *bytes, size_t room, int flags,
+                    struct sockaddr_ll *from, bool *truncated)
+{
+    flags |= MSG_DONTWAIT | MSG_TRUNC;
+    if (likely(!by_messages)) {
+        socklen_t len = sizeof(*from);
+        const ssize_t n = raw_recvfrom(a->link.fd, bytes, room, flags, from, &len);
+        *truncated = n > (ssize_t)room;
+        return n;
+    }
+    struct iovec iov = {bytes, room};
+    struct msghdr m = {
+        .msg_name = from, .msg_namelen = sizeof(*from), .msg_iov = &iov, .msg_iovlen = 1};
+    const ssize_t n = raw_recvmsg(a->link.fd, &m, flags);
+    *truncated = (m.msg_flags & MSG_TRUNC) != 0;
+    return n;
+}
+
 /* ---- text that goes to its place at once (stack_foresee()) ---- */
+
+/* What is seen of it: the virtio-net header and those of the segment. */
+#define LOOK_BYTES (VNET_BYTES + FORESEEN_BYTES)
 
 /* The frame that is next; where its text goes. */
 struct coming {
     uint32_t announced; /* what tcp_announced_last() said when it was announced */
-    struct virtio_net_hdr vnet;
     struct sockaddr_ll from;
     ssize_t len; /* the virtio-net header included */
     struct frame_in frame;
     struct stack_place place;
-    uint8_t head[FORESEEN_BYTES];
-    struct iovec iov[3 + TCP_PLACE_SLICES];
-    unsigned n;
+    uint8_t head[LOOK_BYTES] __attribute__((aligned(8)));
+    struct iovec iov[2 + TCP_PLACE_SLICES];
 };
 
 enum taking { TAKEN, LEFT, PLAIN /* by way of the buffer */, NOTHING };
@@ -276,40 +300,68 @@ static struct coming coming;
 /* Looks at the frame without taking it. */
 static enum taking look_ahead(struct af_packet *a, struct stack_cx *cx, struct coming *c)
 {
-    struct iovec iov[2] = {{&c->vnet, sizeof(c->vnet)}, {c->head, sizeof(c->head)}};
-    struct msghdr m = {
-        .msg_name = &c->from, .msg_namelen = sizeof(c->from), .msg_iov = iov, .msg_iovlen = 2};
-    if (!tcp_any_announced(cx->st) || c->announced != tcp_announced_last(cx->st)) {
-        c->len = raw_recvmsg(a->link.fd, &m, MSG_DONTWAIT | MSG_TRUNC | MSG_PEEK);
+    struct virtio_net_hdr vnet;
+    bool truncated;
+    if (!tcp_any_foreseen(cx->st) || c->announced != tcp_announced_last(cx->st)) {
+        c->len = take(a, c->head, sizeof(c->head), MSG_PEEK, &c->from, &truncated);
         if (c->len == -EAGAIN)
             return NOTHING;
     }
-    if (c->len < (ssize_t)(sizeof(c->vnet) + sizeof(c->head)))
+    if (c->len < (ssize_t)sizeof(c->head))
         return PLAIN;
-    c->frame = (struct frame_in){.data = c->head, .len = (uint32_t)c->len - sizeof(c->vnet)};
-    return wanted(a, cx, &c->from, &c->vnet, &c->frame) && stack_foresee(cx, &c->frame, &c->place)
+    memcpy(&vnet, c->head, VNET_BYTES);
+    c->frame = (struct frame_in){.data = c->head + VNET_BYTES,
+                                 .len = (uint32_t)((size_t)c->len - VNET_BYTES)};
+    return wanted(a, cx, &c->from, &vnet, &c->frame) && stack_foresee(cx, &c->frame, &c->place)
                ? TAKEN
                : PLAIN;
+}
+
+/* The reader has what it gets, or gets no more: who reads next need not look at the frame again. */
+static void foresee_more(struct stack_cx *cx, struct coming *c, const struct drain *d)
+{
+    if (!d->stays || c->place.len < PLACE_MIN || c->place.conn != d->reader->us->conn)
+        return;
+    tcp_foresee_more(cx->st, c->place.conn);
+    c->announced = tcp_announced_last(cx->st);
+}
+
+/* The program has something to do, and is yet to read what is in front of the text, or the text. */
+static bool passes(struct af_packet *a, const struct stack_cx *cx, const struct coming *c,
+                   const struct drain *d)
+{
+    if (!d->passing || c->place.len < PLACE_MIN ||
+        (!tcp_announced(c->place.conn) && tcp_unread(c->place.conn) == 0))
+        return false;
+    if (a->passed == 0)
+        a->passed = cx->now;
+    return cx->now - a->passed < PASSED_MAX;
 }
 
 /*
  * Whether the frame had better stay for now: its text may go straight to a program that will read,
  * or read with more room. Not twice: nothing waits for one program's sake.
  */
-static bool leaves(struct af_packet *a, struct stack_cx *cx, const struct coming *c,
+static bool leaves(struct af_packet *a, struct stack_cx *cx, struct coming *c,
                    const struct drain *d, uint32_t direct)
 {
     const struct reader *r = d->reader;
     if (direct == c->place.len)
         return false;
-    if (r != NULL && r->got > 0)
+    if (r != NULL && r->got > 0) {
+        if (direct > 0) /* a good part of it, see packet_receive() */
+            return false;
+        foresee_more(cx, c, d);
+        return true;
+    }
+    if (passes(a, cx, c, d))
         return true;
     if (tcp_any_announced(cx->st))
         return false;
     if (!a->left && direct > 0 && r->patient && direct < c->place.len / 4)
         return a->left = true;
-    if (!d->announce || c->place.len < PLACE_MIN || tcp_unread(c->place.conn) != 0 ||
-        !tcp_announce(cx, c->place.conn, c->place.len))
+    if (!d->stays || d->woken == NULL || d->single || c->place.len < PLACE_MIN ||
+        tcp_unread(c->place.conn) != 0 || !tcp_announce(cx, c->place.conn, c->place.len))
         return false;
     if (!*d->woken) {
         tcp_unannounce(cx->st);
@@ -333,11 +385,10 @@ static uint32_t direct_bytes(const struct stack_cx *cx, const struct coming *c,
 static enum taking take_to_place(struct af_packet *a, struct stack_cx *cx, struct coming *c,
                                  struct reader *r)
 {
-    uint8_t head[FORESEEN_BYTES];
+    uint8_t head[LOOK_BYTES];
     struct stack_place *place = &c->place;
-    c->iov[0] = (struct iovec){&c->vnet, sizeof(c->vnet)};
-    c->iov[1] = (struct iovec){head, place->head};
-    unsigned n = 2;
+    c->iov[0] = (struct iovec){head, VNET_BYTES + place->head};
+    unsigned n = 1;
     if (place->direct > 0)
         c->iov[n++] = (struct iovec){r->room.base, place->direct};
     if (place->direct < place->len) {
@@ -353,13 +404,14 @@ static enum taking take_to_place(struct af_packet *a, struct stack_cx *cx, struc
     const ssize_t got = raw_recvmsg(a->link.fd, &m, MSG_DONTWAIT | MSG_TRUNC);
     tcp_unannounce(cx->st);
     a->left = false;
+    a->passed = 0;
     if (c->len >= PLACE_MIN)
         a->looks = LOOKS;
     if (unlikely(got == -EFAULT && r != NULL && place->direct > 0)) {
         r->error = -EFAULT; /* the frame is lost, as on any wire; the next try has it again */
         return LEFT;
     }
-    if (unlikely(got != c->len || memcmp(head, c->head, place->head) != 0)) {
+    if (unlikely(got != c->len || memcmp(head, c->head, VNET_BYTES + place->head) != 0)) {
         a->dropped++;
         return TAKEN;
     }
@@ -394,29 +446,6 @@ static enum taking receive_to_place(struct af_packet *a, struct stack_cx *cx, co
 
 /* ---- by way of the buffer ---- */
 
-/*
- * The next frame is taken to bytes, behind its virtio-net header if there are such. As recvmsg(2)
- * with MSG_TRUNC; *truncated: not all of it had room.
- */
-static ssize_t take(const struct af_packet *a, uint8_t *bytes, struct sockaddr_ll *from,
-                    bool *truncated)
-{
-    const size_t room = RX_BYTES_MAX;
-    const int flags = MSG_DONTWAIT | MSG_TRUNC;
-    if (likely(!by_messages)) {
-        socklen_t len = sizeof(*from);
-        const ssize_t n = raw_recvfrom(a->link.fd, bytes, room, flags, from, &len);
-        *truncated = n > (ssize_t)room;
-        return n;
-    }
-    struct iovec iov = {bytes, room};
-    struct msghdr m = {
-        .msg_name = from, .msg_namelen = sizeof(*from), .msg_iov = &iov, .msg_iovlen = 1};
-    const ssize_t n = raw_recvmsg(a->link.fd, &m, flags);
-    *truncated = (m.msg_flags & MSG_TRUNC) != 0;
-    return n;
-}
-
 /* What the system call said; negative: no frame came of it. */
 static ssize_t receive_plain(struct af_packet *a, struct stack_cx *cx)
 {
@@ -425,9 +454,11 @@ static ssize_t receive_plain(struct af_packet *a, struct stack_cx *cx)
     const size_t extra = a->vnet ? VNET_BYTES : 0;
     uint8_t *bytes = rx_buffer + (a->vnet ? 0 : RX_ALIGN);
     bool truncated = false;
-    const ssize_t n = take(a, bytes, &from, &truncated);
-    if (n == -EAGAIN)
+    const ssize_t n = take(a, bytes, RX_BYTES_MAX, 0, &from, &truncated);
+    if (n == -EAGAIN) {
+        tcp_unannounce(cx->st);
         return n;
+    }
     if (n < (ssize_t)extra || truncated) {
         /* EINVAL: of a kind that the header cannot say; ENETDOWN: an interface went down */
         a->dropped += n != -EINTR;
@@ -437,6 +468,7 @@ static ssize_t receive_plain(struct af_packet *a, struct stack_cx *cx)
     struct frame_in f = {.data = bytes + extra, .len = (uint32_t)((size_t)n - extra)};
     tcp_unannounce(cx->st);
     a->left = false;
+    a->passed = 0;
     if (n >= PLACE_MIN)
         a->looks = LOOKS;
     if (wanted(a, cx, &from, &vnet, &f))
@@ -473,8 +505,11 @@ static unsigned packet_receive(struct link *l, struct stack_cx *cx, unsigned max
             }
         }
         taken++;
-        if (reader != NULL && reader->got > 0 && reader->room.len < PLACE_MIN)
+        if (reader != NULL && reader->got > 0 && reader->room.len < PLACE_MIN) {
+            if (places && d->stays && a->looks > 0 && look_ahead(a, cx, &coming) == TAKEN)
+                foresee_more(cx, &coming, d);
             break;
+        }
     }
     return taken;
 }

@@ -196,7 +196,10 @@ static int wait_for(struct pollset *p, nsec_t timeout, const sigset_t *mask)
         wait_epoll_attach(&p->cx, p->fds[i].fd);
     look(p, true);
     if (p->user_ready != 0 ? sleep_drain_due(&p->cx) : timeout == 0) {
-        engine_drain(&p->cx);
+        if (p->user_ready != 0)
+            engine_drain_passing(&p->cx);
+        else
+            engine_drain(&p->cx);
         look(p, true);
     }
     while (p->user_ready == 0 && p->cx.now < deadline) {

@@ -300,7 +300,7 @@ static unsigned drain_as_driver(struct stack_cx *cx, const struct waiter *w, str
     const struct drain d = {.reader = reader,
                             .woken = &w->woken,
                             .single = w->single,
-                            .announce = !w->single && list_empty(&engine.sh->sleepers)};
+                            .stays = list_empty(&engine.sh->sleepers)};
     return engine_drain_for(cx, &d);
 }
 
@@ -481,7 +481,7 @@ int wait_sleep(struct stack_cx *cx, struct waiter *w, struct pollfd *fds, unsign
 
     const bool inside = waits_inside(sh, w);
     const bool drives = !engine.sandboxed && !inside && driver_take(sh, w);
-    if (drives && drain_first)
+    if (drives && (drain_first || tcp_any_foreseen(cx->st)))
         drain_first = drain_as_driver(cx, w, reader) != 0;
     const nsec_t began = cx->now;
     bool over = flush_unless_over(cx, w, reader);

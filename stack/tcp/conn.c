@@ -239,8 +239,8 @@ bool tcp_reap(struct stack_cx *cx, struct tcp_conn *c)
     drop_buffers(cx, c, true);
     if (unlikely(c->extra != NULL))
         pool_free(&t->extras, c->extra);
-    if (c->text_waits)
-        t->announced = NULL;
+    if (t->foreseen == c)
+        t->foreseen = NULL;
     pool_free(&t->conns, c);
     return true;
 }

@@ -422,7 +422,9 @@ void tcp_window_init(const struct stack_cx *cx, const struct tcp_opts *o, uint32
  * worth it. */
 void tcp_window_consumed(struct stack_cx *cx, struct tcp_conn *c);
 /* What may be in flight whatever the windows are, bytes. */
-uint32_t tcp_flight_max(const struct tcp_conn *c);
+uint32_t tcp_flight_max(const struct stack *st, const struct tcp_conn *c);
+/* c moves so much that it has to share what tcp_flight_max() allows. */
+void tcp_moves_much(struct stack_cx *cx, const struct tcp_conn *c);
 /* What holds the text up changed, or may have. */
 void tcp_note_limit(struct stack_cx *cx, struct tcp_conn *c, enum tcp_limit limit);
 void tcp_sndbuf_grow(struct stack_cx *cx, struct tcp_conn *c);
@@ -597,6 +599,13 @@ void tcp_schedule_ack(struct stack_cx *cx, struct tcp_conn *c, enum tcp_reason w
 /* Text in order arrived: Linux's sk_data_ready(), where SO_RCVLOWAT allows. direct: bytes of it
  * that are in the reader's hands already. */
 void tcp_tell_reader(struct stack_cx *cx, struct tcp_conn *c, uint32_t direct);
+/* Each segment is acknowledged at once. */
+static inline bool tcp_acks_quickly(const struct tcp_conn *c)
+{
+    return c->quickacks && !c->interactive && !c->opts.quickack_off;
+}
+/* An ACK is due, but not before the delayed-ACK time is over. */
+void tcp_delay_ack(struct stack_cx *cx, struct tcp_conn *c);
 
 /* ---- place.c ---- */
 /* Whether the segment is the one that stack_foresee() saw coming. f: whose it is; NULL: nobody's.

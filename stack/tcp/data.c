@@ -64,17 +64,23 @@ static void consider_ack(struct stack_cx *cx, struct tcp_conn *c)
         tcp_schedule_ack(cx, c, TCP_WHY_SEND_ACK_NOW);
         return;
     }
-    if (c->quickacks && !c->interactive && !c->opts.quickack_off) {
+    if (tcp_acks_quickly(c)) {
         tcp_schedule_ack(cx, c, TCP_WHY_SEND_ACK_QUICK);
         return;
     }
+    tcp_delay_ack(cx, c);
+}
+
+void tcp_delay_ack(struct stack_cx *cx, struct tcp_conn *c)
+{
     if (c->ack_delayed)
         return;
     /* Never so late that the sender's RTO (200 ms at least) might be over: TCP_DELACK_MAX. */
     const nsec_t most = min_u64(TCP_DELACK_MAX, max_u64(c->rtt.srtt, TCP_DELACK_MIN));
     const nsec_t delay = min_u64(c->ato, most);
     c->ack_delayed = true;
-    TRACE(cx, SEGMENT, &c->flow, ACK_HELD, TCP_WHY_HELD_NO_ACK_YET, delay, owed);
+    TRACE(cx, SEGMENT, &c->flow, ACK_HELD, TCP_WHY_HELD_NO_ACK_YET, delay,
+          (uint32_t)seq_diff(c->rcv_nxt, c->rcv_wup));
     tcp_timer_set(cx, c, TCP_TIMER_DELAYED_ACK, cx->now + delay);
 }
 

@@ -79,16 +79,18 @@ static struct plan plan_new(struct stack_cx *cx, struct tcp_conn *c)
     if (unlikely(c->pace_next > 0) && tcp_pacing_holds(cx, c))
         return hold(TCP_WHY_HELD_PACING);
     const uint32_t pipe = tcp_in_flight(c);
-    const uint32_t most = min_u32(c->cc.cwnd, tcp_flight_max(c));
+    const uint32_t most = min_u32(c->cc.cwnd, tcp_flight_max(cx->st, c));
     const uint32_t free = most > pipe ? most - pipe : 0;
-    uint32_t len = min_u32(unsent, wnd);
-    if (free < min_u32(len, mss)) {
-        if (most < c->cc.cwnd)
+    const uint32_t frame = frame_payload_wanted(cx, c);
+    uint32_t len = min_u32(min_u32(unsent, wnd), frame);
+    if (most < c->cc.cwnd) { /* which asks for fewer bytes, not for smaller frames */
+        if (free < len)
             return hold(TCP_WHY_HELD_FLIGHT);
+    } else if (free < min_u32(len, mss)) {
         c->cwnd_limited = true;
         return hold(TCP_WHY_HELD_CWND);
     }
-    len = min_u32(min_u32(len, free), frame_payload_wanted(cx, c));
+    len = min_u32(len, free);
     /* Linux's tcp_cwnd_test(): at least two frames share a window */
     len = min_u32(len, max_u32(c->cc.cwnd / 2, mss));
     if (len < unsent && len > mss)
@@ -157,6 +159,9 @@ static void arm_after_send(struct stack_cx *cx, struct tcp_conn *c)
     tcp_timer_set(cx, c, TCP_TIMER_LOSS_PROBE, at);
 }
 
+/* A frame of so much is one of many. */
+#define MUCH (32u << 10)
+
 /* Sends the planned frame; false when nothing could be sent. */
 static bool send_new(struct stack_cx *cx, struct tcp_conn *c, const struct plan *p)
 {
@@ -187,6 +192,8 @@ static bool send_new(struct stack_cx *cx, struct tcp_conn *c, const struct plan 
     tcp_recovery_on_send(cx, c, span, false);
     tcp_pacing_sent(cx, c, bytes);
     note_flight(c);
+    if (bytes >= MUCH)
+        tcp_moves_much(cx, c);
     arm_after_send(cx, c);
     tcp_timer_stop(cx, c, TCP_TIMER_PERSIST);
     tcp_timer_stop(cx, c, TCP_TIMER_CORK); /* what is held from now on is held anew */
@@ -382,6 +389,18 @@ static void hold_ack(struct stack_cx *cx, struct tcp_conn *c)
     list_push_back(&cx->st->tcp.held_acks, &c->pending_link);
 }
 
+/*
+ * The program took what an ACK is due for, and more lies in the device: one ACK will do for both,
+ * as it does for what a kernel's GRO puts together. A few of them a window keep the sender going.
+ */
+#define ACK_STRETCH (256u << 10)
+
+static bool one_ack_will_do(const struct stack *st, const struct tcp_conn *c)
+{
+    return tcp_text_foreseen(st, c) && c->ack_why == TCP_WHY_SEND_ACK_NOW && !tcp_acks_quickly(c) &&
+           (uint32_t)seq_diff(c->rcv_nxt, c->rcv_wup) < min_u32(ACK_STRETCH, c->rcv_limit / 4);
+}
+
 void tcp_output(struct stack_cx *cx, struct tcp_conn *c)
 {
     if (c->state == TCP_CLOSED || c->state == TCP_LISTEN || c->state == TCP_TIME_WAIT)
@@ -402,6 +421,10 @@ void tcp_output(struct stack_cx *cx, struct tcp_conn *c)
         }
         note_app_limited(c, p.why);
         note_held(cx, c, p.len ? TCP_WHY_NONE : p.why);
+    }
+    if (c->ack_now && one_ack_will_do(cx->st, c)) {
+        c->ack_now = false;
+        tcp_delay_ack(cx, c);
     }
     if (c->ack_now) {
         if (cx->st->tcp.patient && ack_may_wait(cx, c))

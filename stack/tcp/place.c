@@ -71,24 +71,36 @@ bool tcp_announce(struct stack_cx *cx, struct tcp_conn *c, uint32_t bytes)
     if (bytes < c->opts.rcvlowat)
         return false;
     tcp_unannounce(cx->st);
-    cx->st->tcp.announced = c;
+    cx->st->tcp.foreseen = c;
     cx->st->tcp.announcements++;
     c->text_waits = true;
     tcp_notify(cx, c, TCP_WAKE_DATA);
     return true;
 }
 
+void tcp_foresee_more(struct stack *st, struct tcp_conn *c)
+{
+    tcp_unannounce(st);
+    st->tcp.foreseen = c;
+    st->tcp.announcements++;
+}
+
 void tcp_unannounce(struct stack *st)
 {
-    if (likely(st->tcp.announced == NULL))
+    if (likely(st->tcp.foreseen == NULL))
         return;
-    st->tcp.announced->text_waits = false;
-    st->tcp.announced = NULL;
+    st->tcp.foreseen->text_waits = false;
+    st->tcp.foreseen = NULL;
+}
+
+bool tcp_any_foreseen(const struct stack *st)
+{
+    return st->tcp.foreseen != NULL;
 }
 
 bool tcp_any_announced(const struct stack *st)
 {
-    return st->tcp.announced != NULL;
+    return st->tcp.foreseen != NULL && st->tcp.foreseen->text_waits;
 }
 
 uint32_t tcp_announced_last(const struct stack *st)
@@ -99,4 +111,9 @@ uint32_t tcp_announced_last(const struct stack *st)
 bool tcp_announced(const struct tcp_conn *c)
 {
     return c->text_waits;
+}
+
+bool tcp_text_foreseen(const struct stack *st, const struct tcp_conn *c)
+{
+    return st->tcp.foreseen == c;
 }

@@ -178,11 +178,20 @@ unsigned tcp_place_text(struct stack_cx *cx, struct tcp_conn *c, uint32_t direct
  * False: the program would not be told of so few bytes.
  */
 bool tcp_announce(struct stack_cx *cx, struct tcp_conn *c, uint32_t bytes);
+/*
+ * Text for c is the next to come, for a program that is reading: the ACK of what it has just read
+ * may wait for that. Until tcp_unannounce(); nobody is told that c is readable.
+ */
+void tcp_foresee_more(struct stack *st, struct tcp_conn *c);
 void tcp_unannounce(struct stack *st);
+/* Whether the frame that is next to come was seen: announced, or by tcp_foresee_more(). */
+bool tcp_any_foreseen(const struct stack *st);
 bool tcp_any_announced(const struct stack *st);
-/* The number of the last announcement. */
+/* The number of the last announcement or foresight. */
 uint32_t tcp_announced_last(const struct stack *st);
 bool tcp_announced(const struct tcp_conn *c);
+/* Whether the frame that is next to come was seen, and has text for c. */
+bool tcp_text_foreseen(const struct stack *st, const struct tcp_conn *c);
 bool tcp_at_mark(const struct tcp_conn *c);
 /* Whether there is an urgent mark that was not passed yet. */
 bool tcp_has_mark(const struct tcp_conn *c);

@@ -87,6 +87,17 @@ uint32_t tcp_receive_window(const struct stack_cx *cx, const struct tcp_conn *c)
     return wnd;
 }
 
+/*
+ * What a path may hold at most is enough, but a peer that is given less than this sends smaller
+ * frames. Who takes so much in a round moves much.
+ */
+#define DRS_MAX_LEAST (256u << 10)
+
+static uint32_t window_max(const struct stack *st, const struct tcp_conn *c)
+{
+    return max_u32(tcp_flight_max(st, c), DRS_MAX_LEAST);
+}
+
 static void grow_receive_buffer(struct stack_cx *cx, struct tcp_conn *c)
 {
     const nsec_t rtt = max_u64(c->rtt.srtt, SHORT_ROUND);
@@ -98,7 +109,8 @@ static void grow_receive_buffer(struct stack_cx *cx, struct tcp_conn *c)
             uint64_t want = 2ull * copied + 16ull * c->advmss;
             /* the sender is speeding up: make room for what it will send next */
             want += want * (copied - c->drs_space) / max_u32(c->drs_space, 1) / 2;
-            const uint32_t bytes = (uint32_t)min_u64(want, rcvbuf_max(cx));
+            const uint32_t bytes =
+                (uint32_t)min_u64(want, min_u32(window_max(cx->st, c), rcvbuf_max(cx)));
             if (bytes > c->rcv_limit) {
                 c->rcv_limit = bytes;
                 c->opts.rcvbuf =
@@ -107,6 +119,8 @@ static void grow_receive_buffer(struct stack_cx *cx, struct tcp_conn *c)
         }
         c->drs_space = copied;
     }
+    if (copied >= DRS_MAX_LEAST)
+        tcp_moves_much(cx, c);
     c->drs_seq = c->copied_seq;
     c->drs_start = tcp_short_clock(cx->now);
 }
@@ -136,16 +150,39 @@ void tcp_window_consumed(struct stack_cx *cx, struct tcp_conn *c)
  * It costs: the bytes leave the processor's caches between the copies, and a writer that always
  * finds room never lets acknowledgements clock out frames many at a time (shim/link/batch.h).
  * Measured on one processor: 1 to 2 MB are best; less starves the receiver, 4 MB cost a quarter.
+ * Connections that move much at the same time share it.
  * What has delay needs rate times round trip: no rate that this stack reaches is held back.
  */
-#define FLIGHT_MIN  (1u << 20)
-#define FLIGHT_RATE 8 /* bytes a nanosecond */
+#define FLIGHT_ALL  (1u << 20)
+#define FLIGHT_MIN  (128u << 10) /* two large frames */
+#define FLIGHT_RATE 8            /* bytes a nanosecond */
+/* Who did not move much for once to twice this long does not share. */
+#define MOVERS_SPAN (4 * NSEC_PER_MSEC)
 
-uint32_t tcp_flight_max(const struct tcp_conn *c)
+void tcp_moves_much(struct stack_cx *cx, const struct tcp_conn *c)
+{
+    struct tcp_stack *t = &cx->st->tcp;
+    const uint64_t bit = 1ull << c->flow.number % 64;
+    const nsec_t since = cx->now - t->movers_since;
+    if (likely(since < MOVERS_SPAN && (t->movers & bit) != 0))
+        return;
+    if (since >= MOVERS_SPAN) {
+        t->movers_before = since < 2 * MOVERS_SPAN ? t->movers : 0;
+        t->movers = 0;
+        t->movers_since = cx->now;
+    }
+    t->movers |= bit;
+    t->movers_count = (uint32_t)__builtin_popcountll(t->movers | t->movers_before);
+}
+
+uint32_t tcp_flight_max(const struct stack *st, const struct tcp_conn *c)
 {
     if (c->rtt.srtt == 0)
         return UINT32_MAX;
-    return (uint32_t)min_u64(max_u64(FLIGHT_MIN, FLIGHT_RATE * c->rtt.min_rtt), UINT32_MAX);
+    uint32_t share = FLIGHT_ALL;
+    if (st->tcp.movers_count > 1)
+        share = max_u32(FLIGHT_ALL / st->tcp.movers_count, FLIGHT_MIN);
+    return (uint32_t)min_u64(max_u64(share, FLIGHT_RATE * c->rtt.min_rtt), UINT32_MAX);
 }
 
 void tcp_sndbuf_grow(struct stack_cx *cx, struct tcp_conn *c)
@@ -155,7 +192,7 @@ void tcp_sndbuf_grow(struct stack_cx *cx, struct tcp_conn *c)
     /* Linux's tcp_sndbuf_expand(): twice the congestion window, so that recovery finds data to
      * send. */
     const uint64_t want =
-        2ull * max_u32(min_u32(c->cc.cwnd, tcp_flight_max(c)), CC_INITIAL_SEGS * c->mss);
+        2ull * max_u32(min_u32(c->cc.cwnd, tcp_flight_max(cx->st, c)), CC_INITIAL_SEGS * c->mss);
     const uint32_t tuned = cx->st->config.tuning.sndbuf_max;
     const uint32_t most = tuned ? tuned : TCP_SNDBUF_MAX;
     if (want > c->opts.sndbuf)

@@ -87,9 +87,9 @@ TEST(silence_cwnd, "RFC 5681 3.1: the reason is traced")
     expect_held(c, TCP_WHY_HELD_CWND, 40000 - 14600, 14600, 65535);
 }
 
-TEST(silence_flight, "a path without delay is given no more than its queues are good for")
+/* Sends and hears ACKs until no more may be in flight than there is. */
+static void fill_flight(struct tcp_conn *c)
 {
-    struct tcp_conn *c = quiet("<mss 1460,wscale 8> win 65535");
     uint32_t got = 0;
     for (unsigned round = 0; round < 14 && c->held != TCP_WHY_HELD_FLIGHT; round++) {
         char ack[60];
@@ -100,9 +100,98 @@ TEST(silence_flight, "a path without delay is given no more than its queues are 
         inject(ack);
     }
     check_eq(c->held, TCP_WHY_HELD_FLIGHT);
+    check_eq(tcp_in_flight(c) % (44 * 1460), 0); /* whole frames: no small one to fill it up */
+    drain_tx();
+}
+
+TEST(silence_flight, "a path without delay is given no more than its queues are good for")
+{
+    struct tcp_conn *c = quiet("<mss 1460,wscale 8> win 65535");
+    fill_flight(c);
     check(c->cc.cwnd > 1 << 20);
     check(tcp_in_flight(c) > 1000000 && tcp_in_flight(c) <= 1 << 20);
+}
+
+TEST(silence_flight_shared, "connections that move much at the same time share it, for a while")
+{
+    struct tcp_conn *c = quiet("<mss 1460,wscale 8> win 65535");
+    for (unsigned i = 1; i < 8; i++)
+        tcp_moves_much(the_cx(), &(struct tcp_conn){.flow.number = c->flow.number + i});
+    fill_flight(c);
+    check(c->cc.cwnd > 131072);
+    check_eq(tcp_in_flight(c), 2 * 44 * 1460);
+    check_eq(tcp_flight_max(the_stack(), c), 131072);
+    t_run(ms(9));
+    tcp_moves_much(the_cx(), c);
+    check_eq(tcp_flight_max(the_stack(), c), 1 << 20);
     drain_tx();
+}
+
+/* So many segments are read every 30 us, for 20 ms; the window after that. */
+static uint32_t read_steadily(struct tcp_conn *c, unsigned segments)
+{
+    struct tcp_view v;
+    for (unsigned i = 0; i < 20 * 33; i++) {
+        for (unsigned n = 0; n < segments; n++)
+            inject("A len 1448");
+        call_recv(c, 65000);
+        drain_tx();
+        t_run(us(30));
+    }
+    tcp_view(the_cx(), c, &v);
+    return v.rcv_wnd;
+}
+
+TEST(window_short_path, "Linux: what is read is measured over a millisecond at least; what queues "
+                        "are good for is enough")
+{
+    struct tcp_conn *c = established("<mss 1460,nop,nop,ts,nop,wscale 7>");
+    cur()->sends_ts = true;
+    check_eq(call_send(c, 100), 100);
+    drain_tx();
+    t_run(us(20));
+    inject("A ack 101");
+    check(read_steadily(c, 3) > 300000);
+    check_eq(read_steadily(c, 30), 1 << 20);
+}
+
+/* Ten segments are there; the link has seen that more will follow them. */
+static struct tcp_conn *more_to_read(unsigned segments)
+{
+    struct tcp_conn *c = quiet("<mss 1460> win 65535");
+    tcp_quickack(the_cx(), c, false);
+    for (unsigned i = 0; i < segments; i++)
+        inject("A len 1460");
+    check_eq(drain_tx(), 0);
+    tcp_foresee_more(the_stack(), c);
+    return c;
+}
+
+TEST(silence_more_to_read, "what is read and what waits in the device share an ACK")
+{
+    struct tcp_conn *c = more_to_read(10);
+    check_eq(call_recv(c, 20000), 14600);
+    check_eq(drain_tx(), 0);
+    check(traced(TRACE_EV_ACK_HELD, TCP_WHY_HELD_NO_ACK_YET));
+    tcp_unannounce(the_stack()); /* the link takes it */
+    inject("A len 1460");
+    check_eq(call_recv(c, 20000), 1460);
+    expect_tx("A ack 16061");
+}
+
+TEST(silence_more_unread,
+     "an ACK that waits for what is to be read does not wait longer than others")
+{
+    struct tcp_conn *c = more_to_read(10);
+    check_eq(call_recv(c, 20000), 14600);
+    expect_tx_in(ms(35), ms(201), "A ack 14601");
+}
+
+TEST(silence_more_bound, "a quarter of the window is acknowledged whatever waits")
+{
+    struct tcp_conn *c = more_to_read(12);
+    check_eq(call_recv(c, 20000), 17520);
+    expect_tx("A ack 17521");
 }
 
 TEST(silence_rwnd, "RFC 9293 3.8.6: a full window is traced, and the timer that probes it")
