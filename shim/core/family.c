@@ -207,13 +207,14 @@ static void let_go(void)
 bool family_before_fork(void)
 {
     struct shared *sh = engine.sh;
-    struct process *p = process_new(sh, PROCESS_BORN, 0);
+    struct process *p = process_new(sh, PROCESS_MEANT, 0);
     heir = 0;
     if (p == NULL)
         return false;
     heir = number_of(sh, p);
     heir_generation = p->generation;
     lifeline = births_lifeline(heir, heir_generation);
+    __atomic_store_n(&p->state, PROCESS_BORN, __ATOMIC_RELEASE);
     if (own != 0 && hold_fork(heir))
         return true;
     family_fork_failed();
@@ -274,6 +275,18 @@ static bool marked_dead(const struct process *p)
     return p->state != PROCESS_FREE && __atomic_load_n(&p->dead, __ATOMIC_ACQUIRE) == p->generation;
 }
 
+/* The parent was killed before the keeper knew of the child that it meant to have. */
+static void forget_meant(struct shared *sh, uint32_t parent)
+{
+    for (uint32_t i = 0; i < sh->processes_high; i++) {
+        struct process *p = &sh->processes[i];
+        if (p->state != PROCESS_MEANT || p->parent != parent)
+            continue;
+        p->state = PROCESS_FREE;
+        count(sh, -1);
+    }
+}
+
 static void bury(struct stack_cx *cx, struct process *p)
 {
     struct shared *sh = engine.sh;
@@ -285,6 +298,7 @@ static void bury(struct stack_cx *cx, struct process *p)
         count(sh, -1);
     list_init(&p->relay);
     p->state = PROCESS_FREE;
+    forget_meant(sh, number);
     if (p->pid > 0)
         keeper_inherit(p->pid);
 }

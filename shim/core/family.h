@@ -26,7 +26,7 @@ static inline struct process *process_at(struct shared *sh, uint32_t number)
 /* Whether the process takes part: born or live. */
 static inline bool process_counts(const struct process *p)
 {
-    return p->state == PROCESS_BORN || p->state == PROCESS_LIVE;
+    return p->state == PROCESS_MEANT || p->state == PROCESS_BORN || p->state == PROCESS_LIVE;
 }
 
 /*
