@@ -69,8 +69,8 @@ def drop_names():
 
 def memory(lab, patience):
     """Of all processes and of the kernel's tables."""
-    drop_names()
     settle(patience)
+    drop_names()
     info = meminfo()
     return sum(info[name] for name in KERNEL_TABLES) + sum(proportional(pid) for pid in processes(lab))
 
