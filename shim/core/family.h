@@ -23,7 +23,7 @@ static inline struct process *process_at(struct shared *sh, uint32_t number)
 {
     return &sh->processes[number - 1];
 }
-/* Whether the process takes part: born or live. */
+/* Whether the process takes part: live, born or meant to be. */
 static inline bool process_counts(const struct process *p)
 {
     return p->state == PROCESS_MEANT || p->state == PROCESS_BORN || p->state == PROCESS_LIVE;

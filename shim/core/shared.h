@@ -67,7 +67,7 @@ enum service_mode { SERVICE_NONE, SERVICE_DEEP, SERVICE_TICK, SERVICE_DRIVE };
 enum process_state {
     PROCESS_FREE,
     PROCESS_MEANT, /* its parent is about to fork; nobody else would know of its end */
-    PROCESS_BORN, /* forked, and not yet attached */
+    PROCESS_BORN,  /* forked, and not yet attached */
     PROCESS_LIVE,
     PROCESS_LEFT, /* it exits, or execs; what it held is released */
 };
