@@ -36,6 +36,7 @@ struct usock {
     bool sigpipe_off;
     bool shares;  /* descriptors may be of a common backing socket (shim/libc/backing.h) */
     bool guarded; /* the backing socket stands as the guard of local.port (shim/link/guard.h) */
+    bool beside;  /* shares its port with guards, which end when it stands itself (same) */
     bool fastopen_keyed; /* TCP_FASTOPEN_KEY was set: the backing socket has it */
     bool kernel_listen;  /* the backing socket listens, non-blocking, and accepts local clients */
     /* Both are sums over struct hold (shim/core/hold.h), which says whose they are. */

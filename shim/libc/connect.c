@@ -32,7 +32,7 @@ static int guard_bound_port(struct call *c)
         return 0;
     link_filter_add_port(engine.link, us->local.port);
     link_filter_update(engine.link);
-    const int r = guard_backing(c->fd, false, false, 1);
+    const int r = guard_backing(us, c->fd, false, false, 1);
     if (r == 0) {
         us->guarded = true;
         return 0;

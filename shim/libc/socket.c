@@ -250,7 +250,7 @@ static int sock_bind(struct call *c, const struct sockaddr *sa, socklen_t len)
     if (config.own_address) {
         r = bind_own_address(c, sa, len);
     } else {
-        r = guard_bind(c->fd, sa, len, us->reuseaddr);
+        r = guard_bind(us, c->fd, sa, len);
         if (r == 0)
             r = bound_by_kernel(c);
     }
@@ -338,7 +338,8 @@ static int listen_in_kernel(struct call *c, int backlog)
             return r;
     } else {
         want_port(us->local.port);
-        const int r = guard_backing(c->fd, true, us->family == AF_INET6 && !us->v6only, backlog);
+        const int r =
+            guard_backing(us, c->fd, true, us->family == AF_INET6 && !us->v6only, backlog);
         if (r < 0) {
             link_filter_remove_port(engine.link, us->local.port);
             return r;

@@ -365,10 +365,11 @@ bool keeper_watches(void)
 /* ---- guards ---- */
 
 struct wish {
-    uint64_t cookie; /* let go of this one; 0: by port */
-    uint16_t port;   /* let go of this process's named guards of this port; 0: of none */
-    int32_t dead;    /* take over the named guards of this process, and let go of members of groups
-                        that listened for it; 0: of none */
+    uint64_t cookie;           /* let go of this one; 0: by port */
+    uint16_t port;             /* let go of this process's named guards of this port; 0: of none */
+    struct guard_yield *yield; /* named guards of its port make room, or end; NULL: none do */
+    int32_t dead; /* take over the named guards of this process, and let go of members of groups
+                     that listened for it; 0: of none */
 };
 
 static bool unwanted(struct custody_item *item, int fd, const struct wish *w)
@@ -383,6 +384,8 @@ static bool unwanted(struct custody_item *item, int fd, const struct wish *w)
         item->pid = raw_getpid();
         return !guard_adopt(fd, item->port);
     }
+    if (w->yield != NULL)
+        return item->named && item->port == w->yield->to.port && guard_yields(fd, w->yield);
     if (w->port != 0)
         return item->named && item->port == w->port && item->pid == raw_getpid();
     return !tcp_port_in_use(engine.st, item->port) && !alive(item->pid);
@@ -496,6 +499,13 @@ void keeper_let_go(int fd, uint16_t port)
         return;
     const struct wish w = {.cookie = fd >= 0 ? diag_cookie(fd) : 0, .port = port};
     if (w.cookie != 0 || w.port != 0)
+        go_through(&w, UINT32_MAX);
+}
+
+void keeper_yield(struct guard_yield *y)
+{
+    const struct wish w = {.yield = y};
+    if (keeper.out >= 0 && engine.sh->held_named != 0)
         go_through(&w, UINT32_MAX);
 }
 

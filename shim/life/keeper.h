@@ -7,6 +7,8 @@
 
 #include "stack/base.h"
 
+struct guard_yield;
+
 /* Descriptors by which the keeper is started: what it finds as its numbers 3, 4, ... */
 enum keeper_fd {
     KEEPER_FD_PACKET = 3, /* the packet socket */
@@ -49,6 +51,8 @@ bool keeper_hold(int fd, uint16_t port, bool named);
 /* The guard's descriptor is about to be closed and the port to be free. fd < 0: known by its port.
  */
 void keeper_let_go(int fd, uint16_t port);
+/* guard_yields() for each guard of that port, if the program chose it, of whatever process. */
+void keeper_yield(struct guard_yield *y);
 /*
  * The process is dead, others of the family live: its guards of ports that the program chose come
  * to this one where flows still need them, and are closed where not.

@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <netinet/in.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "shim/core/engine.h"
@@ -27,10 +28,7 @@
 struct kept {
     int fd;
     uint16_t port;
-    bool group;  /* was a member of an SO_REUSEPORT group */
-    bool shared; /* adopted: has SO_REUSEPORT, so that others of the family can bind to the port */
-    bool yielding; /* a new socket shares the port; this guard ends when that one listens */
-    bool lent;     /* ... and that one has SO_REUSEPORT only for that reason */
+    bool group; /* was a member of an SO_REUSEPORT group */
 };
 
 static struct kept kept[KEPT_MAX];
@@ -49,56 +47,163 @@ static bool get_flag(int fd, int name)
     return raw_getsockopt(fd, SOL_SOCKET, name, &on, &len) == 0 && on != 0;
 }
 
-/* The local port of a kernel socket; 0: none. */
-static uint16_t port_of(int fd)
+/* The user whose a socket is. */
+static uid_t owner(int fd)
 {
-    struct sockaddr_in6 sa;
-    socklen_t len = sizeof(sa);
-    if (raw_getsockname(fd, &sa, &len) < 0)
-        return 0;
-    /* sin_port and sin6_port lie at the same place */
-    return get_be16(&sa.sin6_port);
+    struct stat st = {0};
+    raw_syscall(SYS_fstat, fd, (long)&st, 0, 0, 0, 0);
+    return st.st_uid;
 }
 
-/*
- * Processes that forked from this one may still have the descriptor: the socket stops listening,
- * and gives the port to whoever says SO_REUSEADDR, whether they ever come to close it or not.
- */
-static void drop_kept(unsigned i)
+/* AF_INET or AF_INET6. */
+static struct endpoint endpoint_of(const struct sockaddr *sa)
+{
+    struct endpoint e = {.port = 0};
+    if (sa->sa_family == AF_INET) {
+        const struct sockaddr_in *in = (const void *)sa;
+        e.addr = ip_addr_from_v4(in->sin_addr.s_addr);
+        e.port = get_be16(&in->sin_port);
+    } else if (sa->sa_family == AF_INET6) {
+        const struct sockaddr_in6 *in6 = (const void *)sa;
+        memcpy(e.addr.b, &in6->sin6_addr, sizeof(e.addr.b));
+        e.port = get_be16(&in6->sin6_port);
+    }
+    return e;
+}
+
+/* The local name of a kernel socket; port 0: none. */
+static struct endpoint name_of(int fd)
+{
+    struct sockaddr_storage sa = {0};
+    socklen_t len = sizeof(sa);
+    raw_getsockname(fd, &sa, &len);
+    return endpoint_of((const struct sockaddr *)&sa);
+}
+
+/* Whether what is bound to `wide` has all of what `narrow` has. */
+static bool covers(const struct endpoint *wide, const struct endpoint *narrow)
+{
+    return wide->port == narrow->port &&
+           (ip_addr_is_any(&wide->addr) || ip_addr_eq(&wide->addr, &narrow->addr));
+}
+
+static bool overlaps(const struct endpoint *a, const struct endpoint *b)
+{
+    return covers(a, b) || covers(b, a);
+}
+
+struct listener_search {
+    struct endpoint at;
+    bool group; /* only members of an SO_REUSEPORT group count */
+    bool found;
+};
+
+static void match_listener(void *object, void *arg)
+{
+    const struct usock *us = object;
+    struct listener_search *s = arg;
+    if (us->kind == USOCK_LISTENER && (us->reuseport || !s->group) && overlaps(&us->local, &s->at))
+        s->found = true;
+}
+
+static bool search_listeners(struct listener_search s)
+{
+    pool_each(&engine.sh->usocks, match_listener, &s);
+    return s.found;
+}
+
+/* Whether a member of an SO_REUSEPORT group listens on the port somewhere in the family. */
+static bool group_listens(uint16_t port)
+{
+    return search_listeners((struct listener_search){.at.port = port, .group = true});
+}
+
+/* ... or anybody of the family at this place, */
+static bool somebody_listens_at(const struct endpoint *at)
+{
+    return search_listeners((struct listener_search){.at = *at});
+}
+
+/* ... or at any address. */
+static bool somebody_listens(uint16_t port)
+{
+    return search_listeners((struct listener_search){.at.port = port});
+}
+
+/* Whoever has its descriptor: the socket stops listening, and gives the port to who says
+ * SO_REUSEADDR. */
+static void step_down(int fd)
 {
     const int on = 1;
+    raw_setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+    raw_syscall(SYS_shutdown, fd, SHUT_RDWR, 0, 0, 0, 0);
+}
+
+/* Processes that forked from this one may still have the descriptor, whether they ever come to
+ * close it or not. */
+static void drop_kept(unsigned i)
+{
     keeper_let_go(kept[i].fd, kept[i].port); /* takes a while: before the port is open */
-    raw_setsockopt(kept[i].fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-    raw_syscall(SYS_shutdown, kept[i].fd, SHUT_RDWR, 0, 0, 0, 0);
+    step_down(kept[i].fd);
     fd_release_internal(kept[i].fd);
     kept[i] = kept[--nkept];
 }
 
-/* The new listener of the port stands: guards that shared the port with it may go. */
-static void end_yielding(int fd)
+/* The guards of what is bound to `at` end, whichever process has them: kept here, or in custody. */
+static void end_guards(const struct endpoint *at)
 {
-    uint16_t port = port_of(fd);
-    bool lent = false;
+    struct guard_yield end = {.to = *at, .end = true};
     for (unsigned i = nkept; i-- > 0;) {
-        if (!kept[i].yielding || kept[i].port != port)
-            continue;
-        lent = lent || kept[i].lent;
-        drop_kept(i);
+        const struct endpoint name = name_of(kept[i].fd);
+        if (covers(at, &name))
+            drop_kept(i);
     }
-    if (lent)
-        set_reuseport(fd, 0);
+    keeper_yield(&end);
 }
 
-int guard_backing(int fd, bool local_clients, bool v6_kernel, int backlog)
+/* A socket that shares the port with older guards stands. Where another one of the program's group
+ * listens, they ended before. */
+static void take_over(struct usock *us, int fd)
+{
+    us->beside = false;
+    if (!somebody_listens_at(&us->local))
+        end_guards(&us->local);
+    set_reuseport(fd, us->reuseport);
+}
+
+int guard_backing(struct usock *us, int fd, bool local_clients, bool v6_kernel, int backlog)
 {
     int err = seal_socket(fd, local_clients, v6_kernel);
     if (err == 0)
         err = raw_listen(fd, backlog);
-    if (err == 0 && nkept > 0)
-        end_yielding(fd);
-    if (err == 0)
-        keeper_hold(fd, port_of(fd), true);
-    return err;
+    if (err < 0)
+        return err;
+    if (us->beside)
+        take_over(us, fd);
+    keeper_hold(fd, name_of(fd).port, true);
+    return 0;
+}
+
+static void share_with(int fd, struct guard_yield *y)
+{
+    set_reuseport(fd, 1);
+    if (owner(fd) != y->uid && raw_syscall(SYS_fchown, fd, y->uid, -1, 0, 0, 0) < 0)
+        y->foreign = true;
+}
+
+bool guard_yields(int fd, struct guard_yield *y)
+{
+    const struct endpoint name = name_of(fd);
+    if (!overlaps(&y->to, &name) || !get_flag(fd, SO_REUSEADDR))
+        return false;
+    if (!y->end) {
+        share_with(fd, y);
+        return false;
+    }
+    if (!covers(&y->to, &name))
+        return false;
+    step_down(fd);
+    return true;
 }
 
 /* ---- kept guards ---- */
@@ -117,35 +222,6 @@ static void reset_waiting(int fd)
         raw_setsockopt(client, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
         raw_close(client);
     }
-}
-
-struct port_search {
-    uint16_t port;
-    bool group; /* only members of an SO_REUSEPORT group count */
-    bool found;
-};
-
-static void match_listener(void *object, void *arg)
-{
-    const struct usock *us = object;
-    struct port_search *s = arg;
-    if (us->kind == USOCK_LISTENER && (us->reuseport || !s->group) && us->local.port == s->port)
-        s->found = true;
-}
-
-/* Whether a member of an SO_REUSEPORT group listens on the port somewhere in the family. */
-static bool group_listens(uint16_t port)
-{
-    struct port_search s = {.port = port, .group = true};
-    pool_each(&engine.sh->usocks, match_listener, &s);
-    return s.found;
-}
-
-static bool somebody_listens(uint16_t port)
-{
-    struct port_search s = {.port = port};
-    pool_each(&engine.sh->usocks, match_listener, &s);
-    return s.found;
 }
 
 void guard_keep(int fd, uint16_t port)
@@ -170,10 +246,7 @@ bool guard_adopt(int fd, uint16_t port)
     /* what another process still listens on has no need of us, and is not ours to seal */
     if (somebody_listens(port))
         return true;
-    const unsigned before = nkept;
     guard_keep(fd, port);
-    if (nkept > before)
-        kept[before].shared = set_reuseport(kept[before].fd, 1) == 0;
     return true;
 }
 
@@ -183,87 +256,63 @@ bool guard_orphaned(int fd, uint64_t cookie, uint16_t port)
            tcp_listener_member(engine.st, port, cookie) == NULL;
 }
 
-bool guard_make_way(uint16_t port)
-{
-    bool any = false;
-    for (unsigned i = nkept; i-- > 0;) {
-        if (kept[i].port != port)
-            continue;
-        drop_kept(i);
-        any = true;
-    }
-    return any;
-}
-
 /*
  * Lets go of kept guards that are not needed: no flow uses the port, or a listener of the same
- * group, or of one that shares, guards it, whose share of local clients the kept one would swallow.
- * Returns how many went.
+ * group guards it, whose share of local clients the kept one would swallow. Returns how many went.
  */
 static unsigned sweep_kept(void)
 {
     unsigned before = nkept;
     for (unsigned i = nkept; i-- > 0;) {
         const struct kept *k = &kept[i];
-        if (!tcp_port_in_use(engine.st, k->port) || (k->group && group_listens(k->port)) ||
-            (k->shared && somebody_listens(k->port)))
+        if (!tcp_port_in_use(engine.st, k->port) || (k->group && group_listens(k->port)))
             drop_kept(i);
     }
     return before - nkept;
 }
 
-/* bind(2) beside a guard that shares the port; group: the program said SO_REUSEPORT itself. */
-static int bind_shared(int fd, const struct sockaddr *sa, socklen_t len, bool group)
+/*
+ * bind(2) to a port that guards of the family hold, as a connection of another socket needs it:
+ * they share the port until this one stands. Any process may have them, dead or alive, in custody.
+ */
+static int bind_beside(struct usock *us, int fd, const struct sockaddr *sa, socklen_t len,
+                       const struct endpoint *to)
 {
+    struct guard_yield y = {.to = *to, .uid = owner(fd)};
+    for (unsigned i = 0; i < nkept; i++) {
+        const struct endpoint name = name_of(kept[i].fd);
+        if (overlaps(to, &name))
+            share_with(kept[i].fd, &y);
+    }
+    keeper_yield(&y);
     set_reuseport(fd, 1);
     const int err = raw_bind(fd, sa, len);
-    if (err < 0 && !group)
-        set_reuseport(fd, 0);
-    return err;
+    us->beside = err == 0;
+    if (err == 0)
+        return 0;
+    set_reuseport(fd, us->reuseport);
+    if (err != -EADDRINUSE || !y.foreign)
+        return err;
+    end_guards(to); /* until this one stands, nobody guards the port */
+    return raw_bind(fd, sa, len);
 }
 
-/*
- * The guard that holds the port may be another process's of the family, which adopted it (a process
- * that died had the port's connections): it shares. Its sockets of another user share with nobody.
- */
-static int bind_beside(int fd, const struct sockaddr *sa, socklen_t len, uint16_t port)
-{
-    if (port == 0 || !tcp_port_in_use(engine.st, port) || somebody_listens(port) ||
-        get_flag(fd, SO_REUSEPORT))
-        return -EADDRINUSE;
-    return bind_shared(fd, sa, len, false);
-}
-
-int guard_bind(int fd, const struct sockaddr *sa, socklen_t len, bool reuseaddr)
+int guard_bind(struct usock *us, int fd, const struct sockaddr *sa, socklen_t len)
 {
     int err = raw_bind(fd, sa, len);
-    if (err != -EADDRINUSE || (sa->sa_family != AF_INET && sa->sa_family != AF_INET6))
+    if (err != -EADDRINUSE)
         return err;
     if (sweep_kept() > 0) {
         err = raw_bind(fd, sa, len);
         if (err != -EADDRINUSE)
             return err;
     }
-    if (!reuseaddr)
-        return err; /* as the kernel says while connections of the port live on */
-    uint16_t port = ntohs(((const struct sockaddr_in *)(const void *)sa)->sin_port);
-    bool group = get_flag(fd, SO_REUSEPORT), any = false;
-    for (unsigned i = 0; i < nkept; i++) {
-        if (kept[i].port != port)
-            continue;
-        kept[i].yielding = true;
-        kept[i].lent = !group;
-        any = true;
-        set_reuseport(kept[i].fd, 1);
-    }
-    if (!any)
-        return bind_beside(fd, sa, len, port);
-    /* both share the port until the new one listens; its own SO_REUSEPORT must stay until then */
-    err = bind_shared(fd, sa, len, group);
-    if (err == 0)
-        return 0;
-    /* another user's guard (the program changed its uid) shares with nobody */
-    return guard_make_way(port) ? raw_bind(fd, sa, len) : err;
+    const struct endpoint to = endpoint_of(sa);
+    /* without SO_REUSEADDR as the kernel says while connections of the port live on */
+    if (!us->reuseaddr || to.port == 0 || !tcp_port_in_use(engine.st, to.port) ||
+        somebody_listens_at(&to))
+        return err;
+    return bind_beside(us, fd, sa, len, &to);
 }
 
 int guard_retire(int fd)
@@ -281,8 +330,10 @@ void guard_give(uid_t uid)
         if (us && us->kernel_bound)
             raw_syscall(SYS_fchown, (int)fd, uid, -1, 0, 0, 0);
     }
-    for (unsigned i = 0; i < nkept; i++)
-        raw_syscall(SYS_fchown, kept[i].fd, uid, -1, 0, 0, 0);
+    for (unsigned i = 0; i < nkept; i++) {
+        if (owner(kept[i].fd) == 0)
+            raw_syscall(SYS_fchown, kept[i].fd, uid, -1, 0, 0, 0);
+    }
 }
 
 void guard_end(int fd, uint16_t port)

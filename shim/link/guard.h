@@ -10,12 +10,13 @@
 #include "shim/core/usock.h"
 
 /*
- * Turns the program's bound backing socket into the guard of its port: filter first, then listen.
+ * Turns us's bound backing socket, fd, into the guard of its port: filter first, then listen. Older
+ * guards beside which it was bound (guard_bind()) end.
  * local_clients: connections that come in over the loopback interface are still accepted by it (a
  * listener); otherwise nothing is. v6_kernel: native IPv6 passes to the kernel socket.
  * 0 or negative errno (EADDRINUSE as listen(2)).
  */
-int guard_backing(int fd, bool local_clients, bool v6_kernel, int backlog);
+int guard_backing(struct usock *us, int fd, bool local_clients, bool v6_kernel, int backlog);
 /*
  * The program closed the backing socket of a guarded port that connections still use: keeps a
  * duplicate that admits nobody until the last flow of the port is gone.
@@ -23,8 +24,7 @@ int guard_backing(int fd, bool local_clients, bool v6_kernel, int backlog);
 void guard_keep(int fd, uint16_t port);
 /*
  * The guard of a port was a dead process's. False: nothing needs it any more; else it is kept as
- * by guard_keep(), unless somebody still listens on the port, and shares the port with sockets that
- * any process of the family binds with SO_REUSEADDR (guard_bind()).
+ * by guard_keep(), unless somebody still listens on the port.
  */
 bool guard_adopt(int fd, uint16_t port);
 /*
@@ -36,14 +36,23 @@ bool guard_orphaned(int fd, uint64_t cookie, uint16_t port);
 /* The backing socket fd guards the port no more: it listens no more, whoever else has it (the
  * keeper). */
 void guard_end(int fd, uint16_t port);
-/* bind() to a port that only a kept guard holds: the guard makes way. True when one did. */
-bool guard_make_way(uint16_t port);
 /*
- * bind(2) of a program's socket to sa. Where only kept guards hold the port and the program said
- * SO_REUSEADDR (reuseaddr), bind succeeds without a gap in the guard: prefer this to bind() and
- * guard_make_way(). 0 or negative errno.
+ * bind(2) of us's backing socket, fd, to sa. Where nobody of the family listens on the port and
+ * only its guards hold it, for connections of other sockets, and both sides said SO_REUSEADDR, bind
+ * succeeds as in Linux, and without a gap in the guard: both share the port until guard_backing().
+ * 0 or negative errno.
  */
-int guard_bind(int fd, const struct sockaddr *sa, socklen_t len, bool reuseaddr);
+int guard_bind(struct usock *us, int fd, const struct sockaddr *sa, socklen_t len);
+/* How the guards of a port make room for a newer socket of the family. */
+struct guard_yield {
+    struct endpoint to;
+    uid_t uid;    /* whose the newer socket is: only sockets of one user share a port */
+    bool end;     /* they end; else they share the port with it */
+    bool foreign; /* out: another user's is among them, which this process cannot give away */
+};
+/* A guard in custody, of whatever process: does so if its program said SO_REUSEADDR. True: it
+ * ended. */
+bool guard_yields(int fd, struct guard_yield *y);
 /*
  * Entered, shared address. Whether a SYN from this host to here, an address of this host, meets a
  * guard of this family that admits nobody: nothing listens there, and Linux would refuse it.
@@ -60,8 +69,8 @@ void guard_release_unused(void);
  */
 int guard_retire(int fd);
 /*
- * Entered. The program is about to become user `uid`: its bound sockets and kept guards become that
- * user's, since only sockets of one user share a port (SO_REUSEPORT), and a guard of root's could
- * not make way without a gap later.
+ * Entered. The program, root's, is about to become user `uid`: its bound sockets and root's kept
+ * guards become that user's, since only sockets of one user share a port (SO_REUSEPORT), and a
+ * guard of root's could not make way without a gap later.
  */
 void guard_give(uid_t uid);

@@ -207,3 +207,38 @@ def guard_refused(run):
     for _ in range(2):
         listener.accept()[0].close()
     listener.close()
+
+
+def echo_to_one(listener):
+    conn = listener.accept()[0]
+    with conn:
+        while data := conn.recv(65536):
+            conn.sendall(data)
+
+
+@case("guard-beside", pairings=("UK",), sizes=("-",))
+def guard_beside(run):
+    """A port whose connections live on in one process can be bound and used by others, with SO_REUSEADDR."""
+    first, many = 7200, 10
+    listeners = in_namespace(run.server_host.path, lambda: [
+        socket.create_server((run.server_addr, first + i)) for i in range(many)])
+    threads = [threading.Thread(target=echo_to_one, args=(each,), daemon=True) for each in listeners]
+    for thread in threads:
+        thread.start()
+    clients = [run.server_host] * 4 + [run.client_host] * 8
+    client = run.start("client", [PYTHON, f"{PROGRAMS}/beside.py", run.server_addr, first, PORT, len(clients)],
+                       run.client_host, run.client_user)
+    wait_for(lambda: "listens" in client.stdout() or client.popen.poll() is not None, 20)
+    run.check(client.popen.poll() is None, f"ended: {client.stdout()} {client.stderr()[-300:]}")
+    guards = run.client_host.kernel_listeners()
+    run.check(guards == 1, f"{guards} guards of one port that somebody listens on")
+    for host in clients:
+        in_namespace(host.path, lambda: socket.create_connection((run.client_host.addr, PORT), 5).close())
+    client.wait()
+    run.check(client.stdout() == "open True\n" + "beside True\n" * 6 +
+              "of another user True True True\nlistens True\nserved True\n",
+              f"{client.stdout()} {client.stderr()[-300:]}")
+    for thread in threads:
+        thread.join(10)
+    for listener in listeners:
+        listener.close()
