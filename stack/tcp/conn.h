@@ -52,6 +52,14 @@ enum tcp_ca_state {
     TCP_CA_LOSS = 4,
 };
 
+/* F-RTO (RFC 5682 3.1): how far it is in telling whether a time-out was spurious. */
+enum tcp_frto {
+    FRTO_NONE,
+    FRTO_FIRST, /* step 2: the first ACK that moves SND.UNA is awaited */
+    FRTO_NEW,   /* 2.b: new segments go before what was lost */
+    FRTO_ASKED, /* step 3: they are out, the next ACK tells */
+};
+
 /* What keeps the text that was written from being sent and acknowledged (Linux: tcp_chrono). */
 enum tcp_limit {
     TCP_LIMIT_NONE,   /* there is none */
@@ -102,7 +110,7 @@ struct tcp_conn {
     bool tlp_out : 1;      /* a loss probe is out, tlp_end says until where */
     bool tlp_retrans : 1;  /* it was a retransmission */
     bool undo_armed : 1;   /* the last reduction of cwnd may yet turn out to be for nothing */
-    bool frto : 1;         /* a time-out began this loss episode: RFC 5682 */
+    bool frto : 1;         /* what was sent once and arrives makes the time-out a spurious one */
     bool undo_stamped : 1; /* undo_stamp is valid */
     /* explicit congestion notification (RFC 3168): ecn.c */
     bool ecn_ok : 1;        /* negotiated; in SYN_SENT: asked for */
@@ -157,6 +165,7 @@ struct tcp_conn {
     bool no_room : 1;      /* a send() found the buffer full (Linux: SOCK_NOSPACE) */
     bool sender_waits : 1; /* inside.c: the other end has text for us, or little window */
     bool rate_path : 1;    /* rate_delivered is the path's: the program had enough to send */
+    uint8_t frto_step : 2; /* enum tcp_frto; in TCP_CA_LOSS */
     uint8_t urg_byte;
     uint16_t rcv_mss;   /* estimate of the peer's segment size */
     uint32_t rcv_limit; /* bytes of window that the buffer admits now: autotuned */

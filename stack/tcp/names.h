@@ -91,6 +91,7 @@ enum tcp_timer {
     X(SEND_FAST_RETRANSMIT, "fast retransmit")                                                     \
     X(SEND_RECOVERY, "retransmission in recovery")                                                 \
     X(SEND_LOSS_PROBE, "tail loss probe")                                                          \
+    X(SEND_FRTO, "new data after a time-out: its ACK tells whether anything was lost (F-RTO)")     \
     X(SEND_MTU_PROBE, "probe of the path's MTU")                                                   \
     X(SEND_PROBE, "window probe")                                                                  \
     X(SEND_KEEPALIVE, "keepalive probe")                                                           \

@@ -237,15 +237,40 @@ static void send_again(struct stack_cx *cx, struct tcp_conn *c, struct sent_reco
         tcp_arm_retransmit(cx, c);
 }
 
-bool tcp_probe_new(struct stack_cx *cx, struct tcp_conn *c)
+/* A segment of new data, whatever cwnd and Nagle's algorithm say. False: there is none, or no
+ * window for it. */
+static bool send_segment(struct stack_cx *cx, struct tcp_conn *c, enum tcp_reason why)
 {
     const int32_t room = seq_diff(seq_add(c->snd_una, c->snd_wnd), c->snd_nxt);
     const uint32_t len = tcp_within_record(
         c, min_u32(min_u32(tcp_unsent(c), c->mss), room > 0 ? (uint32_t)room : 0));
     if (len == 0)
         return false;
-    const struct plan p = {.len = len, .why = TCP_WHY_SEND_LOSS_PROBE};
+    const struct plan p = {.len = len, .why = why};
     return send_new(cx, c, &p);
+}
+
+bool tcp_probe_new(struct stack_cx *cx, struct tcp_conn *c)
+{
+    return send_segment(cx, c, TCP_WHY_SEND_LOSS_PROBE);
+}
+
+/*
+ * After a time-out, RFC 5682 3.1 step 2.b: up to two new segments, as cwnd and the peer's window
+ * allow, go in place of what was taken for lost. True: that waits for what the peer answers.
+ */
+static bool asks_by_new_data(struct stack_cx *cx, struct tcp_conn *c)
+{
+    if (c->frto_step == FRTO_NEW) {
+        if (c->pace_next > 0 && tcp_pacing_holds(cx, c))
+            return true;
+        unsigned n = 0;
+        while (n < 2 && c->cc.cwnd >= tcp_in_flight(c) + c->mss &&
+               send_segment(cx, c, TCP_WHY_SEND_FRTO))
+            n++;
+        c->frto_step = n ? FRTO_ASKED : FRTO_NONE;
+    }
+    return c->frto_step == FRTO_ASKED;
 }
 
 void tcp_probe_again(struct stack_cx *cx, struct tcp_conn *c)
@@ -405,7 +430,7 @@ void tcp_output(struct stack_cx *cx, struct tcp_conn *c)
 {
     if (c->state == TCP_CLOSED || c->state == TCP_LISTEN || c->state == TCP_TIME_WAIT)
         return;
-    if (c->sent.lost)
+    if (c->sent.lost && !(c->ca_state == TCP_CA_LOSS && asks_by_new_data(cx, c)))
         send_lost(cx, c);
     const bool synchronized = c->syn_acked || c->fast_open || c->state == TCP_FIN_WAIT_1;
     if (synchronized && c->sent.lost == 0) {

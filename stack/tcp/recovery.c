@@ -141,11 +141,9 @@ static bool original_arrived(const struct tcp_conn *c, const struct tcp_segment 
 
 /*
  * RFC 5682 3.1 step 3.b, with SACK: after a time-out something arrived that was not sent again. As
- * on Linux it counts also when it is acknowledged together with what was, as by a delayed ACK of
- * the first two segments; but for the last (step 2.a), which that may have completed. Linux
- * differs: after an ACK of the first segment alone it sends new data (step 2.b), so that the next
- * ACK decides. Here what was lost goes on being sent again, as 2.b allows where there is no new
- * data.
+ * on Linux it counts also before step 3, and when it is acknowledged together with what was, as by
+ * a delayed ACK of the first two segments; but for the last (step 2.a), which that may have
+ * completed.
  */
 static bool time_out_was_spurious(const struct tcp_conn *c, const struct sent_ack *a)
 {
@@ -179,6 +177,26 @@ static void undo_if_spurious(struct stack_cx *cx, struct tcp_conn *c, const stru
     c->backoffs = 0;
     c->retries = 0;
     trace_recovery(cx, c, why);
+}
+
+/*
+ * RFC 5682 3.1 steps 2 and 3, what an ACK after a time-out leads to that did not show it to be
+ * spurious. 2.b: after the first that moves SND.UNA new data asks the peer, where there is any and
+ * its window allows. 3.a: the answer is about the new data, so that what was sent before was lost.
+ * ACKs that say nothing, as window updates, are no answer.
+ */
+static void continue_frto(struct tcp_conn *c, const struct sent_ack *a, bool duplicate)
+{
+    if (c->frto_step == FRTO_NONE || !(a->acked || a->newly_sacked || duplicate))
+        return;
+    if (c->frto_step == FRTO_FIRST) {
+        if (a->acked)
+            c->frto_step = FRTO_NEW;
+        return;
+    }
+    if (c->frto_step == FRTO_ASKED)
+        c->frto = a->acked && !(a->once.valid && seq_gt(a->once.end, c->high_seq));
+    c->frto_step = FRTO_NONE;
 }
 
 /* ---- finding losses ---- */
@@ -282,8 +300,10 @@ uint32_t tcp_recovery_on_ack(struct stack_cx *cx, struct tcp_conn *c, const stru
         tcp_report_lost(cx, c, why_lost(c, a));
     if (unlikely(c->path.mtu_probe))
         lost = tcp_mtu_probe_on_ack(cx, c, a, lost);
-    if (c->ca_state == TCP_CA_LOSS)
+    if (c->ca_state == TCP_CA_LOSS) {
+        continue_frto(c, a, duplicate);
         return lost;
+    }
     const bool marked = c->ecn_ok && (s->flags & (TCP_ECE | TCP_SYN)) == TCP_ECE;
     if (c->ca_state != TCP_CA_RECOVERY) {
         if (lost == 0)
@@ -328,7 +348,9 @@ void tcp_recovery_on_timeout(struct stack_cx *cx, struct tcp_conn *c)
     c->cc.cwnd = c->mss;
     c->cwr_due = c->ecn_ok;
     c->ca_state = TCP_CA_LOSS;
-    c->frto = c->sack_ok && !in_episode;
+    /* RFC 5682 3.1 step 1, 3.2: not for what recovery sent again; for the same segment once more */
+    c->frto = c->sack_ok && c->syn_acked && (!in_episode || c->retries > 1);
+    c->frto_step = c->frto ? FRTO_FIRST : FRTO_NONE;
     c->high_seq = c->snd_nxt;
     c->reno_sacked = 0;
     c->dupacks = 0;

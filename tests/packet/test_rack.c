@@ -1,4 +1,5 @@
 /* RACK-TLP (RFC 8985), PRR (RFC 6937), and the undoing of what was not needed (RFC 3708, 3522). */
+#include "stack/tcp/conn.h"
 #include "tests/packet/harness.h"
 
 #include <stdio.h>
@@ -280,6 +281,151 @@ TEST(frto_then_retransmissions,
     expect_tx("A seq 2921 len 1460");
     inject("A ack 2921 <nop,nop,sack 4381:5841>"); /* which went once: late, not lost */
     check_eq(view(c).ca_state, 1);
+    check(view(c).cwnd >= 14600);
+}
+
+/* A connection with 30,000 bytes to send, whose loss probe and then the oldest segment went again.
+ */
+static struct tcp_conn *timed_out(void)
+{
+    struct tcp_conn *c = sending(SACK_OPTS, 30000);
+    t_run(ms(700));
+    check_eq(counter(COUNT_RTOS), 1);
+    check_eq(view(c).ca_state, 4);
+    expect_tx("A seq 14601 len 1460");
+    expect_tx("A seq 1 len 1460");
+    expect_none(0);
+    return c;
+}
+
+static void count_asked(const struct ring_event *e, void *arg)
+{
+    unsigned *n = arg;
+    *n += e->event == TRACE_EV_SEGMENT_OUT && e->small[1] == TCP_WHY_SEND_FRTO;
+}
+
+TEST(frto_asks_by_new_data,
+     "RFC 5682 3.1 step 2.b, 3.b: after the first ACK two new segments go, and nothing again")
+{
+    struct tcp_conn *c = timed_out();
+    inject("A ack 1461");
+    check_eq(view(c).ca_state, 4);
+    expect_tx("A seq 16061 len 1460");
+    expect_tx("A seq 17521 len 1460");
+    unsigned asked = 0;
+    ring_walk(stack_ring(the_stack()), c->flow.number, RING_EVENTS, count_asked, &asked);
+    check_eq(asked, 2);
+    expect_none(ms(20));
+    inject("A ack 2921");
+    check_eq(view(c).ca_state, 0);
+    check(view(c).cwnd >= 14600);
+    inject("A ack 14601");
+    inject("A ack 18981");
+    drain_tx();
+    check_eq(counter(COUNT_RETRANS), 1);
+}
+
+TEST(frto_duplicates_first, "RFC 5682 3.1 step 2: duplicate ACKs: the first new one is awaited")
+{
+    timed_out();
+    inject("A ack 1");
+    inject("A ack 1");
+    expect_none(ms(20));
+    inject("A ack 1461");
+    expect_tx("A seq 16061 len 1460");
+    expect_tx("A seq 17521 len 1460");
+}
+
+TEST(frto_loss_was_real, "RFC 5682 3.1 step 3.a: new data arrived, but not what went before it")
+{
+    struct tcp_conn *c = timed_out();
+    inject("A ack 1461");
+    expect_tx("A seq 16061 len 1460");
+    expect_tx("A seq 17521 len 1460");
+    inject("A ack 1461 <nop,nop,sack 16061:17521>");
+    check_eq(view(c).ca_state, 4);
+    check(view(c).cwnd <= 3 * 1460);
+    expect_tx("A seq 1461 len 1460");
+    inject(
+        "A ack 1461 <nop,nop,sack 13141:14601 16061:17521>"); /* a SACK that was lost on its way */
+    check_eq(view(c).ca_state, 4);
+    check(view(c).cwnd <= 3 * 1460);
+}
+
+TEST(frto_new_data_and_old, "RFC 5682 3.1 step 3.a: an ACK of new data tells nothing of the old")
+{
+    struct tcp_conn *c = timed_out();
+    inject("A ack 1461");
+    expect_tx("A seq 16061 len 1460");
+    expect_tx("A seq 17521 len 1460");
+    inject("A ack 2921 <nop,nop,sack 16061:17521>");
+    check_eq(view(c).ca_state, 4);
+    expect_tx("A seq 2921 len 1460");
+    drain_tx();
+    inject("A ack 2921 <nop,nop,sack 13141:14601 16061:17521>");
+    check_eq(view(c).ca_state, 4);
+}
+
+TEST(frto_waits_for_an_answer,
+     "RFC 5682 3.1 step 3: neither new ACK nor duplicate: ignored without any action")
+{
+    struct tcp_conn *c = timed_out();
+    inject("A ack 1461");
+    expect_tx("A seq 16061 len 1460");
+    expect_tx("A seq 17521 len 1460");
+    inject("A ack 1461 win 40000"); /* a window update */
+    check_eq(call_send(c, 1000), 1000);
+    expect_none(ms(20));
+    inject("A ack 1461 win 40000"); /* a duplicate */
+    check_eq(view(c).ca_state, 4);
+    expect_tx("A seq 1461 len 1460");
+}
+
+TEST(frto_answer_lost, "RFC 5682 3.1: no answer to the new data: the next time-out sends again")
+{
+    struct tcp_conn *c = timed_out();
+    inject("A ack 1461");
+    expect_tx("A seq 16061 len 1460");
+    expect_tx("A seq 17521 len 1460");
+    expect_tx_in(ms(100), sec(2), "A seq 1461 len 1460");
+    check_eq(counter(COUNT_RTOS), 2);
+    inject("A ack 2921"); /* that segment was the second of the episode: no F-RTO */
+    expect_tx("A seq 2921 len 1460");
+    drain_tx();
+    check_eq(view(c).ca_state, 4);
+}
+
+TEST(frto_one_segment_of_window, "RFC 5682 3.1 step 2.b: as much new data as the window allows")
+{
+    struct tcp_conn *c = timed_out();
+    inject("A ack 1461 win 15600");
+    expect_tx("A seq 16061 len 1000");
+    expect_none(ms(20));
+    inject("A ack 2921 win 15600");
+    check_eq(view(c).ca_state, 0);
+}
+
+TEST(frto_no_window, "RFC 5682 3.1 step 2.b: no window for new data: what was lost goes again")
+{
+    struct tcp_conn *c = timed_out();
+    inject("A ack 1461 win 14600");
+    expect_tx("A seq 1461 len 1460");
+    expect_tx("A seq 2921 len 1460");
+    drain_tx();
+    check_eq(view(c).ca_state, 4);
+}
+
+TEST(frto_second_time_out, "RFC 5682 3.2: time-outs in a row for one segment, all spurious")
+{
+    struct tcp_conn *c = timed_out();
+    t_run(sec(1));
+    check_eq(counter(COUNT_RTOS), 2);
+    drain_tx();
+    inject("A ack 1461");
+    expect_tx("A seq 16061 len 1460");
+    expect_tx("A seq 17521 len 1460");
+    inject("A ack 2921");
+    check_eq(view(c).ca_state, 0);
     check(view(c).cwnd >= 14600);
 }
 
