@@ -188,6 +188,7 @@ struct stack_tuning {
     bool no_sack, no_timestamps, no_wscale; /* net.ipv4.tcp_sack, ... = 0 */
     bool no_idle_restart;                   /* tcp_slow_start_after_idle = 0 */
     bool no_probes;                         /* tcp_early_retrans = 0 */
+    bool no_ack_interval;                   /* tcp_invalid_ratelimit = 0 */
     uint8_t mtu_probing;                    /* enum stack_mtu_probing */
     uint8_t min_frame_segs;                 /* tcp_min_tso_segs */
     uint32_t sndbuf, sndbuf_max;            /* tcp_wmem */

@@ -36,7 +36,8 @@ bool tcp_challenge_allowed(struct stack_cx *cx, uint32_t *last_ms)
 {
     struct tcp_stack *t = &cx->st->tcp;
     const uint32_t now_ms = tcp_ms(cx->now);
-    if (*last_ms && now_ms - *last_ms < TCP_CHALLENGE_INTERVAL / NSEC_PER_MSEC) {
+    if (*last_ms && now_ms - *last_ms < TCP_CHALLENGE_INTERVAL / NSEC_PER_MSEC &&
+        !cx->st->config.tuning.no_ack_interval) {
         stack_count(cx->st, COUNT_CHALLENGE_LIMITED);
         return false;
     }

@@ -84,12 +84,15 @@ void settings_apply(const char *dir, struct stack *st)
     t->no_idle_restart = is_zero(dir, "tcp_slow_start_after_idle");
     t->mtu_probing = (uint8_t)read_number(dir, "tcp_mtu_probing", STACK_MTU_PROBING_OFF);
     t->no_probes = is_zero(dir, "tcp_early_retrans");
+    t->no_ack_interval = is_zero(dir, "tcp_invalid_ratelimit");
     read_buffer(dir, "tcp_wmem", &t->sndbuf, &t->sndbuf_max);
     read_buffer(dir, "tcp_rmem", &t->rcvbuf, &t->rcvbuf_max);
     /* Linux's buffer grows with the handshake (tcp_init_buffer_space()) */
     t->sndbuf = max_u32(t->sndbuf, TCP_SNDBUF_DEFAULT);
     t->min_frame_segs = (uint8_t)read_number(dir, "tcp_min_tso_segs", 0);
-    stack_netif(st, link_netif())->gso = read_number(dir, "tun_gso", 1) != 0;
+    struct netif *tun = stack_netif(st, link_netif());
+    tun->gso = read_number(dir, "tun_gso", 1) != 0;
+    tun->mtu = (uint32_t)read_number(dir, "tun_mtu", tun->mtu);
     syn_retries = (uint8_t)read_number(dir, "tcp_syn_retries", 0);
     rto_max = (uint32_t)read_number(dir, "tcp_rto_max_ms", 0);
 }
