@@ -11,6 +11,7 @@
  */
 #pragma once
 
+#include <linux/capability.h>
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
@@ -117,7 +118,8 @@ typedef void (*real_handler)(int);
     X(int, seteuid, (uid_t)) \
     X(int, setreuid, (uid_t, uid_t)) \
     X(int, setresuid, (uid_t, uid_t, uid_t)) \
-    X(int, chroot, (const char *))
+    X(int, chroot, (const char *)) \
+    X(int, capset, (cap_user_header_t, const cap_user_data_t))
 /* clang-format on */
 
 #define SHIM_EXPORT __attribute__((visibility("default")))

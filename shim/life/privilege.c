@@ -3,11 +3,13 @@
  * or use sockets. The packet socket needs CAP_NET_RAW when it is opened: so it is opened before.
  */
 #define _GNU_SOURCE
+#include <linux/capability.h>
 #include <unistd.h>
 
 #include "shim/core/config.h"
 #include "shim/core/engine.h"
 #include "shim/libc/real.h"
+#include "shim/libc/user.h"
 #include "shim/life/init.h"
 #include "shim/life/sandbox.h"
 #include "shim/link/guard.h"
@@ -15,15 +17,20 @@
 
 #define KEEP_UID ((uid_t)-1)
 
+static void prepare(void)
+{
+    (void)engine_start_quietly();
+    if (engine_running())
+        sandbox_prepare();
+}
+
 /* uid: what the effective one becomes; KEEP_UID: it stays. */
 static void before_loss(uid_t uid)
 {
     shim_init();
     if (config.off || geteuid() != 0)
         return;
-    (void)engine_start_quietly();
-    if (engine_running())
-        sandbox_prepare();
+    prepare();
     if (!engine_running() || uid == 0 || uid == KEEP_UID)
         return;
     struct stack_cx cx;
@@ -61,4 +68,14 @@ SHIM_EXPORT int chroot(const char *path)
 {
     before_loss(KEEP_UID);
     return real_ready()->chroot(path);
+}
+
+/* All versions of the structure have the capability at the same place. */
+SHIM_EXPORT int capset(cap_user_header_t header, const cap_user_data_t data)
+{
+    shim_init();
+    if (!config.off && user_valid(data, sizeof(*data)) &&
+        (data->effective & 1u << CAP_NET_RAW) == 0)
+        prepare();
+    return real_ready()->capset(header, data);
 }

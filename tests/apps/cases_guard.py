@@ -100,8 +100,8 @@ def sink(run, keep):
 
 
 # root: guards by filter. Without CAP_NET_ADMIN a new kernel refuses filters: nobody has CAP_NET_RAW
-# alone, drops gives its privileges up between the first guard and the others.
-@case("guard", pairings=("KU",), sizes=("root", "nobody", "drops"), needs=("setpriv",), kernel=False)
+# alone, drops gives its privileges up between the first guard and the others, capset before it uses TCP.
+@case("guard", pairings=("KU",), sizes=("root", "nobody", "drops", "capset"), needs=("setpriv",), kernel=False)
 def guard(run):
     run.resets_allowed.add("a")  # the engine's own answers to the stranger
     run.resets_allowed.add("b")  # and to what nobody asked for

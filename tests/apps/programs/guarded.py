@@ -1,9 +1,10 @@
 """What a guard has to stand: a listener that closes and comes back while its connections live, and
 many client ports. Arguments: port, remote address, remote port, own address, and "drops" if it is to
-give up its privileges on the way. SIGTERM ends it.
+give up its privileges on the way, "capset" its capabilities at the start. SIGTERM ends it.
 
 Prints "ports P P P..." when all connections stand, "done" when the listener has come and gone.
 """
+import ctypes
 import os
 import signal
 import socket
@@ -38,6 +39,9 @@ def serve_local(listener):
                 assert client.getpeername()[1] == port
 
 
+if "capset" in sys.argv:
+    VERSION_3 = 0x20080522
+    assert ctypes.CDLL(None).capset((ctypes.c_uint32 * 2)(VERSION_3, 0), (ctypes.c_uint32 * 6)()) == 0
 peers = []
 listener = listen()
 print("listening", flush=True)
