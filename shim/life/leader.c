@@ -112,9 +112,11 @@ static bool look(struct look *l)
         return false;
     text[n] = '\0';
     const char *name_end = strrchr(text, ')');
-    const char *rest = name_end != NULL && name_end[1] == ' ' ? name_end + 2 : NULL;
+    if (name_end == NULL || name_end[1] != ' ')
+        return false;
+    const char *rest = name_end + 2;
     const char *threads = field(rest, 20), *code = field(rest, 52);
-    if (code == NULL)
+    if (threads == NULL || code == NULL)
         return false;
     *l = (struct look){*rest, (unsigned)strtoul(threads, NULL, 10), (int)strtol(code, NULL, 10)};
     return true;

@@ -698,7 +698,7 @@ static uint64_t processor_us(void)
 
 static bool are_ends(int client, int server)
 {
-    struct sockaddr_in local, remote;
+    struct sockaddr_in local = {0}, remote = {0};
     socklen_t len = sizeof(local);
     if (getsockname(client, (struct sockaddr *)&local, &len) < 0)
         return false;
@@ -799,6 +799,8 @@ static void crowd(unsigned pairs, bool full)
     close(listener);
     printf("made %u errno %d lost %lu blocked %lu us again %u\n", made, err, (unsigned long)lost,
            (unsigned long)used, good);
+    free(ends);
+    free(put);
     rest();
 }
 

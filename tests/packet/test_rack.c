@@ -415,6 +415,20 @@ TEST(frto_no_window, "RFC 5682 3.1 step 2.b: no window for new data: what was lo
     check_eq(view(c).ca_state, 4);
 }
 
+TEST(frto_paced, "RFC 5682 3.1 step 2.b: new data waits its time where segments are paced")
+{
+    struct tcp_conn *c = timed_out();
+    tcp_opts(c)->max_pacing = 100000;
+    call_opts_changed(c);
+    c->pace_next = the_cx()->now + ms(50);
+    inject("A ack 1461");
+    expect_none(ms(45));
+    expect_tx_in(0, ms(10), "A seq 16061 len 1460");
+    expect_tx("A seq 17521 len 1460");
+    inject("A ack 2921");
+    check_eq(view(c).ca_state, 0);
+}
+
 TEST(frto_second_time_out, "RFC 5682 3.2: time-outs in a row for one segment, all spurious")
 {
     struct tcp_conn *c = timed_out();
