@@ -7,6 +7,7 @@
 #include "shim/core/raw.h"
 #include "shim/libc/real.h"
 #include "shim/libc/sock.h"
+#include "shim/libc/streams.h"
 #include "shim/wait/wait.h"
 
 int sock_add_fd(struct call *c, int fd)
@@ -27,7 +28,7 @@ SHIM_EXPORT int dup(int fd)
         new_fd = raw_fcntl(fd, F_DUPFD, 0);
         if (new_fd >= 0)
             new_fd = sock_add_fd(&c, new_fd);
-        return (int)call_end(&c, new_fd);
+        return streams_arrived((int)call_end(&c, new_fd));
     }
     new_fd = real_ready()->dup(fd);
     if (unlikely(new_fd >= 0 && fd_entry(new_fd) != 0))
@@ -54,7 +55,7 @@ static int replace(int fd, int newfd, int flags, const char *name)
         r = (int)raw_syscall(SYS_dup3, fd, newfd, flags, 0, 0, 0);
         if (r >= 0)
             r = sock_add_fd(&c, newfd);
-        return (int)call_end(&c, r);
+        return streams_arrived((int)call_end(&c, r));
     }
     r = (int)raw_syscall(SYS_dup3, fd, newfd, flags, 0, 0, 0);
     if (r >= 0 && wait_is_epoll(fd))

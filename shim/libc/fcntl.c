@@ -7,6 +7,7 @@
 #include "shim/libc/backing.h"
 #include "shim/libc/real.h"
 #include "shim/libc/sock.h"
+#include "shim/libc/streams.h"
 #include "shim/wait/wait.h"
 
 /* F_SETFL; O_NONBLOCK of a socket that shares its file is the engine's alone. */
@@ -60,8 +61,10 @@ SHIM_EXPORT int fcntl(int fd, int cmd, ...)
     struct call c;
     if (unlikely(call_begin(&c, fd, "fcntl", CALL_ANY))) {
         const int64_t r = sock_fcntl(&c, cmd, arg);
-        if (r != CALL_PASS)
-            return (int)call_end(&c, r);
+        if (r != CALL_PASS) {
+            const int result = (int)call_end(&c, r);
+            return cmd == F_DUPFD || cmd == F_DUPFD_CLOEXEC ? streams_arrived(result) : result;
+        }
         call_pass(&c);
     }
     const int r = real_ready()->fcntl(fd, cmd, arg);

@@ -2,7 +2,8 @@
  * stdio over a user socket. libc's streams read and write inside libc, past every hook; so fdopen()
  * of a user socket gives a stream with our own functions (fopencookie(3)), which knows its
  * descriptor all the same (fileno(3)). dprintf() likewise writes inside libc. An image that begins
- * with a user socket as its standard input or output (inetd) gets such streams for those.
+ * with a user socket as its standard input or output (inetd), or puts one there, gets such streams
+ * for those.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -129,20 +130,59 @@ SHIM_EXPORT FILE *fdopen(int fd, const char *mode)
 /* The streams that libc began with, by descriptor; NULL: not replaced. */
 static FILE *replaced[STDERR_FILENO + 1];
 
-void streams_replace_standard(void)
+/* What the program wrote and libc has not yet goes where the descriptor leads now. */
+static void take_unwritten(FILE *old, FILE *f)
+{
+    const size_t n = __fpending(old);
+    if (n == 0 || !__fwriting(old))
+        return;
+    fwrite(old->_IO_write_base, 1, n, f);
+    __fpurge(old);
+}
+
+/* What libc read and the program has not yet comes first. */
+static void take_unread(FILE *old, FILE *f)
+{
+    const char *p = old->_IO_read_end;
+    while (p > old->_IO_read_ptr)
+        if (ungetc((unsigned char)*--p, f) == EOF)
+            break;
+    __fpurge(old);
+}
+
+static void replace_standard(int fd)
 {
     FILE **const standard[] = {&stdin, &stdout, &stderr};
-    for (int fd = 0; fd < (int)ARRAY_LEN(standard); fd++) {
-        FILE *f = fd_usock(fd) != NULL ? open_stream(fd, fd == 0 ? "r" : "w") : NULL;
-        if (f == NULL)
-            continue;
-        if (fd == STDERR_FILENO) {
-            setvbuf(f, NULL, _IONBF, 0);
-            fwide(f, -1); /* else perror() writes to a stream of its own, inside libc */
-        }
-        replaced[fd] = *standard[fd];
-        *standard[fd] = f;
+    FILE *f = open_stream(fd, fd == STDIN_FILENO ? "r" : "w");
+    if (f == NULL)
+        return;
+    if (fd == STDERR_FILENO) {
+        setvbuf(f, NULL, _IONBF, 0);
+        fwide(f, -1); /* else perror() writes to a stream of its own, inside libc */
     }
+    FILE *old = *standard[fd];
+    if (fd == STDIN_FILENO)
+        take_unread(old, f);
+    else
+        take_unwritten(old, f);
+    replaced[fd] = old;
+    *standard[fd] = f;
+}
+
+void streams_follow(int fd)
+{
+    const int saved = errno;
+    FILE *const standard[] = {stdin, stdout, stderr};
+    if (fd_usock(fd) != NULL && replaced[fd] == NULL && standard[fd] != NULL &&
+        standard[fd]->_fileno == fd)
+        replace_standard(fd);
+    errno = saved;
+}
+
+void streams_replace_standard(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        streams_follow(fd);
 }
 
 static bool is_ours(const FILE *f)

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 
 #include "shim/core/config.h"
@@ -37,6 +38,9 @@ static void family_fds(int fds[HANDED])
     fds[CAPTURE] = link_capture_fd();
 }
 
+/* Descriptors below this are looked at for unix sockets that listen. */
+#define DOORS_MAX 256
+
 static uint64_t inode_of(int fd)
 {
     struct stat st;
@@ -54,14 +58,31 @@ static bool inherited(int fd)
     return (raw_fcntl(fd, F_GETFD, 0) & FD_CLOEXEC) == 0;
 }
 
+/*
+ * A unix socket that listens. Who serves on it may be handed connections in messages (dovecot), and
+ * when it has another user by then it could not join the family any more.
+ */
+static bool is_door(int fd)
+{
+    int listens = 0, domain = 0;
+    socklen_t len = sizeof(int);
+    return raw_getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &len) == 0 && listens != 0 &&
+           raw_getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) == 0 && domain == AF_UNIX;
+}
+
 bool handover_due(void)
 {
     if (!engine_running())
         return false;
+    if (config.own_address || config.loopback_user)
+        return true;
     for (unsigned fd = 0; fd < fd_high(); fd++)
         if (fd_usock((int)fd) != NULL && inherited((int)fd))
             return true;
-    return config.own_address || config.loopback_user;
+    for (int fd = 0; fd < DOORS_MAX; fd++)
+        if (is_door(fd) && inherited(fd))
+            return true;
+    return false;
 }
 
 /* A server that executes itself anew may get its sockets back by message (haproxy); and tools that

@@ -34,6 +34,17 @@ def rights(run):
     server.wait()
 
 
+@case("rights-handed", pairings=("KU",), sizes=("-",))
+def rights_handed(run):
+    """Connections go to a worker with a clean environment, who is another user by then (as dovecot's)."""
+    wanted = run.data.path("1M")
+    server = run.server([PYTHON, f"{PROGRAMS}/handed.py", PORT, wanted], PORT)
+    begin = run.write("begin", "begin")
+    for _ in range(3):
+        run.client(["socat", "-t", "10", "-,ignoreeof", f"TCP:{run.server_addr}:{PORT}"], stdin=begin, same=wanted)
+    server.wait()
+
+
 def exchange(run, wanted):
     """Sends the file and compares what comes back."""
     run.client(["socat", "-t", "10", f"TCP:{run.server_addr}:{PORT}", "STDIO"], stdin=run.file(), same=wanted)
@@ -60,6 +71,18 @@ def exec_program(run, program):
 def socat_nofork(run):
     """The image of a program that uses stdio."""
     exec_program(run, "tr a-z A-Z").wait()
+
+
+@case("stdio-dup", pairings=("KU",), sizes=("dup", "dup2", "fcntl"), needs=("gcc",))
+def stdio_dup(run):
+    """A program that puts a connection in the place of its standard input and output, and prints."""
+    program = run.path("standard")
+    run.client(["gcc", "-O1", "-o", program, f"{PROGRAMS}/standard.c"], user=False, role="gcc")
+    lines = run.write("lines", "".join(f"line {n} of the text\n" for n in range(20000)))
+    wanted = run.write("wanted", "printed before\n" + "".join(f"LINE {n} OF THE TEXT\n" for n in range(20000)))
+    server = run.server([program, PORT, run.size], PORT)
+    run.client(["socat", "-t", "10", f"TCP:{run.server_addr}:{PORT}", "STDIO"], stdin=lines, same=wanted)
+    server.wait()
 
 
 @case("relay", pairings=("KU",), sizes=("static", "setuid", "early-close"), needs=("socat", "gcc", "tr"))
