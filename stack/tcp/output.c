@@ -394,7 +394,9 @@ static bool ack_may_wait(const struct stack_cx *cx, const struct tcp_conn *c)
     return tcp_ack_has_time(c) && !(c->ack_delayed && held_enough(cx, c)) &&
            (c->state == TCP_ESTABLISHED || c->state == TCP_CLOSE_WAIT) && !c->ece_due &&
            !c->dsack_due && c->path.netif != NETIF_LOOP &&
-           (uint32_t)seq_diff(c->rcv_nxt, c->rcv_wup) <= c->rcv_mss;
+           /* who has sent all clocks nothing by it */
+           (c->ack_why == TCP_WHY_SEND_ACK_FIN ||
+            (uint32_t)seq_diff(c->rcv_nxt, c->rcv_wup) <= c->rcv_mss);
 }
 
 static void hold_ack(struct stack_cx *cx, struct tcp_conn *c)

@@ -104,6 +104,21 @@ TEST(ack_of_fin_waits_for_close, "close() carries the ACK of the peer's FIN")
     inject("A ack 2");
 }
 
+TEST(ack_of_fin_and_text_waits_for_close, "who has sent all needs no ACK to send more")
+{
+    struct tcp_conn *c = established(NULL);
+    program_goes_on(true);
+    frames_together(true);
+    inject("PA len 200");
+    inject("FPA len 1400");
+    frames_together(false);
+    expect_none(us(100));
+    check_eq(call_recv(c, 2000), 1600);
+    call_close(c);
+    expect_tx("FA seq 1 ack 1602");
+    inject("A ack 2");
+}
+
 TEST(ack_of_handshake_waits, "the request carries it; an earlier connection's goes before a SYN")
 {
     program_goes_on(true);
