@@ -43,11 +43,13 @@ struct tcp_stack {
     struct siphash_key isn_secret, ts_secret, port_secret, cookie_secret, fastopen_secret;
     struct tcp_fastopen_entry fastopen[TCP_FASTOPEN_ENTRIES];
     struct tcp_mtu_entry mtus[TCP_MTU_ENTRIES];
-    nsec_t mtus_until;          /* none of them is of use from then on */
-    struct list output_pending; /* connections that stack_flush() must look at */
-    struct list held_acks;      /* connections that owe ACKs which it held back, oldest first */
-    bool handshake_held;        /* one of these ACKs may complete a handshake */
-    bool patient;               /* stack_flush_patiently() is at work */
+    nsec_t mtus_until;           /* none of them is of use from then on */
+    struct list output_pending;  /* connections that stack_flush() must look at */
+    struct list held_acks;       /* connections that owe ACKs which it held back, oldest first */
+    bool handshake_held;         /* one of these ACKs may complete a handshake */
+    bool patient;                /* stack_flush_patiently() is at work */
+    struct tcp_conn *unfinished; /* whose text waits for what is to follow (TCP_SEND_UNFINISHED) */
+    bool unfinished_now;         /* since this pass, or once more: the next one ends it */
     struct list orphans;
     struct list time_wait_age; /* oldest first: what is recycled when room is short */
     struct tcp_conn *foreseen; /* tcp_announce(), tcp_foresee_more(); NULL: none */
@@ -131,5 +133,8 @@ void tcp_repair_end(struct stack_cx *cx);
 void tcp_timer(struct stack_cx *cx, struct wheel_timer *t);
 void tcp_flush(struct stack_cx *cx);
 bool tcp_flush_pending(const struct stack *st);
+/* Text that waits for what is to follow leaves now; with `patiently` if it waited through a call.
+ */
+void tcp_finish(struct stack_cx *cx, bool patiently);
 /* ACKs that were held back leave with the next flush: all, or if the oldest has waited enough. */
 void tcp_release_held(struct stack_cx *cx, bool all);

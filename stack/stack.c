@@ -174,12 +174,16 @@ static void flush(struct stack_cx *cx)
 
 void stack_flush(struct stack_cx *cx)
 {
+    if (unlikely(cx->st->tcp.unfinished != NULL))
+        tcp_finish(cx, false);
     tcp_release_held(cx, true);
     flush(cx);
 }
 
 void stack_flush_patiently(struct stack_cx *cx)
 {
+    if (unlikely(cx->st->tcp.unfinished != NULL))
+        tcp_finish(cx, true);
     tcp_release_held(cx, false);
     cx->st->tcp.patient = true;
     flush(cx);

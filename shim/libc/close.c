@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "shim/core/raw.h"
+#include "shim/libc/follow.h"
 #include "shim/libc/real.h"
 #include "shim/libc/sock.h"
 #include "shim/wait/wait.h"
@@ -44,6 +45,7 @@ int sock_forget_fd(int fd, const char *name, bool lingers)
     struct call c;
     if (!call_begin(&c, fd, name, CALL_ANY))
         return 0;
+    follow_close(&c);
     if (lingers)
         linger(&c);
     c.drop = fd_usock(fd) == c.us; /* not closed by another thread while we lingered */

@@ -6,6 +6,7 @@
 
 #include "shim/core/shared.h"
 #include "shim/libc/cursor.h"
+#include "shim/libc/follow.h"
 #include "shim/libc/real.h"
 #include "shim/libc/sock.h"
 #include "shim/wait/wait.h"
@@ -80,6 +81,7 @@ int64_t sock_recv(struct call *c, const struct slice *to, unsigned n, int flags)
 {
     struct usock *us = c->us;
     const bool peek = (flags & MSG_PEEK) != 0;
+    follow_read(c);
     if (unlikely(c->traced))
         call_note(c, (struct call_args){
                          .shape = ARGS_BUFFER, .a = total_of(to, n), .b = (unsigned)flags});

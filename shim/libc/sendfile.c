@@ -17,31 +17,29 @@ struct file_range {
     int fd;
     off_t pos;
     size_t left;
-    off_t size; /* of the file: what lies behind is not announced as following */
 };
 
-/* Bytes worth reading: no more than a socket that does not block can take now. */
-static size_t step_size(int out, size_t left)
+/* Bytes worth reading: no more than a socket that does not block can take now. Entered. */
+static size_t step_size(const struct call *c, size_t left)
 {
-    size_t step = min_u64(left, SCRATCH_SIZE);
-    struct call c;
-    if (call_begin(&c, out, "sendfile", CALL_CONN)) {
-        const uint32_t room = tcp_send_room(c.us->conn);
-        if (c.us->nonblock && room > 0)
-            step = min_u64(step, room);
-        call_pass(&c);
-    }
-    return step;
+    const uint32_t room = tcp_send_room(c->us->conn);
+    return min_u64(left, c->us->nonblock && room > 0 ? min_u64(room, SCRATCH_SIZE) : SCRATCH_SIZE);
+}
+
+/* Whether the file has bytes there: what lies behind its end is not announced as following. */
+static bool has_bytes(int fd, off_t pos)
+{
+    struct stat st;
+    return fstat(fd, &st) == 0 && pos < st.st_size;
 }
 
 /* Reads and sends one piece. Bytes sent, 0 at the end of the file, or -errno. */
-static int64_t send_piece(int out, struct file_range *in, void *buffer)
+static int64_t send_piece(int out, struct file_range *in, void *buffer, size_t step)
 {
-    const size_t step = step_size(out, in->left);
     const ssize_t got = raw_syscall(SYS_pread64, in->fd, (long)buffer, (long)step, in->pos, 0, 0);
     if (got <= 0)
         return got == -ESPIPE ? -EINVAL : got;
-    const bool more = (size_t)got < in->left && in->pos + got < in->size;
+    const bool more = (size_t)got < in->left && has_bytes(in->fd, in->pos + got);
     struct call c;
     if (!call_begin(&c, out, "sendfile", CALL_CONN))
         return -EBADF;
@@ -54,7 +52,7 @@ static int64_t send_piece(int out, struct file_range *in, void *buffer)
     return sent;
 }
 
-static int64_t send_range(int out, struct file_range *in)
+static int64_t send_range(int out, struct file_range *in, size_t step)
 {
     void *buffer = scratch_take();
     if (buffer == NULL)
@@ -62,10 +60,15 @@ static int64_t send_range(int out, struct file_range *in)
     size_t sent = 0;
     int64_t r = 0;
     while (in->left > 0) {
-        r = send_piece(out, in, buffer);
+        r = send_piece(out, in, buffer, step);
         if (r <= 0)
             break;
         sent += (size_t)r;
+        struct call c;
+        if (in->left == 0 || !call_begin(&c, out, "sendfile", CALL_CONN))
+            break;
+        step = step_size(&c, in->left);
+        call_pass(&c);
     }
     scratch_give(buffer);
     return sent > 0 ? (int64_t)sent : r;
@@ -80,20 +83,22 @@ SHIM_EXPORT ssize_t sendfile(int out, int in, off_t *offset, size_t count)
                       (raw_fcntl(out, F_GETFL, 0) & O_NONBLOCK) != 0 ? SPLICE_F_NONBLOCK : 0);
     if (likely(!call_begin(&c, out, "sendfile", CALL_CONN)))
         return real_ready()->sendfile(out, in, offset, count);
+    struct file_range range = {.fd = in, .left = min_u64(count, TRANSFER_MAX)};
+    const size_t step = step_size(&c, range.left);
+    const bool common = c.us->shares; /* a flag that all sockets would have is none's */
+    tcp_unfinished_yet(c.cx.st, c.us->conn);
     call_pass(&c);
     const int saved = errno;
-    struct stat st;
     if (offset != NULL && !user_valid(offset, sizeof(*offset)))
         return call_result(-EFAULT);
-    if (fstat(in, &st) < 0)
-        return -1;
-    if ((raw_fcntl(out, F_GETFL, 0) & O_APPEND) != 0)
+    if (!common && (raw_fcntl(out, F_GETFL, 0) & O_APPEND) != 0)
         return call_result(-EINVAL);
-    struct file_range range = {.fd = in, .left = min_u64(count, TRANSFER_MAX), .size = st.st_size};
     range.pos = offset != NULL ? *offset : lseek(in, 0, SEEK_CUR);
     if (range.pos < 0)
-        return call_result(-EINVAL);
-    const int64_t r = send_range(out, &range);
+        return call_result(offset == NULL && errno == EBADF ? -EBADF : -EINVAL);
+    if (count == 0 && raw_fcntl(in, F_GETFD, 0) < 0)
+        return call_result(-EBADF);
+    const int64_t r = send_range(out, &range, step);
     if (r > 0 && offset == NULL)
         lseek(in, range.pos, SEEK_SET);
     else if (r > 0)

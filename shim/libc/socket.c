@@ -11,6 +11,7 @@
 #include "shim/core/raw.h"
 #include "shim/core/shared.h"
 #include "shim/libc/backing.h"
+#include "shim/libc/follow.h"
 #include "shim/libc/real.h"
 #include "shim/libc/sock.h"
 #include "shim/libc/sockaddr.h"
@@ -519,6 +520,8 @@ static int sock_shutdown(struct call *c, int how)
     if (conn == NULL)
         return -ENOTCONN;
     const enum tcp_state state = tcp_state(conn);
+    if (how != SHUT_RD)
+        follow_close(c);
     tcp_set_owner(conn, NULL);
     if (state == TCP_SYN_SENT)
         sock_disconnects(us);

@@ -5,6 +5,7 @@
 #include <sys/uio.h>
 
 #include "shim/libc/cursor.h"
+#include "shim/libc/follow.h"
 #include "shim/libc/real.h"
 #include "shim/libc/sock.h"
 #include "shim/wait/wait.h"
@@ -30,6 +31,8 @@ static int64_t send_from(struct call *c, const struct slice *from, unsigned n, s
                          ((flags & MSG_OOB) != 0 ? TCP_SEND_OOB : 0) |
                          ((flags & MSG_EOR) != 0 ? TCP_SEND_EOR : 0) |
                          (nonblock ? TCP_SEND_ONCE : 0);
+    const uint32_t wait =
+        how == (nonblock ? TCP_SEND_ONCE : 0) && follow_write(c) ? TCP_SEND_UNFINISHED : 0;
     size_t total = 0;
     for (unsigned i = 0; i < n; i++)
         total += from[i].len;
@@ -48,7 +51,7 @@ static int64_t send_from(struct call *c, const struct slice *from, unsigned n, s
         const unsigned slices = cursor_window(&k, &window);
         const uint32_t more = slices < k.n ? TCP_SEND_MORE | TCP_SEND_PART
                                            : 0; /* the rest of the vector follows at once */
-        int64_t r = tcp_send(&c->cx, us->conn, window, slices, how | more);
+        int64_t r = tcp_send(&c->cx, us->conn, window, slices, how | more | wait);
         if (r >= 0) {
             copied += (size_t)r;
             if (copied >= total)

@@ -104,6 +104,45 @@ static uint32_t moderate(struct tcp_conn *c)
     return c->sendbuf.len < c->opts.sndbuf ? LOW_SEND_MAX : 0;
 }
 
+/* All that was written since the peer acknowledged the rest is less than a segment. */
+static bool may_wait(const struct tcp_conn *c)
+{
+    return tcp_synchronized(c) && c->sent.total == 0 && c->sendbuf.len < c->mss && !c->no_room &&
+           !c->opts.cork && c->extra == NULL && c->path.netif != NETIF_LOOP;
+}
+
+static void wait_for_more(struct stack_cx *cx, struct tcp_conn *c)
+{
+    cx->st->tcp.unfinished = c;
+    cx->st->tcp.unfinished_now = true;
+    tcp_timer_set(cx, c, TCP_TIMER_CORK, cx->now + TCP_CORK_MAX); /* should all else fail */
+}
+
+void tcp_finish(struct stack_cx *cx, bool patiently)
+{
+    struct tcp_stack *t = &cx->st->tcp;
+    struct tcp_conn *c = t->unfinished;
+    if (patiently && t->unfinished_now) {
+        t->unfinished_now = false;
+        return;
+    }
+    t->unfinished = NULL;
+    struct flow *outer = work_begin(cx->st, &c->flow);
+    tcp_output(cx, c);
+    work_end(cx->st, outer);
+}
+
+bool tcp_unfinished(const struct stack *st, const struct tcp_conn *c)
+{
+    return st->tcp.unfinished == c;
+}
+
+void tcp_unfinished_yet(struct stack *st, const struct tcp_conn *c)
+{
+    if (st->tcp.unfinished == c)
+        st->tcp.unfinished_now = true;
+}
+
 static int64_t do_send(struct stack_cx *cx, struct tcp_conn *c, const struct slice *from,
                        unsigned n, uint32_t flags)
 {
@@ -145,7 +184,13 @@ static int64_t do_send(struct stack_cx *cx, struct tcp_conn *c, const struct sli
         tcp_inside_release(cx, c);
     }
     TRACE(cx, BUFFER, &c->flow, BUFFER_IN, took, c->sendbuf.len, c->opts.sndbuf, tcp_unsent(c));
-    tcp_output(cx, c);
+    if (unlikely((flags & TCP_SEND_UNFINISHED) != 0) && may_wait(c)) {
+        wait_for_more(cx, c);
+    } else {
+        if (unlikely(cx->st->tcp.unfinished == c))
+            cx->st->tcp.unfinished = NULL;
+        tcp_output(cx, c);
+    }
     return passed + took;
 }
 
@@ -153,6 +198,8 @@ int64_t tcp_send(struct stack_cx *cx, struct tcp_conn *c, const struct slice *fr
                  uint32_t flags)
 {
     tcp_release_handshakes(cx, c);
+    if (unlikely(cx->st->tcp.unfinished != NULL) && cx->st->tcp.unfinished != c)
+        tcp_finish(cx, false); /* in order */
     struct flow *outer = work_begin(cx->st, &c->flow);
     const int64_t r = do_send(cx, c, from, n, flags);
     work_end(cx->st, outer);
@@ -367,6 +414,8 @@ static bool needs_rst(const struct tcp_conn *c)
 
 static void abort_connection(struct stack_cx *cx, struct tcp_conn *c, enum tcp_reason why)
 {
+    if (unlikely(cx->st->tcp.unfinished == c)) /* it was written, and is not lost */
+        tcp_finish(cx, false);
     if (needs_rst(c))
         tcp_emit_rst(cx, c, why);
     tcp_done(cx, c, 0, why);

@@ -241,6 +241,8 @@ bool tcp_reap(struct stack_cx *cx, struct tcp_conn *c)
         pool_free(&t->extras, c->extra);
     if (t->foreseen == c)
         t->foreseen = NULL;
+    if (t->unfinished == c)
+        t->unfinished = NULL;
     pool_free(&t->conns, c);
     return true;
 }

@@ -273,7 +273,7 @@ static void empty_tables(struct tcp_stack *t)
     list_init(&t->orphans);
     list_init(&t->time_wait_age);
     t->norphans = 0;
-    t->foreseen = NULL;
+    t->foreseen = t->unfinished = NULL;
 }
 
 void tcp_repair(struct stack_cx *cx)

@@ -120,12 +120,20 @@ const struct flow *tcp_flow_find(const struct stack *st, const struct flow_tuple
 #define TCP_SEND_PART 0x8u  /* the rest of the call's bytes follows at once */
 #define TCP_SEND_ONCE 0x10u /* the call takes no more than what is taken now */
 /*
+ * The program will go on at once, or close: where nothing is in flight, less than a segment waits
+ * for that, so that both leave together, until the next call ends (stack_flush_patiently()).
+ */
+#define TCP_SEND_UNFINISHED 0x20u
+/*
  * Takes bytes into the send buffer and sends what may be sent. Returns the bytes taken (never 0
  * unless asked for 0), or -EAGAIN (no room), -EPIPE (shut down; the SIGPIPE is the shim's),
  * -ENOTCONN, -EINPROGRESS-like states give -EAGAIN, or the connection's pending error (once).
  */
 int64_t tcp_send(struct stack_cx *cx, struct tcp_conn *c, const struct slice *from, unsigned n,
                  uint32_t flags);
+/* Whether text of the connection waits so; a call that will go on is only prepared: it waits on. */
+bool tcp_unfinished(const struct stack *st, const struct tcp_conn *c);
+void tcp_unfinished_yet(struct stack *st, const struct tcp_conn *c);
 #define TCP_RECV_PEEK  0x1u
 #define TCP_RECV_TRUNC 0x2u /* MSG_TRUNC: discard */
 #define TCP_RECV_OOB   0x4u /* the urgent byte */

@@ -226,3 +226,12 @@ def errqueue(run):
     server = run.server([PYTHON, f"{PROGRAMS}/threads_server.py", PORT], PORT)
     run.client([PYTHON, f"{PROGRAMS}/errqueue.py", run.server_addr, PORT])
     server.stop()
+
+
+@case("unfinished", pairings=("KU",), sizes=("-",), kernel=False)
+def unfinished(run):
+    """Writes that are always followed at once leave together; one that is not, after all, leaves alone."""
+    file = run.path("go")
+    server = run.server([PYTHON, f"{PROGRAMS}/unfinished.py", PORT, file], PORT)
+    run.client([PYTHON, f"{PROGRAMS}/unfinished.py", run.server_addr, PORT, file]).wait()
+    server.stop()

@@ -295,8 +295,8 @@ static void call(struct fuzz_input *in, uint32_t op)
     case 1:
     case 2:
         tcp_send(&F.cx, c, &s, 1,
-                 bits &
-                     (TCP_SEND_MORE | TCP_SEND_OOB | TCP_SEND_EOR | TCP_SEND_PART | TCP_SEND_ONCE));
+                 bits & (TCP_SEND_MORE | TCP_SEND_OOB | TCP_SEND_EOR | TCP_SEND_PART |
+                         TCP_SEND_ONCE | TCP_SEND_UNFINISHED));
         break;
     case 3:
     case 4:

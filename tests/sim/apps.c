@@ -186,6 +186,8 @@ static bool send_some(struct app *a)
     uint32_t split = (uint32_t)prng_below(&s->rng, n + 1);
     struct slice v[2] = {{from, split}, {from + split, n - split}};
     uint32_t flags = a->cork && a->sent + n < stop ? TCP_SEND_MORE : 0;
+    if ((a->sent & 4) != 0) /* whether more follows or not */
+        flags |= TCP_SEND_UNFINISHED;
     int64_t r = tcp_send(&a->host->cx, a->conn, v, 2, flags);
     say(a, "send", r);
     if (r == -EAGAIN) {
