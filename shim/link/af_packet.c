@@ -20,6 +20,7 @@
 #include "shim/link/interfaces.h"
 #include "shim/link/link.h"
 #include "shim/link/ports.h"
+#include "stack/tcp/chunk.h"
 
 #define RX_BYTES_MAX 131072
 /* Behind a frame of PLACE_MIN so many are worth a look at their headers, to save a copy. */
@@ -71,6 +72,16 @@ static struct af_packet *bottom(struct link *l)
     return self(l);
 }
 
+/*
+ * What the virtio-net header says are headers the kernel copies to a small buffer, and the rest to
+ * pages. So many bytes of text in front make that rest begin where a line of the chunk does.
+ */
+static uint32_t up_to_line(const struct frame_out *f)
+{
+    const uint32_t before = (uint32_t) - (uintptr_t)f->slices[0].base % CHUNK_LINE;
+    return before < f->slices[0].len ? before : 0;
+}
+
 /* The virtio-net header (virtio 1.2, 5.1.6) that says what the kernel has to complete. */
 static void describe(const struct frame_out *f, struct virtio_net_hdr *h)
 {
@@ -83,7 +94,7 @@ static void describe(const struct frame_out *f, struct virtio_net_hdr *h)
     if (f->gso_size > 0 && f->payload_len > f->gso_size) {
         h->gso_type = VIRTIO_NET_HDR_GSO_TCPV4;
         h->gso_size = f->gso_size;
-        h->hdr_len = (uint16_t)(f->head_end - f->head_start);
+        h->hdr_len = (uint16_t)(f->head_end - f->head_start + up_to_line(f));
     }
 }
 

@@ -1,14 +1,20 @@
-/* A chunk of payload: sixteen fill an arena span exactly. */
+/* A chunk of payload: sixteen fit in an arena span. */
 #pragma once
 
 #include "stack/base.h"
 
-#define CHUNK_DATA 4072
+/*
+ * Text lies in whole cache lines: copies by `rep movsb`, the kernel's, take up to a fifth less time
+ * where source and destination begin at lines.
+ */
+#define CHUNK_LINE 64
+#define CHUNK_DATA (62 * CHUNK_LINE)
 
 struct chunk {
     struct chunk *next;
     uint32_t start; /* the owner's: stream offset or fill mark */
     uint32_t end;
-    uint8_t data[CHUNK_DATA];
+    uint8_t data[CHUNK_DATA]; /* begins at a line: a span's first object lies 16 bytes before one */
+    uint8_t unused[CHUNK_LINE - 16];
 };
-_Static_assert(sizeof(struct chunk) == 4088, "sixteen chunks and the header make a span");
+_Static_assert(sizeof(struct chunk) % CHUNK_LINE == 0, "the next one's text begins at a line, too");

@@ -80,6 +80,23 @@ START_TEST(test_gather_limits)
 }
 END_TEST
 
+START_TEST(test_text_begins_at_lines)
+{
+    struct sendbuf sb = {0};
+    static uint8_t data[40 * CHUNK_DATA]; /* of more than two spans */
+    const struct slice from = {data, sizeof(data)};
+    struct slice out[40];
+    uint32_t got;
+    ck_assert_uint_eq(sendbuf_append(&chunks, &sb, &from, 1, 0, UINT32_MAX), sizeof(data));
+    ck_assert_uint_eq(sendbuf_gather(&sb, 0, UINT32_MAX, out, 40, &got), 40);
+    for (unsigned i = 0; i < 40; i++) {
+        ck_assert_uint_eq((uintptr_t)out[i].base % CHUNK_LINE, 0);
+        ck_assert_uint_eq(out[i].len % CHUNK_LINE, 0);
+    }
+    sendbuf_clear(&chunks, &sb);
+}
+END_TEST
+
 START_TEST(test_arena_full)
 {
     struct sendbuf sb = {0};
@@ -188,6 +205,7 @@ Suite *suite_sendbuf(void)
     tcase_add_checked_fixture(tc, setup, teardown);
     tcase_add_test(tc, test_append_slices);
     tcase_add_test(tc, test_gather_limits);
+    tcase_add_test(tc, test_text_begins_at_lines);
     tcase_add_test(tc, test_arena_full);
     tcase_add_test(tc, test_cursors);
     tcase_add_loop_test(tc, test_model, 0, 8);
