@@ -241,6 +241,10 @@ static void call_seldom(struct fuzz_input *in, struct tcp_conn *c, uint32_t bits
             tcp_zerocopy_done(&F.cx, c);
         break;
     case 5:
+        if (bits & 16) { /* in the middle of a change of this one */
+            F.cx.st->working = &c->flow;
+            F.cx.st->transmitting = bits & 32;
+        }
         stack_repair(&F.cx);
         break;
     case 6:
@@ -290,17 +294,20 @@ static void call(struct fuzz_input *in, uint32_t op)
     }
     const uint32_t bits = fuzz_take(in, 1);
     const struct slice s = {bytes, fuzz_take(in, 2) % sizeof(bytes)};
+    /* more than a window takes, or than lies there */
+    const struct slice several[] = {s, {bytes, 1}, s, s, s};
+    const unsigned n = s.len & 1 ? ARRAY_LEN(several) : 1;
     switch (op % 14) {
     case 0:
     case 1:
     case 2:
-        tcp_send(&F.cx, c, &s, 1,
+        tcp_send(&F.cx, c, several, n,
                  bits & (TCP_SEND_MORE | TCP_SEND_OOB | TCP_SEND_EOR | TCP_SEND_PART |
                          TCP_SEND_ONCE | TCP_SEND_UNFINISHED));
         break;
     case 3:
     case 4:
-        tcp_recv(&F.cx, c, &s, 1, bits & 7, bits & TCP_RECV_PEEK ? bits >> 3 : 0);
+        tcp_recv(&F.cx, c, several, n, bits & 7, bits & TCP_RECV_PEEK ? bits >> 3 : 0);
         break;
     case 5:
         tcp_shutdown(&F.cx, c, (enum tcp_how)(bits % 3));
