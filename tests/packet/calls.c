@@ -215,10 +215,11 @@ uint32_t listener_events(void)
 
 /* ---- usual beginnings ---- */
 
-struct tcp_conn *established(const char *synack_opts)
+struct tcp_conn *established_after(nsec_t rtt, const char *synack_opts)
 {
     struct tcp_conn *c = call_connect();
     expect_tx("S seq 0 len 0");
+    t_run(rtt);
     char spec[160];
     strcpy(spec, "SA seq 0 ack 1 ");
     strcat(spec, synack_opts ? synack_opts : "<mss 1460>");
@@ -227,6 +228,34 @@ struct tcp_conn *established(const char *synack_opts)
     expect_state(TCP_ESTABLISHED);
     check(events_of(c) & TCP_EV_OUT);
     return c;
+}
+
+struct tcp_conn *established(const char *synack_opts)
+{
+    return established_after(0, synack_opts);
+}
+
+void established_inside(uint32_t rcvbuf, struct tcp_conn **client, struct tcp_conn **server)
+{
+    struct tcp_opts opts;
+    world((struct world_opts){.loopback = true});
+    tcp_opts_init(&opts, the_stack());
+    if (rcvbuf != 0) {
+        opts.rcvbuf = rcvbuf;
+        opts.rcvbuf_locked = true;
+    }
+    struct tcp_listener *l = call_listen_opts(5, &opts);
+    const struct ip_addr lo = ip_addr_from_v4(__builtin_bswap32(ip4(127, 0, 0, 1)));
+    struct ip_path path;
+    struct ip_addr src;
+    check_eq(ip_route(the_stack(), &lo, &path, &src), 0);
+    const struct endpoint local = {src, 6000}, remote = {lo, LISTEN_PORT};
+    *client = call_open();
+    check_eq(tcp_connect(the_cx(), *client, &local, &remote, &path), 0);
+    flush();
+    check_eq(tcp_state(*client), TCP_ESTABLISHED);
+    *server = call_accept(l);
+    check(*server != NULL);
 }
 
 struct tcp_conn *accepted(const char *syn_opts)

@@ -166,10 +166,15 @@ uint32_t listener_events(void);
  * ("<mss 1460>" when NULL); window 65535 unless given after them.
  */
 struct tcp_conn *established(const char *synack_opts);
+/* The same with a round trip of `rtt` between SYN and SYN-ACK. */
+struct tcp_conn *established_after(nsec_t rtt, const char *synack_opts);
 /* By passive open, accepted; the listener stays open with backlog 5. */
 struct tcp_conn *accepted(const char *syn_opts);
 /* An established connection taken on to any state; the user's handle stays open. */
 struct tcp_conn *bring(enum tcp_state state);
+/* In a new world: both ends of a connection inside the stack; `rcvbuf` is of the end that was
+ * accepted, 0: the default. */
+void established_inside(uint32_t rcvbuf, struct tcp_conn **client, struct tcp_conn **server);
 
 /* ---- the wire ---- */
 

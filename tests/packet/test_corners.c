@@ -361,28 +361,10 @@ TEST(corner_half_open_memory, "half-open entries of many listeners do not fill t
     check_eq(the_stack()->tcp.half_opens.live, 0);
 }
 
-/* A connection inside the stack to its listener; its other end is *accepted. */
-static struct tcp_conn *connect_inside(struct tcp_conn **accepted)
-{
-    world((struct world_opts){.loopback = true});
-    struct tcp_listener *l = call_listen(5);
-    struct tcp_conn *c = call_open();
-    struct ip_addr lo = ip_addr_from_v4(__builtin_bswap32(ip4(127, 0, 0, 1)));
-    struct ip_path path;
-    struct ip_addr src;
-    check_eq(ip_route(the_stack(), &lo, &path, &src), 0);
-    struct endpoint local = {src, 6000}, remote = {lo, LISTEN_PORT};
-    check_eq(tcp_connect(the_cx(), c, &local, &remote, &path), 0);
-    flush();
-    check_eq(tcp_state(c), TCP_ESTABLISHED);
-    *accepted = call_accept(l);
-    check(*accepted != NULL);
-    return c;
-}
-
 TEST(corner_loopback_holds_no_ack, "inside the stack an ACK costs no frame and waits for nobody")
 {
-    struct tcp_conn *s, *c = connect_inside(&s);
+    struct tcp_conn *s, *c;
+    established_inside(0, &c, &s);
     program_goes_on(true);
     check_eq(call_send(c, 100), 100);
     check_eq(tcp_outq(c), 0);
@@ -392,7 +374,8 @@ TEST(corner_loopback_holds_no_ack, "inside the stack an ACK costs no frame and w
 TEST(corner_loopback,
      "connections inside the stack: handshake, data, close, without a frame on the wire")
 {
-    struct tcp_conn *s, *c = connect_inside(&s);
+    struct tcp_conn *s, *c;
+    established_inside(0, &c, &s);
     check_eq(call_send(c, 50000), 50000);
     check_eq(call_recv(s, 100000), 50000);
     check_eq(call_send(s, 50000), 50000);

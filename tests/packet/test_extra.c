@@ -311,21 +311,11 @@ static void wait_for_ack(struct tcp_conn *c)
     inject(ack);
 }
 
-static struct tcp_conn *with_round_trip(void)
-{
-    struct tcp_conn *c = call_connect();
-    expect_tx("S seq 0");
-    t_run(ms(100));
-    inject("SA seq 0 ack 1 <mss 1460,sackOK,nop,nop>");
-    expect_tx("A seq 1 ack 1");
-    return c;
-}
-
 TEST(
     delivery_rate,
     "Linux tcpi_delivery_rate: what a round trip delivered; less counts only when it is the path's")
 {
-    struct tcp_conn *c = with_round_trip();
+    struct tcp_conn *c = established_after(ms(100), "<mss 1460,sackOK,nop,nop>");
     expect_rate(c, 0, true);
     check_eq(call_send(c, 50000), 50000);
     wait_for_ack(c); /* ten segments */
@@ -345,7 +335,7 @@ TEST(
 TEST(delivery_rate_of_late_acks,
      "Linux tcp_rate_gen(): a sample shorter than any round trip is one of what was sent in vain")
 {
-    struct tcp_conn *c = with_round_trip();
+    struct tcp_conn *c = established_after(ms(100), "<mss 1460,sackOK,nop,nop>");
     check_eq(call_send(c, 14600), 14600);
     wait_for_ack(c);
     expect_rate(c, 146000, true);

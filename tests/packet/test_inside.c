@@ -16,24 +16,7 @@ static void look(bool on)
 /* rcvbuf: of the server, 0: the default. */
 static void connect_inside(uint32_t rcvbuf)
 {
-    struct tcp_opts opts;
-    world((struct world_opts){.loopback = true});
-    tcp_opts_init(&opts, the_stack());
-    if (rcvbuf != 0) {
-        opts.rcvbuf = rcvbuf;
-        opts.rcvbuf_locked = true;
-    }
-    struct tcp_listener *l = call_listen_opts(5, &opts);
-    client = call_open();
-    struct ip_addr lo = ip_addr_from_v4(__builtin_bswap32(ip4(127, 0, 0, 1)));
-    struct ip_path path;
-    struct ip_addr src;
-    check_eq(ip_route(the_stack(), &lo, &path, &src), 0);
-    struct endpoint local = {src, 6000}, remote = {lo, LISTEN_PORT};
-    check_eq(tcp_connect(the_cx(), client, &local, &remote, &path), 0);
-    flush();
-    server = call_accept(l);
-    check(server != NULL);
+    established_inside(rcvbuf, &client, &server);
     look(false);
 }
 

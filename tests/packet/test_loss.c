@@ -6,24 +6,11 @@
 
 #define SACK_OPTS "<mss 1460,sackOK,nop,nop>"
 
-/* An established connection whose RTT is `rtt`: the SYN-ACK came so late. */
-static struct tcp_conn *with_rtt(const char *opts, nsec_t rtt)
-{
-    struct tcp_conn *c = call_connect();
-    expect_tx("S seq 0");
-    t_run(rtt);
-    char spec[160];
-    snprintf(spec, sizeof(spec), "SA seq 0 ack 1 %s", opts);
-    inject(spec);
-    expect_tx("A seq 1 ack 1");
-    return c;
-}
-
 /* ---- the time-out ---- */
 
 TEST(rto_min, "Linux TCP_RTO_MIN: never below 200 ms")
 {
-    struct tcp_conn *c = with_rtt("<mss 1460>", us(100));
+    struct tcp_conn *c = established_after(us(100), "<mss 1460>");
     check_eq(call_send(c, 100), 100);
     expect_tx("PA seq 1");
     expect_tx_in(ms(199), ms(230), "PA seq 1 len 100");
@@ -31,7 +18,7 @@ TEST(rto_min, "Linux TCP_RTO_MIN: never below 200 ms")
 
 TEST(rto_from_rtt, "RFC 6298 2.2: RTO = SRTT + max(G, 4*RTTVAR) after the first sample: 3 R")
 {
-    struct tcp_conn *c = with_rtt("<mss 1460>", ms(300));
+    struct tcp_conn *c = established_after(ms(300), "<mss 1460>");
     check_eq(call_send(c, 100), 100);
     expect_tx("PA seq 1");
     expect_tx_in(ms(890), ms(920), "PA seq 1 len 100");
@@ -39,7 +26,7 @@ TEST(rto_from_rtt, "RFC 6298 2.2: RTO = SRTT + max(G, 4*RTTVAR) after the first 
 
 TEST(rto_converges, "RFC 6298 2.3: with steady samples the RTO falls towards SRTT + 200 ms")
 {
-    struct tcp_conn *c = with_rtt("<mss 1460>", ms(300));
+    struct tcp_conn *c = established_after(ms(300), "<mss 1460>");
     for (unsigned i = 0; i < 100; i++) {
         check_eq(call_send(c, 100), 100);
         drain_tx();
@@ -55,7 +42,7 @@ TEST(rto_converges, "RFC 6298 2.3: with steady samples the RTO falls towards SRT
 
 TEST(rto_max_set, "Linux TCP_RTO_MAX_MS: no time-out is longer, and 15 retries take less")
 {
-    struct tcp_conn *c = with_rtt("<mss 1460>", ms(1));
+    struct tcp_conn *c = established_after(ms(1), "<mss 1460>");
     tcp_opts(c)->rto_max = 1000;
     check_eq(call_send(c, 100), 100);
     expect_tx("PA seq 1");
@@ -73,7 +60,7 @@ TEST(rto_max_set, "Linux TCP_RTO_MAX_MS: no time-out is longer, and 15 retries t
 
 TEST(rto_backoff, "RFC 6298 5.5: doubles; Linux: ends by ETIMEDOUT after 15 retries, some 924 s")
 {
-    struct tcp_conn *c = with_rtt("<mss 1460>", ms(1));
+    struct tcp_conn *c = established_after(ms(1), "<mss 1460>");
     check_eq(call_send(c, 100), 100);
     expect_tx("PA seq 1");
     nsec_t gap = 0, last = t_now();
@@ -99,7 +86,7 @@ TEST(rto_backoff, "RFC 6298 5.5: doubles; Linux: ends by ETIMEDOUT after 15 retr
 
 TEST(rto_resets_on_ack, "RFC 6298 5.7: an ACK of new data ends the backoff")
 {
-    struct tcp_conn *c = with_rtt("<mss 1460>", ms(1));
+    struct tcp_conn *c = established_after(ms(1), "<mss 1460>");
     check_eq(call_send(c, 100), 100);
     expect_tx("PA seq 1");
     expect_tx_in(ms(195), ms(230), "PA seq 1");
@@ -113,7 +100,7 @@ TEST(rto_resets_on_ack, "RFC 6298 5.7: an ACK of new data ends the backoff")
 
 TEST(rto_restarted, "RFC 6298 5.3: an ACK of new data restarts the timer")
 {
-    struct tcp_conn *c = with_rtt("<mss 1460>", ms(1));
+    struct tcp_conn *c = established_after(ms(1), "<mss 1460>");
     check_eq(call_send(c, 2920), 2920);
     drain_tx();
     t_run(ms(150));
@@ -124,7 +111,7 @@ TEST(rto_restarted, "RFC 6298 5.3: an ACK of new data restarts the timer")
 
 TEST(rto_karn, "RFC 6298 3 (Karn): no sample from what was sent twice")
 {
-    struct tcp_conn *c = with_rtt("<mss 1460>", ms(10));
+    struct tcp_conn *c = established_after(ms(10), "<mss 1460>");
     struct tcp_view v;
     check_eq(call_send(c, 100), 100);
     expect_tx("PA seq 1");
@@ -137,7 +124,7 @@ TEST(rto_karn, "RFC 6298 3 (Karn): no sample from what was sent twice")
 
 TEST(rto_timestamps, "RFC 7323 4.1: with timestamps a retransmission gives a sample too")
 {
-    struct tcp_conn *c = with_rtt("<mss 1460,nop,nop,ts>", ms(10));
+    struct tcp_conn *c = established_after(ms(10), "<mss 1460,nop,nop,ts>");
     cur()->sends_ts = true;
     struct tcp_view v;
     check_eq(call_send(c, 100), 100);
@@ -151,7 +138,7 @@ TEST(rto_timestamps, "RFC 7323 4.1: with timestamps a retransmission gives a sam
 
 TEST(rto_one_segment, "RFC 5681 3.1: after a time-out cwnd is one segment, then slow start")
 {
-    struct tcp_conn *c = with_rtt("<mss 1460>", ms(1));
+    struct tcp_conn *c = established_after(ms(1), "<mss 1460>");
     check_eq(call_send(c, 14600), 14600);
     check_eq(drain_text(), 14600);
     expect_tx_in(ms(195), ms(250), "A seq 1 len 1460");
@@ -166,7 +153,7 @@ TEST(rto_one_segment, "RFC 5681 3.1: after a time-out cwnd is one segment, then 
 
 TEST(rto_whole_window_lost, "everything in flight was lost: all of it comes again, once")
 {
-    struct tcp_conn *c = with_rtt(SACK_OPTS, ms(1));
+    struct tcp_conn *c = established_after(ms(1), SACK_OPTS);
     check_eq(call_send(c, 14600), 14600);
     check_eq(drain_text(), 14600);
     expect_tx_in(ms(2), ms(10), "PA seq 13141 len 1460"); /* the loss probe */
@@ -194,7 +181,7 @@ TEST(rto_whole_window_lost, "everything in flight was lost: all of it comes agai
 
 TEST(fast_three_dupacks, "RFC 5681 3.2: the third duplicate ACK")
 {
-    struct tcp_conn *c = with_rtt("<mss 1460>", ms(10));
+    struct tcp_conn *c = established_after(ms(10), "<mss 1460>");
     check_eq(call_send(c, 14600), 14600);
     check_eq(drain_text(), 14600);
     inject("A ack 1");
@@ -212,7 +199,7 @@ TEST(fast_three_dupacks, "RFC 5681 3.2: the third duplicate ACK")
 TEST(fast_not_by_window_updates,
      "RFC 5681 2: an ACK with a new window or with text is no duplicate")
 {
-    struct tcp_conn *c = with_rtt("<mss 1460>", ms(10));
+    struct tcp_conn *c = established_after(ms(10), "<mss 1460>");
     check_eq(call_send(c, 14600), 14600);
     check_eq(drain_text(), 14600);
     inject("A ack 1 win 60000");
@@ -225,7 +212,7 @@ TEST(fast_not_by_window_updates,
 
 TEST(fast_newreno_partial, "RFC 6582 3.2: a partial ACK: the next hole is sent at once")
 {
-    struct tcp_conn *c = with_rtt("<mss 1460>", ms(10));
+    struct tcp_conn *c = established_after(ms(10), "<mss 1460>");
     check_eq(call_send(c, 14600), 14600);
     check_eq(drain_text(), 14600);
     for (unsigned i = 0; i < 3; i++)
@@ -243,7 +230,7 @@ TEST(fast_newreno_partial, "RFC 6582 3.2: a partial ACK: the next hole is sent a
 
 TEST(fast_newreno_new_data, "RFC 6582 3.2 step 3: further duplicates let new data go")
 {
-    struct tcp_conn *c = with_rtt("<mss 1460>", ms(10));
+    struct tcp_conn *c = established_after(ms(10), "<mss 1460>");
     check_eq(call_send(c, 40000), 40000);
     check_eq(drain_text(), 14600);
     for (unsigned i = 0; i < 3; i++)
@@ -259,7 +246,7 @@ TEST(fast_newreno_new_data, "RFC 6582 3.2 step 3: further duplicates let new dat
 TEST(fast_no_false_after_rto, "RFC 6582 3.2 step 2: duplicates caused by the retransmissions of a "
                               "time-out do not begin recovery")
 {
-    struct tcp_conn *c = with_rtt("<mss 1460>", ms(1));
+    struct tcp_conn *c = established_after(ms(1), "<mss 1460>");
     check_eq(call_send(c, 14600), 14600);
     drain_tx();
     t_run(ms(230));
@@ -276,7 +263,7 @@ TEST(fast_no_false_after_rto, "RFC 6582 3.2 step 2: duplicates caused by the ret
 
 TEST(sack_recovery, "RFC 6675 5: the hole is sent when three segments above it are sacked")
 {
-    struct tcp_conn *c = with_rtt(SACK_OPTS, ms(10));
+    struct tcp_conn *c = established_after(ms(10), SACK_OPTS);
     check_eq(call_send(c, 14600), 14600);
     check_eq(drain_text(), 14600);
     inject("A ack 1 <nop,nop,sack 1461:2921>");
@@ -295,7 +282,7 @@ TEST(sack_recovery, "RFC 6675 5: the hole is sent when three segments above it a
 
 TEST(sack_two_holes, "RFC 6675 4 NextSeg: both holes, nothing that was sacked")
 {
-    struct tcp_conn *c = with_rtt(SACK_OPTS, ms(10));
+    struct tcp_conn *c = established_after(ms(10), SACK_OPTS);
     check_eq(call_send(c, 14600), 14600);
     check_eq(drain_text(), 14600);
     inject("A ack 1 <nop,nop,sack 1461:2921>");
@@ -315,7 +302,7 @@ TEST(sack_two_holes, "RFC 6675 4 NextSeg: both holes, nothing that was sacked")
 
 TEST(sack_new_data, "RFC 6675 5: when nothing is lost any more new data goes as the pipe allows")
 {
-    struct tcp_conn *c = with_rtt(SACK_OPTS, ms(10));
+    struct tcp_conn *c = established_after(ms(10), SACK_OPTS);
     check_eq(call_send(c, 40000), 40000);
     check_eq(drain_text(), 14600);
     inject("A ack 1 <nop,nop,sack 1461:2921>");
@@ -336,7 +323,7 @@ TEST(sack_new_data, "RFC 6675 5: when nothing is lost any more new data goes as 
 TEST(sack_retransmission_lost,
      "RFC 6675: a lost retransmission is found by the timer at the latest")
 {
-    struct tcp_conn *c = with_rtt(SACK_OPTS, ms(10));
+    struct tcp_conn *c = established_after(ms(10), SACK_OPTS);
     check_eq(call_send(c, 14600), 14600);
     drain_tx();
     inject("A ack 1 <nop,nop,sack 1461:14601>");
@@ -348,7 +335,7 @@ TEST(sack_retransmission_lost,
 
 TEST(sack_reneging, "RFC 2018 8: the receiver takes its word back: all comes again in the end")
 {
-    struct tcp_conn *c = with_rtt(SACK_OPTS, ms(10));
+    struct tcp_conn *c = established_after(ms(10), SACK_OPTS);
     check_eq(call_send(c, 14600), 14600);
     drain_tx();
     inject("A ack 1 <nop,nop,sack 1461:14601>");
@@ -374,7 +361,7 @@ TEST(sack_reneging, "RFC 2018 8: the receiver takes its word back: all comes aga
 
 TEST(sack_malformed, "SACK blocks that make no sense: empty, reversed, outside, acknowledged")
 {
-    struct tcp_conn *c = with_rtt(SACK_OPTS, ms(10));
+    struct tcp_conn *c = established_after(ms(10), SACK_OPTS);
     check_eq(call_send(c, 14600), 14600);
     drain_tx();
     static const char *const bad[] = {
@@ -394,7 +381,7 @@ TEST(sack_malformed, "SACK blocks that make no sense: empty, reversed, outside, 
 
 TEST(sack_splits_bounded, "a peer that sacks every second byte does not cost memory without bound")
 {
-    struct tcp_conn *c = with_rtt(SACK_OPTS, ms(10));
+    struct tcp_conn *c = established_after(ms(10), SACK_OPTS);
     check_eq(call_send(c, 14600), 14600);
     drain_tx();
     for (unsigned i = 2; i < 14600; i += 6) {
@@ -411,7 +398,7 @@ TEST(sack_splits_bounded, "a peer that sacks every second byte does not cost mem
 
 TEST(dsack_undo, "RFC 2883, 3708: a D-SACK for a spurious retransmission does no harm")
 {
-    struct tcp_conn *c = with_rtt(SACK_OPTS, ms(1));
+    struct tcp_conn *c = established_after(ms(1), SACK_OPTS);
     check_eq(call_send(c, 14600), 14600);
     drain_tx();
     t_run(ms(230));
@@ -424,7 +411,7 @@ TEST(dsack_undo, "RFC 2883, 3708: a D-SACK for a spurious retransmission does no
 
 TEST(loss_cwnd_limited, "RFC 7661, Linux: cwnd does not grow while the program does not use it")
 {
-    struct tcp_conn *c = with_rtt("<mss 1460>", ms(10));
+    struct tcp_conn *c = established_after(ms(10), "<mss 1460>");
     struct tcp_view v;
     for (unsigned i = 0; i < 200; i++) {
         check_eq(call_send(c, 100), 100);
@@ -438,7 +425,7 @@ TEST(loss_cwnd_limited, "RFC 7661, Linux: cwnd does not grow while the program d
 
 TEST(loss_idle_restart, "RFC 5681 4.1: after idling longer than the RTO the window restarts")
 {
-    struct tcp_conn *c = with_rtt("<mss 1460>", ms(10));
+    struct tcp_conn *c = established_after(ms(10), "<mss 1460>");
     for (unsigned i = 0; i < 6; i++) {
         call_send(c, 100000);
         drain_tx();
@@ -479,18 +466,11 @@ TEST(loss_reserved_bits, "RFC 9293 3.1: reserved bits are ignored on receipt")
 
 /* ---- PAWS (RFC 7323 5) ---- */
 
-static struct tcp_conn *with_ts(void)
-{
-    struct tcp_conn *c = call_connect();
-    expect_tx("S");
-    inject("SA seq 0 ack 1 <mss 1460,nop,nop,ts 5000>");
-    expect_tx("A");
-    return c;
-}
+#define WITH_TS "<mss 1460,nop,nop,ts 5000>"
 
 TEST(paws_old_dropped, "RFC 7323 5.3 R1: an older timestamp: ACK, drop")
 {
-    struct tcp_conn *c = with_ts();
+    struct tcp_conn *c = established(WITH_TS);
     inject("PA seq 1 ack 1 len 10 <nop,nop,ts 4000>");
     expect_tx("A seq 1 ack 1 len 0");
     check_eq(counter(COUNT_PAWS), 1);
@@ -511,7 +491,7 @@ TEST(paws_wrap, "RFC 7323 5.3: timestamps wrap")
 
 TEST(paws_rst, "RFC 7323 5.2: a RST is not subject to PAWS")
 {
-    struct tcp_conn *c = with_ts();
+    struct tcp_conn *c = established(WITH_TS);
     inject("R seq 1 <nop,nop,ts 1>");
     expect_state(TCP_CLOSED);
     check_eq(tcp_take_error(c), ECONNRESET);
@@ -519,7 +499,7 @@ TEST(paws_rst, "RFC 7323 5.2: a RST is not subject to PAWS")
 
 TEST(paws_24_days, "RFC 7323 5.5: after 24 days a timestamp says nothing")
 {
-    struct tcp_conn *c = with_ts();
+    struct tcp_conn *c = established(WITH_TS);
     t_run(sec(25 * 86400));
     drain_tx();
     inject("PA seq 1 ack 1 len 10 <nop,nop,ts 4000>");
@@ -530,7 +510,7 @@ TEST(paws_24_days, "RFC 7323 5.5: after 24 days a timestamp says nothing")
 TEST(ts_recent_only_in_order,
      "RFC 7323 4.3: TS.Recent follows the segment that is next to be acknowledged")
 {
-    with_ts();
+    established(WITH_TS);
     inject("A seq 1001 ack 1 len 100 <nop,nop,ts 6000>");
     expect_tx("A ack 1 <ts * 5000>");
     inject("A seq 1 ack 1 len 1000 <nop,nop,ts 5500>");
@@ -539,7 +519,7 @@ TEST(ts_recent_only_in_order,
 
 TEST(ts_missing, "Linux: a segment without the option that was agreed is taken")
 {
-    struct tcp_conn *c = with_ts();
+    struct tcp_conn *c = established(WITH_TS);
     inject("PA seq 1 ack 1 len 10 <none>");
     drain_tx();
     check_eq(call_recv(c, 100), 10);

@@ -9,13 +9,7 @@
 /* An established connection of RTT 100 ms with SACK, that has sent n bytes, all on the wire. */
 static struct tcp_conn *sending(const char *opts, uint32_t n)
 {
-    struct tcp_conn *c = call_connect();
-    expect_tx("S seq 0");
-    t_run(ms(100));
-    char spec[160];
-    snprintf(spec, sizeof(spec), "SA seq 0 ack 1 %s", opts);
-    inject(spec);
-    expect_tx("A seq 1 ack 1");
+    struct tcp_conn *c = established_after(ms(100), opts);
     check_eq(call_send(c, n), n);
     check_eq(drain_text(), min_u32(n, 14600));
     return c;

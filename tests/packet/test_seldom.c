@@ -145,26 +145,10 @@ TEST(seldom_deferred,
 
 static struct tcp_conn *client, *server;
 
-static void connect_inside(void)
-{
-    world((struct world_opts){.loopback = true});
-    struct tcp_listener *l = call_listen(5);
-    const struct ip_addr lo = ip_addr_from_v4(__builtin_bswap32(ip4(127, 0, 0, 1)));
-    struct ip_path path;
-    struct ip_addr src;
-    check_eq(ip_route(the_stack(), &lo, &path, &src), 0);
-    const struct endpoint local = {src, 6000}, remote = {lo, LISTEN_PORT};
-    client = call_open();
-    check_eq(tcp_connect(the_cx(), client, &local, &remote, &path), 0);
-    flush();
-    server = call_accept(l);
-    check(server != NULL);
-}
-
 TEST(seldom_died_between_ends,
      "a process died while text passed inside the stack: both ends were being changed, both end")
 {
-    connect_inside();
+    established_inside(0, &client, &server);
     check_eq(call_send(client, 100), 100);
     the_stack()->working = flow_find(&the_stack()->tcp.flows, &tcp_flow(client)->tuple);
     stack_repair(the_cx());
@@ -179,7 +163,7 @@ TEST(seldom_died_with_packets, "packets on their way inside the stack outlive wh
 {
     static uint8_t text[3000];
     const struct slice from = {text, sizeof(text)};
-    connect_inside();
+    established_inside(0, &client, &server);
     check_eq(tcp_send(the_cx(), client, &from, 1, 0), sizeof(text));
     tcp_flush(the_cx());
     check(ip_loopback_pending(the_stack()));
@@ -196,7 +180,7 @@ TEST(seldom_died_with_packets_torn, "of packets inside the stack those before a 
 {
     static uint8_t text[100];
     const struct slice from = {text, sizeof(text)};
-    connect_inside();
+    established_inside(0, &client, &server);
     tcp_opts(client)->nodelay = true;
     for (unsigned i = 0; i < 3; i++)
         check_eq(tcp_send(the_cx(), client, &from, 1, 0), sizeof(text));
