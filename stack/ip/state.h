@@ -13,9 +13,13 @@
 
 #define ARP_ENTRIES_MAX 1024u
 #define ARP_BUCKETS     256u
-/* Frames that wait for a neighbour's address: of one neighbour, and of all. */
-#define ARP_QUEUE_ENTRY_MAX 8u
-#define ARP_QUEUE_MAX       64u
+/*
+ * Frames that wait for a neighbour's address: of one neighbour, and of all. Clients open many
+ * connections at once, and a SYN that is dropped here costs a second: as many as Linux keeps
+ * (net.ipv4.neigh.default.unres_qlen_bytes, 212,992, at 768 bytes for a SYN).
+ */
+#define ARP_QUEUE_ENTRY_MAX 277u
+#define ARP_QUEUE_MAX       (4u * ARP_QUEUE_ENTRY_MAX)
 
 #define FRAG_DATAGRAMS_MAX 64u
 #define FRAG_BYTES_MAX     (1u << 20)
@@ -50,8 +54,8 @@ struct arp_entry {
     uint8_t netif;
     uint8_t state; /* enum arp_state */
     uint8_t tries; /* requests since the last confirmation */
-    uint8_t nqueued;
     uint8_t mac[6];
+    uint16_t nqueued;
     nsec_t changed; /* when the MAC was confirmed or set, or the neighbour given up */
 };
 

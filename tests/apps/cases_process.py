@@ -3,10 +3,12 @@ streams over a socket."""
 
 import os
 import signal
+import socket
 import time
 
 from cases_http import start_nginx, stop_nginx, url
 from framework import PROGRAMS, PYTHON, Failed, case, wait_for
+from lab import in_namespace
 
 PORT = 9000
 
@@ -58,6 +60,17 @@ def many_connections(run):
     server = run.server([PYTHON, f"{PROGRAMS}/threads_server.py", PORT], PORT)
     run.client([PYTHON, f"{PROGRAMS}/many.py", run.server_addr, PORT, run.size])
     server.stop()
+
+
+@case("at-once", pairings=("UK",), sizes=("200",))
+def at_once(run):
+    """Two hundred SYNs at once, to a neighbour whose address is not known yet: none is lost."""
+    listener = in_namespace(run.server_host.path, lambda: socket.create_server((run.server_addr, PORT), backlog=512))
+    client = run.client([PYTHON, f"{PROGRAMS}/at_once.py", run.server_addr, PORT, run.size])
+    for _ in range(int(run.size)):
+        listener.accept()[0].close()
+    listener.close()
+    run.check(client.stdout() == "0\n", f"sent again: {client.stdout()}")
 
 
 @case("fork-server", sizes=("1M",), needs=("socat",), table=("socat, fork", "nc"))
