@@ -268,6 +268,7 @@ static void call_seldom(struct fuzz_input *in, struct tcp_conn *c, uint32_t bits
         look_around();
         break;
     case 12:
+        F.cx.trace = bits & 64 ? TRACE_ALL | TRACE_TROUBLE : 0;
         if (bits & 128)
             stack_ignore_strangers(F.cx.st);
         break;
@@ -341,6 +342,22 @@ static void call(struct fuzz_input *in, uint32_t op)
     }
 }
 
+/* A router refuses what the host sent last, or something before it. */
+static void refuse(struct fuzz_input *in, const struct fuzz_flow *f)
+{
+    uint8_t quoted[64], frame[256];
+    const uint32_t how = fuzz_take(in, 1), rest = fuzz_take(in, 2);
+    const struct wire_seg s = {.src = FUZZ_HOST_IP,
+                               .dst = FUZZ_PEER_IP,
+                               .sport = f->hport,
+                               .dport = f->pport,
+                               .seq = f->host_nxt - 1 - (how & 128 ? fuzz_take(in, 2) : 0)};
+    wire_build_tcp(quoted, &s, fuzz_peer_mac, fuzz_host_mac);
+    const size_t len = wire_build_icmp(frame, ip4(10, 0, 0, 254), FUZZ_HOST_IP, 3, how & 15, rest,
+                                       quoted + L2_LEN, IP4_LEN + 8, fuzz_host_mac, fuzz_peer_mac);
+    fuzz_input(frame, (uint32_t)len, false, 0);
+}
+
 /* The peer outside acknowledges, sends, ends, marks; with luck as it should. */
 static void answer(struct fuzz_input *in)
 {
@@ -350,6 +367,10 @@ static void answer(struct fuzz_input *in)
                                     TCP_SYN,           TCP_ACK | TCP_URG};
     const uint32_t how = fuzz_take(in, 2);
     const struct fuzz_flow *f = &F.flows[how & 3];
+    if (how & 8192) {
+        refuse(in, f);
+        return;
+    }
     struct wire_seg s = {.src = FUZZ_PEER_IP,
                          .dst = FUZZ_HOST_IP,
                          .sport = f->pport,

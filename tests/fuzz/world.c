@@ -74,7 +74,36 @@ static void on_notify(struct stack_cx *cx, void *owner, uint32_t events)
     (void)events;
 }
 
-static const struct stack_ops ops = {.transmit = on_transmit, .notify = on_notify};
+static void on_event(const struct ring_event *e, void *count)
+{
+    uint64_t args[TRACE_ARGS_MAX];
+    ring_expand(e, args);
+    ++*(unsigned *)count;
+}
+
+/* Everything that an event tells can be read. */
+static void on_trace(struct stack_cx *cx, const struct trace_record *r)
+{
+    uint64_t sum = 0;
+    (void)cx;
+    for (unsigned i = 0; i < r->argc; i++)
+        sum += r->argv[i];
+    if (r->id == TRACE_EV_DROPPED)
+        sum += strlen((const char *)(uintptr_t)r->argv[0]);
+    if (r->flow != NULL)
+        sum += r->flow->number;
+    __asm__ volatile("" : : "r"(sum)); /* it is read */
+}
+
+static void on_trouble(struct stack_cx *cx, const struct flow *flow)
+{
+    unsigned n = 0;
+    ring_walk(stack_ring(cx->st), flow->number, RING_EVENTS, on_event, &n);
+    fuzz_expect(n <= RING_EVENTS, "a connection's last events");
+}
+
+static const struct stack_ops ops = {
+    .transmit = on_transmit, .notify = on_notify, .trace = on_trace, .trouble = on_trouble};
 
 static void *arena_memory(void)
 {
