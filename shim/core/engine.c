@@ -271,7 +271,7 @@ unsigned engine_drain_for(struct stack_cx *cx, const struct drain *d)
             frames += got;
             if (got < DRAIN_BATCH)
                 break;
-            stack_flush(cx);
+            stack_flush_patiently(cx);
             engine_clock(cx);
         }
     }

@@ -487,7 +487,16 @@ void tcp_release_handshakes(struct stack_cx *cx, const struct tcp_conn *c)
     if (tcp_synchronized(c) && (c->ack_now || c->ack_delayed) &&
         c->ack_why == TCP_WHY_SEND_ACK_HANDSHAKE)
         return; /* its own request */
-    tcp_release_held(cx, true);
+    struct tcp_stack *t = &cx->st->tcp;
+    t->handshake_held = false;
+    struct list *before;
+    for (struct list *n = t->held_acks.prev; n != &t->held_acks; n = before) {
+        before = n->prev;
+        if (list_entry(n, struct tcp_conn, pending_link)->ack_why != TCP_WHY_SEND_ACK_HANDSHAKE)
+            continue;
+        list_remove(n);
+        list_push_front(&t->output_pending, n);
+    }
     tcp_flush(cx);
 }
 

@@ -160,6 +160,28 @@ TEST(ack_of_handshake_waits_not_for_others,
     expect_tx("PA seq 1 ack 11 len 5");
 }
 
+TEST(ack_of_fin_waits_where_handshakes_do_not, "that of a FIN has nothing to tell by being first")
+{
+    struct tcp_conn *old = established(NULL);
+    program_goes_on(true);
+    inject("FA");
+    expect_none(us(100));
+    call_connect_from(call_open(), HOST_PORT + 1, PEER_PORT);
+    flow(HOST_PORT + 1, PEER_PORT);
+    expect_tx("S seq 0");
+    inject("SA seq 0 ack 1");
+    expect_none(us(100));
+    call_connect_from(call_open(), HOST_PORT + 2, PEER_PORT);
+    flow(HOST_PORT + 1, PEER_PORT);
+    expect_tx("A seq 1 ack 1 len 0");
+    flow(HOST_PORT + 2, PEER_PORT);
+    expect_tx("S seq 0");
+    expect_none(us(100));
+    call_close(old);
+    flow(HOST_PORT, PEER_PORT);
+    expect_tx("FA seq 1 ack 2");
+}
+
 TEST(ack_of_handshake_waits_not_long, "a server that speaks first hears of connect() in time")
 {
     program_goes_on(true);
