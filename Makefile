@@ -90,9 +90,10 @@ $(BUILD)/libstack.a: $(STACK_OBJ)
 	@rm -f $@
 	$(AR) rcs $@ $^
 
+# -Bsymbolic-functions: a hook that calls another finds ours, whatever the program defines (Erlang: sigaction).
 $(BUILD)/libtcpshim.so: $(SHIM_OBJ) $(BUILD)/libstack.a shim/exports.map
 	$(CC) -shared $(CFLAGS) -Wl,--version-script=shim/exports.map -Wl,-z,now,-z,nodelete \
-		-Wl,--no-undefined -o $@ $(SHIM_OBJ) $(BUILD)/libstack.a
+		-Wl,--no-undefined,-Bsymbolic-functions -o $@ $(SHIM_OBJ) $(BUILD)/libstack.a
 
 # Parts of the shim that the keeper is made of, too. Static: it starts faster, and in any chroot.
 KEEPER_SHIM := $(addprefix $(BUILD)/shim/,life/custody.o link/af_packet.o link/batch.o link/filter.o link/ports.o \

@@ -160,6 +160,15 @@ def against_kernel(run):
     run.check(outputs[0] == outputs[1] and len(outputs[0].splitlines()) >= 9, outputs[1][-200:])
 
 
+@case("own-sigaction", pairings=("UK",), sizes=("-",), needs=("gcc",))
+def own_sigaction(run):
+    """A hook that calls another does not meet what the program defines by that name."""
+    program = run.path("own_sigaction")
+    run.client(["gcc", "-O1", "-o", program, f"{PROGRAMS}/own_sigaction.c"], user=False, role="gcc")
+    said = run.client([program], engine=False).stdout()
+    run.check(said == "1\n", said)
+
+
 @case("io-uring", pairings=("KU",), sizes=("deny", "allow"), kernel=False)
 def io_uring(run):
     """Programs find no io_uring, so that they take epoll; a variable lifts that."""
