@@ -112,11 +112,16 @@ TEST(silence_flight, "a path without delay is given no more than its queues are 
     check(tcp_in_flight(c) > 1000000 && tcp_in_flight(c) <= 1 << 20);
 }
 
+static void others_move_much(const struct tcp_conn *c, unsigned n)
+{
+    for (unsigned i = 1; i <= n; i++)
+        tcp_moves_much(the_cx(), &(struct tcp_conn){.flow.number = c->flow.number + i});
+}
+
 TEST(silence_flight_shared, "connections that move much at the same time share it, for a while")
 {
     struct tcp_conn *c = quiet("<mss 1460,wscale 8> win 65535");
-    for (unsigned i = 1; i < 8; i++)
-        tcp_moves_much(the_cx(), &(struct tcp_conn){.flow.number = c->flow.number + i});
+    others_move_much(c, 15);
     fill_flight(c);
     check(c->cc.cwnd > 131072);
     check_eq(tcp_in_flight(c), 2 * 44 * 1460);
@@ -124,6 +129,8 @@ TEST(silence_flight_shared, "connections that move much at the same time share i
     t_run(ms(9));
     tcp_moves_much(the_cx(), c);
     check_eq(tcp_flight_max(the_stack(), c), 1 << 20);
+    others_move_much(c, 3);
+    check_eq(tcp_flight_max(the_stack(), c), 1 << 18);
     drain_tx();
 }
 
