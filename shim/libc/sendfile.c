@@ -85,7 +85,8 @@ SHIM_EXPORT ssize_t sendfile(int out, int in, off_t *offset, size_t count)
         return real_ready()->sendfile(out, in, offset, count);
     struct file_range range = {.fd = in, .left = min_u64(count, TRANSFER_MAX)};
     const size_t step = step_size(&c, range.left);
-    const bool common = c.us->shares; /* a flag that all sockets would have is none's */
+    /* O_APPEND would have given it a file of its own. */
+    const bool common = c.us->shares && c.us->refs == 1;
     tcp_unfinished_yet(c.cx.st, c.us->conn);
     call_pass(&c);
     const int saved = errno;
