@@ -91,7 +91,7 @@ $(BUILD)/libstack.a: $(STACK_OBJ)
 	$(AR) rcs $@ $^
 
 # -Bsymbolic-functions: a hook that calls another finds ours, whatever the program defines (Erlang: sigaction).
-$(BUILD)/libtcpshim.so: $(SHIM_OBJ) $(BUILD)/libstack.a shim/exports.map
+$(BUILD)/libtcpshim.so: $(SHIM_OBJ) $(BUILD)/libstack.a shim/exports.map Makefile
 	$(CC) -shared $(CFLAGS) -Wl,--version-script=shim/exports.map -Wl,-z,now,-z,nodelete \
 		-Wl,--no-undefined,-Bsymbolic-functions -o $@ $(SHIM_OBJ) $(BUILD)/libstack.a
 
