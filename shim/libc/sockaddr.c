@@ -4,6 +4,7 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
+#include "shim/core/endpoint.h"
 #include "shim/libc/user.h"
 
 /* RFC 2133's sockaddr_in6 had no scope: the least that Linux takes. */
@@ -19,15 +20,7 @@ int sockaddr_parse(int family, const struct sockaddr *sa, socklen_t len, struct 
         return -EINVAL;
     if (sa->sa_family != family)
         return -EAFNOSUPPORT;
-    if (family == AF_INET) {
-        const struct sockaddr_in *in = (const void *)sa;
-        out->addr = ip_addr_from_v4(in->sin_addr.s_addr);
-        out->port = get_be16(&in->sin_port);
-    } else {
-        const struct sockaddr_in6 *in6 = (const void *)sa;
-        memcpy(out->addr.b, &in6->sin6_addr, sizeof(out->addr.b));
-        out->port = get_be16(&in6->sin6_port);
-    }
+    *out = endpoint_of(sa);
     return 0;
 }
 

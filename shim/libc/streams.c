@@ -130,6 +130,13 @@ SHIM_EXPORT FILE *fdopen(int fd, const char *mode)
 /* The streams that libc began with, by descriptor; NULL: not replaced. */
 static FILE *replaced[STDERR_FILENO + 1];
 
+/* Where the program finds the one of descriptor fd. */
+static FILE **standard(int fd)
+{
+    FILE **const all[] = {&stdin, &stdout, &stderr};
+    return all[fd];
+}
+
 /* What the program wrote and libc has not yet goes where the descriptor leads now. */
 static void take_unwritten(FILE *old, FILE *f)
 {
@@ -152,7 +159,6 @@ static void take_unread(FILE *old, FILE *f)
 
 static void replace_standard(int fd)
 {
-    FILE **const standard[] = {&stdin, &stdout, &stderr};
     FILE *f = open_stream(fd, fd == STDIN_FILENO ? "r" : "w");
     if (f == NULL)
         return;
@@ -160,21 +166,20 @@ static void replace_standard(int fd)
         setvbuf(f, NULL, _IONBF, 0);
         fwide(f, -1); /* else perror() writes to a stream of its own, inside libc */
     }
-    FILE *old = *standard[fd];
+    FILE *old = *standard(fd);
     if (fd == STDIN_FILENO)
         take_unread(old, f);
     else
         take_unwritten(old, f);
     replaced[fd] = old;
-    *standard[fd] = f;
+    *standard(fd) = f;
 }
 
 void streams_follow(int fd)
 {
     const int saved = errno;
-    FILE *const standard[] = {stdin, stdout, stderr};
-    if (fd_usock(fd) != NULL && replaced[fd] == NULL && standard[fd] != NULL &&
-        standard[fd]->_fileno == fd)
+    const FILE *f = *standard(fd);
+    if (fd_usock(fd) != NULL && replaced[fd] == NULL && f != NULL && f->_fileno == fd)
         replace_standard(fd);
     errno = saved;
 }
@@ -200,16 +205,15 @@ static bool is_ours(const FILE *f)
 static FILE *reopen(const char *path, const char *mode, FILE *f,
                     FILE *(*how)(const char *, const char *, FILE *))
 {
-    FILE **const standard[] = {&stdin, &stdout, &stderr};
     if (likely(f == NULL || !is_ours(f)))
         return how(path, mode, f);
-    for (unsigned i = 0; i < ARRAY_LEN(standard); i++) {
-        if (*standard[i] != f || replaced[i] == NULL || path == NULL)
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+        if (*standard(fd) != f || replaced[fd] == NULL || path == NULL)
             continue;
         fclose(f);
-        *standard[i] = replaced[i];
-        replaced[i] = NULL;
-        return how(path, mode, *standard[i]);
+        *standard(fd) = replaced[fd];
+        replaced[fd] = NULL;
+        return how(path, mode, *standard(fd));
     }
     errno = EINVAL;
     return NULL;

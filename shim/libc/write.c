@@ -31,8 +31,7 @@ static int64_t send_from(struct call *c, const struct slice *from, unsigned n, s
                          ((flags & MSG_OOB) != 0 ? TCP_SEND_OOB : 0) |
                          ((flags & MSG_EOR) != 0 ? TCP_SEND_EOR : 0) |
                          (nonblock ? TCP_SEND_ONCE : 0);
-    const uint32_t wait =
-        how == (nonblock ? TCP_SEND_ONCE : 0) && follow_write(c) ? TCP_SEND_UNFINISHED : 0;
+    const uint32_t wait = (how & ~TCP_SEND_ONCE) == 0 && follow_write(c) ? TCP_SEND_UNFINISHED : 0;
     size_t total = 0;
     for (unsigned i = 0; i < n; i++)
         total += from[i].len;

@@ -26,6 +26,9 @@
 #include "shim/wait/epset.h"
 #include "shim/wait/wait.h"
 
+/* Descriptors below this are looked at for unix sockets that listen. */
+#define DOORS_MAX 256
+
 /* The family's descriptors, in the order of the variable; -1: there is none. */
 enum { PACKET = KEEPER_HAS, ADDRESS, CAPTURE, BIRTHS, HANDED = BIRTHS + BIRTHS_HAVE };
 
@@ -37,9 +40,6 @@ static void family_fds(int fds[HANDED])
     births_fds(&fds[BIRTHS]);
     fds[CAPTURE] = link_capture_fd();
 }
-
-/* Descriptors below this are looked at for unix sockets that listen. */
-#define DOORS_MAX 256
 
 static uint64_t inode_of(int fd)
 {

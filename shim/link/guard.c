@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "shim/core/endpoint.h"
 #include "shim/core/engine.h"
 #include "shim/core/fdtable.h"
 #include "shim/core/raw.h"
@@ -53,22 +54,6 @@ static uid_t owner(int fd)
     struct stat st = {0};
     raw_syscall(SYS_fstat, fd, (long)&st, 0, 0, 0, 0);
     return st.st_uid;
-}
-
-/* AF_INET or AF_INET6. */
-static struct endpoint endpoint_of(const struct sockaddr *sa)
-{
-    struct endpoint e = {.port = 0};
-    if (sa->sa_family == AF_INET) {
-        const struct sockaddr_in *in = (const void *)sa;
-        e.addr = ip_addr_from_v4(in->sin_addr.s_addr);
-        e.port = get_be16(&in->sin_port);
-    } else if (sa->sa_family == AF_INET6) {
-        const struct sockaddr_in6 *in6 = (const void *)sa;
-        memcpy(e.addr.b, &in6->sin6_addr, sizeof(e.addr.b));
-        e.port = get_be16(&in6->sin6_port);
-    }
-    return e;
 }
 
 /* The local name of a kernel socket; port 0: none. */
@@ -194,16 +179,14 @@ static void share_with(int fd, struct guard_yield *y)
 bool guard_yields(int fd, struct guard_yield *y)
 {
     const struct endpoint name = name_of(fd);
-    if (!overlaps(&y->to, &name) || !get_flag(fd, SO_REUSEADDR))
+    const bool concerned = y->end ? covers(&y->to, &name) : overlaps(&y->to, &name);
+    if (!concerned || !get_flag(fd, SO_REUSEADDR))
         return false;
-    if (!y->end) {
+    if (y->end)
+        step_down(fd);
+    else
         share_with(fd, y);
-        return false;
-    }
-    if (!covers(&y->to, &name))
-        return false;
-    step_down(fd);
-    return true;
+    return y->end;
 }
 
 /* ---- kept guards ---- */

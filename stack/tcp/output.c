@@ -466,6 +466,13 @@ bool tcp_flush_pending(const struct stack *st)
     return !list_empty(&st->tcp.output_pending);
 }
 
+/* To the front, for it is older: the newest of those that are released goes first. */
+static void release(struct tcp_stack *t, struct list *held)
+{
+    list_remove(held);
+    list_push_front(&t->output_pending, held);
+}
+
 void tcp_release_held(struct stack_cx *cx, bool all)
 {
     struct list *held = &cx->st->tcp.held_acks;
@@ -473,11 +480,8 @@ void tcp_release_held(struct stack_cx *cx, bool all)
         (!all && !held_enough(cx, list_first(held, struct tcp_conn, pending_link))))
         return;
     cx->st->tcp.handshake_held = false;
-    while (!list_empty(held)) { /* to the front, for they are older */
-        struct list *last = held->prev;
-        list_remove(last);
-        list_push_front(&cx->st->tcp.output_pending, last);
-    }
+    while (!list_empty(held))
+        release(&cx->st->tcp, held->prev);
 }
 
 void tcp_release_handshakes(struct stack_cx *cx, const struct tcp_conn *c)
@@ -494,8 +498,7 @@ void tcp_release_handshakes(struct stack_cx *cx, const struct tcp_conn *c)
         before = n->prev;
         if (list_entry(n, struct tcp_conn, pending_link)->ack_why != TCP_WHY_SEND_ACK_HANDSHAKE)
             continue;
-        list_remove(n);
-        list_push_front(&t->output_pending, n);
+        release(t, n);
     }
     tcp_flush(cx);
 }

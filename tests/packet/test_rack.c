@@ -292,6 +292,16 @@ static struct tcp_conn *timed_out(void)
     return c;
 }
 
+/* ... and the first ACK was answered by new data. */
+static struct tcp_conn *asked(void)
+{
+    struct tcp_conn *c = timed_out();
+    inject("A ack 1461");
+    expect_tx("A seq 16061 len 1460");
+    expect_tx("A seq 17521 len 1460");
+    return c;
+}
+
 static void count_asked(const struct ring_event *e, void *arg)
 {
     unsigned *n = arg;
@@ -332,10 +342,7 @@ TEST(frto_duplicates_first, "RFC 5682 3.1 step 2: duplicate ACKs: the first new 
 
 TEST(frto_loss_was_real, "RFC 5682 3.1 step 3.a: new data arrived, but not what went before it")
 {
-    struct tcp_conn *c = timed_out();
-    inject("A ack 1461");
-    expect_tx("A seq 16061 len 1460");
-    expect_tx("A seq 17521 len 1460");
+    struct tcp_conn *c = asked();
     inject("A ack 1461 <nop,nop,sack 16061:17521>");
     check_eq(view(c).ca_state, 4);
     check(view(c).cwnd <= 3 * 1460);
@@ -348,10 +355,7 @@ TEST(frto_loss_was_real, "RFC 5682 3.1 step 3.a: new data arrived, but not what 
 
 TEST(frto_new_data_and_old, "RFC 5682 3.1 step 3.a: an ACK of new data tells nothing of the old")
 {
-    struct tcp_conn *c = timed_out();
-    inject("A ack 1461");
-    expect_tx("A seq 16061 len 1460");
-    expect_tx("A seq 17521 len 1460");
+    struct tcp_conn *c = asked();
     inject("A ack 2921 <nop,nop,sack 16061:17521>");
     check_eq(view(c).ca_state, 4);
     expect_tx("A seq 2921 len 1460");
@@ -363,10 +367,7 @@ TEST(frto_new_data_and_old, "RFC 5682 3.1 step 3.a: an ACK of new data tells not
 TEST(frto_waits_for_an_answer,
      "RFC 5682 3.1 step 3: neither new ACK nor duplicate: ignored without any action")
 {
-    struct tcp_conn *c = timed_out();
-    inject("A ack 1461");
-    expect_tx("A seq 16061 len 1460");
-    expect_tx("A seq 17521 len 1460");
+    struct tcp_conn *c = asked();
     inject("A ack 1461 win 40000"); /* a window update */
     check_eq(call_send(c, 1000), 1000);
     expect_none(ms(20));
@@ -377,10 +378,7 @@ TEST(frto_waits_for_an_answer,
 
 TEST(frto_answer_lost, "RFC 5682 3.1: no answer to the new data: the next time-out sends again")
 {
-    struct tcp_conn *c = timed_out();
-    inject("A ack 1461");
-    expect_tx("A seq 16061 len 1460");
-    expect_tx("A seq 17521 len 1460");
+    struct tcp_conn *c = asked();
     expect_tx_in(ms(100), sec(2), "A seq 1461 len 1460");
     check_eq(counter(COUNT_RTOS), 2);
     inject("A ack 2921"); /* that segment was the second of the episode: no F-RTO */

@@ -3,12 +3,19 @@
 
 #include "tests/packet/harness.h"
 
-TEST(unfinished_waits_for_the_rest, "header and body leave as one segment")
+/* A connection whose first 100 bytes wait. */
+static struct tcp_conn *with_waiting_text(void)
 {
     struct tcp_conn *c = established(NULL);
     program_goes_on(true);
     check_eq(call_send_flags(c, 100, TCP_SEND_UNFINISHED), 100);
     expect_none(0);
+    return c;
+}
+
+TEST(unfinished_waits_for_the_rest, "header and body leave as one segment")
+{
+    struct tcp_conn *c = with_waiting_text();
     check_eq(call_send(c, 50), 50);
     expect_tx("PA seq 1 ack 1 len 150");
     inject("A ack 151");
@@ -17,9 +24,7 @@ TEST(unfinished_waits_for_the_rest, "header and body leave as one segment")
 
 TEST(unfinished_waits_for_close, "and the FIN with them")
 {
-    struct tcp_conn *c = established(NULL);
-    program_goes_on(true);
-    call_send_flags(c, 100, TCP_SEND_UNFINISHED);
+    struct tcp_conn *c = with_waiting_text();
     call_send_flags(c, 50, TCP_SEND_UNFINISHED);
     expect_none(0);
     call_close(c);
@@ -44,9 +49,7 @@ TEST(unfinished_carries_the_ack, "of the request, which waits with it")
 
 TEST(unfinished_until_the_next_call, "any other call ends the wait, a sleep the same")
 {
-    struct tcp_conn *c = established(NULL);
-    program_goes_on(true);
-    call_send_flags(c, 100, TCP_SEND_UNFINISHED);
+    struct tcp_conn *c = with_waiting_text();
     check_eq(call_recv(c, 100), -EAGAIN);
     expect_tx("PA seq 1 ack 1 len 100");
     inject("A ack 101");
@@ -62,9 +65,7 @@ TEST(unfinished_until_the_next_call, "any other call ends the wait, a sleep the 
 
 TEST(unfinished_and_nothing, "a send() of nothing is another call, too")
 {
-    struct tcp_conn *c = established(NULL);
-    program_goes_on(true);
-    call_send_flags(c, 100, TCP_SEND_UNFINISHED);
+    struct tcp_conn *c = with_waiting_text();
     check_eq(call_send(c, 0), 0);
     expect_tx("PA seq 1 ack 1 len 100");
     inject("A ack 101");
@@ -72,9 +73,7 @@ TEST(unfinished_and_nothing, "a send() of nothing is another call, too")
 
 TEST(unfinished_prepared, "a call that only looks what the next will do does not end it")
 {
-    struct tcp_conn *c = established(NULL);
-    program_goes_on(true);
-    call_send_flags(c, 100, TCP_SEND_UNFINISHED);
+    struct tcp_conn *c = with_waiting_text();
     check_eq(tcp_unfinished(the_stack(), c), true);
     tcp_unfinished_yet(the_stack(), c);
     flush();
@@ -134,9 +133,7 @@ TEST(unfinished_and_abort,
 
 TEST(unfinished_and_reset, "RFC 9293 3.10.7.4: nothing is left of it when the peer resets")
 {
-    struct tcp_conn *c = established(NULL);
-    program_goes_on(true);
-    call_send_flags(c, 100, TCP_SEND_UNFINISHED);
+    struct tcp_conn *c = with_waiting_text();
     frames_together(true);
     inject("R");
     call_close(c);
