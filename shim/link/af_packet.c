@@ -328,21 +328,45 @@ static enum taking look_ahead(struct af_packet *a, struct stack_cx *cx, struct c
                : PLAIN;
 }
 
+/*
+ * The next text is another connection's than that of the call, which does not wait: its program is
+ * told of it, and comes for it. Taken, it and all behind it would be copied twice.
+ */
+static bool tell_others(struct stack_cx *cx, struct coming *c, const struct drain *d)
+{
+    if (!d->stays || !d->reader->patient || c->place.len < PLACE_MIN ||
+        c->place.conn == d->reader->us->conn || tcp_unread(c->place.conn) != 0)
+        return false;
+    if (tcp_announced(c->place.conn))
+        return true;
+    if (!tcp_announce(cx, c->place.conn, c->place.len))
+        return false;
+    c->announced = tcp_announced_last(cx->st);
+    return true;
+}
+
 /* The reader has what it gets, or gets no more: who reads next need not look at the frame again. */
 static void foresee_more(struct stack_cx *cx, struct coming *c, const struct drain *d)
 {
-    if (!d->stays || c->place.len < PLACE_MIN || c->place.conn != d->reader->us->conn)
+    if (tell_others(cx, c, d) || !d->stays || c->place.len < PLACE_MIN ||
+        c->place.conn != d->reader->us->conn)
         return;
     tcp_foresee_more(cx->st, c->place.conn);
     c->announced = tcp_announced_last(cx->st);
 }
 
 /* The program has something to do, and is yet to read what is in front of the text, or the text. */
-static bool passes(struct af_packet *a, const struct stack_cx *cx, const struct coming *c,
+static bool passing(const struct coming *c, const struct drain *d)
+{
+    return d->passing && c->place.len >= PLACE_MIN &&
+           (tcp_announced(c->place.conn) || tcp_unread(c->place.conn) != 0);
+}
+
+/* Somebody will come for the text: he has time until then. */
+static bool passes(struct af_packet *a, struct stack_cx *cx, struct coming *c,
                    const struct drain *d)
 {
-    if (!d->passing || c->place.len < PLACE_MIN ||
-        (!tcp_announced(c->place.conn) && tcp_unread(c->place.conn) == 0))
+    if (!passing(c, d) && (d->reader == NULL || !tell_others(cx, c, d)))
         return false;
     if (a->passed == 0)
         a->passed = cx->now;

@@ -65,6 +65,15 @@ def readers(run):
     server.wait()
 
 
+@case("streams", pairings=("KU", "UU"), sizes=("edge", "select", "one-by-one"))
+def streams(run):
+    """Reads that do not wait, of connections whose large frames come mixed."""
+    wanted = run.data.path("100M")
+    server = run.server([PYTHON, f"{PROGRAMS}/streams.py", PORT, wanted, run.size], PORT)
+    run.client([PYTHON, f"{PROGRAMS}/streams.py", PORT, wanted, run.server_addr])
+    server.wait()
+
+
 @case("perl-download", needs=("perl",), sizes=ALL_SIZES, table=("perl", "perl"))
 def perl_download(run):
     server = run.server(["perl", f"{PROGRAMS}/server.pl", "send", PORT, run.file()], PORT)
