@@ -49,7 +49,7 @@ SHIM_OBJ       := $(SHIM_SRC:%.c=$(BUILD)/%.o)
 ASAN_STACK_OBJ := $(STACK_SRC:%.c=$(BUILD)/asan/%.o)
 ASAN_TEST_OBJ  := $(TEST_SRC:%.c=$(BUILD)/asan/%.o)
 FUZZ_STACK_OBJ := $(STACK_SRC:%.c=$(BUILD)/fuzz/obj/%.o)
-BENCH_BIN      := $(addprefix $(BUILD)/bench/,rtt conn idle plain raw family path cubic.so)
+BENCH_BIN      := $(addprefix $(BUILD)/bench/,rtt conn idle plain raw half family path cubic.so)
 FUZZ_BIN       := $(FUZZ_SRC:tests/fuzz/%.c=$(BUILD)/fuzz/%)
 KEEPER_OBJ     := $(KEEPER_SRC:%.c=$(BUILD)/%.o)
 RELAY_OBJ      := $(RELAY_SRC:%.c=$(BUILD)/%.o)
@@ -236,7 +236,7 @@ coverage:
 sim: $(BUILD)/asan/sim
 	$(BUILD)/asan/sim --seeds $(SEEDS) --first $(FIRST)
 
-$(BUILD)/bench/%: bench/%.c bench/net.h bench/round.h
+$(BUILD)/bench/%: bench/%.c bench/net.h bench/round.h bench/frames.h
 	@mkdir -p $(@D)
 	$(CC) $(BASE) $(WARN) $(CFLAGS) -o $@ $<
 

@@ -9,7 +9,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "tests", "lab"))
 from lab import Lab, end_group, wait_for  # noqa: E402  (the path above comes first)
 
-from measure import LIMIT  # noqa: E402
+from measure import LIMITS  # noqa: E402
 
 PORT = 8000
 CPUS = sorted(os.sched_getaffinity(0))
@@ -51,7 +51,7 @@ class Bench:
 
     @property
     def limit(self):
-        return self.variant == LIMIT
+        return self.variant in LIMITS.values()
 
     def environment(self, side):
         """Variables of a side: U, K, k or V."""
@@ -109,11 +109,16 @@ class Bench:
 
     def raw(self, there, here):
         """The limit's two ends: packet sockets on the hosts' interfaces, no library."""
-        program = self.program("raw")
-        process = self.start(self.lab.a, [program, there, "eth0"], 0, {}, stdout=subprocess.PIPE, text=True)
+        return self.frames([self.program("raw"), there, "eth0"], [self.program("raw"), here[0], "eth0", *here[1:]])
+
+    def frames(self, there, here, last=False):
+        """A server and a client without the library: the client's text; with `last` the server's last line, too."""
+        kernels = {"LD_PRELOAD": self.libraries["K"]}
+        process = self.start(self.lab.a, there, 0, kernels, stdout=subprocess.PIPE, text=True)
         try:
             self.expect(process, "ready")
-            return self.client(lambda *_: [program, here[0], "eth0", *here[1:]], {})
+            text = self.client(lambda *_: here, kernels)
+            return text + self.ask(process) if last else text
         finally:
             end_group(process)
 

@@ -4,8 +4,8 @@ import json
 import re
 import shutil
 
-from bench import CPUS
-from measure import KK, LIMIT, KU, PAIRS, SMALL, UK, UU, Measure, asked
+from bench import CPUS, PORT
+from measure import KK, KU, LIMIT, LIMIT_KU, LIMIT_UK, LIMITS, PAIRS, SMALL, UK, UU, Measure, asked
 
 ONE = (0, 0)  # both sides on one CPU: no wake-up of another, the most repeatable
 TWO = (0, 1)  # a CPU for each side
@@ -18,12 +18,23 @@ def whole_seconds(bench):
 def bulk(streams):
     def run(bench):
         if bench.limit:
-            return {"Gbit/s": float(bench.raw("sink", ["source", str(bench.seconds)]))}
+            return bulk_limit(bench)
         text = bench.both(lambda port: ["iperf3", "-s", "-1", "-p", port],
                           lambda addr, port: ["iperf3", "-c", addr, "-p", port, "-J", "-P", str(streams),
                                               "-t", str(whole_seconds(bench))])
         return iperf_numbers(text)
     return run
+
+
+def bulk_limit(bench):
+    raw, half, port, span = bench.program("raw"), bench.program("half"), str(PORT), str(bench.seconds)
+    there, here = {
+        LIMIT: ([raw, "sink", "eth0"], [raw, "source", "eth0", span]),
+        LIMIT_UK: ([half, "read", port], [half, "give", "eth0", bench.lab.a.addr, port, span]),
+        LIMIT_KU: ([half, "take", "eth0", port], [half, "write", bench.lab.a.addr, port, span]),
+    }[bench.variant]
+    rate, client, bytes_sent, server = map(float, bench.frames(there, here, last=True).split())
+    return {"Gbit/s": rate, "CPU s/GB": (client + server) / (bytes_sent / 1e9)}
 
 
 def iperf_numbers(text):
@@ -117,7 +128,7 @@ def placed(measure):
 
 def measures():
     free = {m.name: m for m in (
-        Measure("bulk", "iperf3, one stream", bulk(1), LIMITED + (SMALL,), BULK, None, ASIDE),
+        Measure("bulk", "iperf3, one stream", bulk(1), PAIRS + tuple(LIMITS.values()) + (SMALL,), BULK, None, ASIDE),
         Measure("bulk-8", "iperf3, 8 streams", bulk(8), PAIRS,
                 {"Gbit/s": asked(1.2, 1.0), "CPU s/GB": asked(0.8, 1.0)}),
         Measure("rtt-1", "round trip of 1 byte", round_trip(1), LIMITED, ROUND_TRIP),

@@ -14,7 +14,8 @@ PICTURES = (
     ("cost", "Processor time a byte, memory of an idle connection: less is better", r"bulk|idle",
      ("CPU s/GB", "bytes")),
 )
-COLOURS = {"U-K": "#6699cc", "K-U": "#88bb88", "U-U": "#cc5555", "limit": "#aaaaaa"}
+COLOURS = {"U-K": "#6699cc", "K-U": "#88bb88", "U-U": "#cc5555", "limit U-K": "#dddddd", "limit K-U": "#cccccc",
+           "limit": "#aaaaaa"}
 SAME = {"U lo": "U-U", "U-U+": "U-U"}  # drawn like the pair that they are
 CLUSTER = 90  # pixels
 

@@ -4,8 +4,8 @@
  *
  *     raw pong IF                     echoes
  *     raw ping IF BYTES SECONDS       round trips: prints "median p99 count", times in microseconds
- *     raw sink IF                     takes bulk, and says so every other frame
- *     raw source IF SECONDS           bulk, with one copy as for retransmission: prints Gbit/s
+ *     raw sink IF                     takes bulk, and says so every other frame: prints its seconds
+ *     raw source IF SECONDS           bulk, with one copy as for retransmission: print_bulk()
  *     raw accept IF                   the frames of short connections, and a descriptor each
  *     raw connect IF SECONDS          their other end: prints connections per second
  *     raw copy | call                 memcpy() in GB/s, a system call in nanoseconds
@@ -13,86 +13,24 @@
  * pong, sink and accept say `ready` first.
  */
 #define _GNU_SOURCE
+#include "frames.h"
 #include "round.h"
 
 #include <fcntl.h>
-#include <linux/if_packet.h>
-#include <linux/virtio_net.h>
-#include <net/ethernet.h>
-#include <net/if.h>
-#include <sys/syscall.h>
-#include <sys/uio.h>
 
-#define MSS        1448
-#define TCP_HEADER 32 /* with timestamps */
-#define HEADERS    (14 + 20 + TCP_HEADER)
-#define TEXT_MAX   (45 * MSS) /* what a frame of 65,535 bytes has room for */
-#define WINDOW     4          /* frames under way: 256 KB, within the cache */
-#define ACK_EVERY  2
-#define BUFFER     (16 << 20)
-
-struct frame {
-    struct virtio_net_hdr head;
-    uint8_t bytes[HEADERS];
-} __attribute__((packed));
+#define WINDOW    16 /* frames under way */
+#define ACK_EVERY 2
 
 static int fd;
 static uint8_t text[ROUND_MAX + 65536];
 
-static void open_interface(const char *name)
-{
-    const int on = 1, bytes = BUFFER;
-    const struct sockaddr_ll at = {.sll_family = AF_PACKET,
-                                   .sll_protocol = htons(ETH_P_IP),
-                                   .sll_ifindex = (int)if_nametoindex(name)};
-    fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0);
-    must(fd >= 0, "packet socket");
-    must(setsockopt(fd, SOL_PACKET, PACKET_VNET_HDR, &on, sizeof(on)) == 0, "PACKET_VNET_HDR");
-    must(setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &bytes, sizeof(bytes)) == 0, "SO_RCVBUFFORCE");
-    must(setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof(bytes)) == 0, "SO_SNDBUFFORCE");
-    must(bind(fd, (const struct sockaddr *)&at, sizeof(at)) == 0, name);
-}
-
-static void say_ready(void)
-{
-    printf("ready\n");
-    fflush(stdout);
-}
-
-/* A TCP segment of so many bytes between addresses that nobody has; its checksum is left open. */
-static struct frame make_frame(size_t bytes)
-{
-    struct frame f = {
-        .head = {.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM, .csum_start = 34, .csum_offset = 16}};
-    if (bytes > MSS) {
-        f.head.gso_type = VIRTIO_NET_HDR_GSO_TCPV4;
-        f.head.gso_size = MSS;
-        f.head.hdr_len = HEADERS;
-    }
-    static const uint8_t fixed[] = {2,    0,  0, 0, 0,   1,  2, 0, 0,  0, 0, 2, 8, 0, /* Ethernet */
-                                    0x45, 0,  0, 0, 0,   0,  0, 0, 64, 6, 0, 0,       /* IP */
-                                    198,  18, 0, 1, 198, 18, 0, 2};
-    memcpy(f.bytes, fixed, sizeof(fixed));
-    const uint16_t length = htons((uint16_t)(20 + TCP_HEADER + bytes));
-    memcpy(f.bytes + 16, &length, 2);
-    f.bytes[34 + 12] = TCP_HEADER / 4 << 4;
-    return f;
-}
-
-static void transmit(const struct frame *f, const void *data, size_t bytes)
-{
-    struct iovec iov[] = {{(void *)(uintptr_t)f, sizeof(*f)}, {(void *)(uintptr_t)data, bytes}};
-    const struct msghdr m = {.msg_iov = iov, .msg_iovlen = 2};
-    must(sendmsg(fd, &m, 0) > 0, "sendmsg");
-}
-
 /* Waits for a frame, or with MSG_DONTWAIT looks whether there is one. */
-static int receive(int flags)
+static ssize_t receive(int flags)
 {
     struct frame f;
     struct iovec iov[] = {{&f, sizeof(f)}, {text, sizeof(text)}};
     struct msghdr m = {.msg_iov = iov, .msg_iovlen = 2};
-    return recvmsg(fd, &m, flags) > 0;
+    return recvmsg(fd, &m, flags);
 }
 
 static void ping(size_t bytes, double seconds)
@@ -102,8 +40,8 @@ static void ping(size_t bytes, double seconds)
     const double end = now_usec() + seconds * 1e6;
     size_t n = 0;
     for (double before = now_usec(), after; before < end && n < SAMPLES_MAX; before = after) {
-        transmit(&f, text, bytes);
-        must(receive(0), "recvmsg");
+        transmit(fd, &f, text, bytes);
+        must(receive(0) > 0, "recvmsg");
         after = now_usec();
         samples[n++] = (float)(after - before);
     }
@@ -119,39 +57,45 @@ static _Noreturn void pong(void)
         struct msghdr m = {.msg_iov = iov, .msg_iovlen = 2};
         const ssize_t n = recvmsg(fd, &m, 0);
         must(n >= (ssize_t)sizeof(f), "recvmsg");
-        transmit(&f, text, (size_t)n - sizeof(f));
+        transmit(fd, &f, text, (size_t)n - sizeof(f));
     }
 }
 
 static void source(double seconds)
 {
-    static uint8_t program[2 * TEXT_MAX], kept[WINDOW + 1][TEXT_MAX];
+    static uint8_t program[2 * TEXT_MAX], kept[WINDOW + BATCH][TEXT_MAX];
     const struct frame f = make_frame(TEXT_MAX);
-    const double start = now_usec(), span = seconds * 1e6;
+    const double start = now_usec(), span = seconds * 1e6, cpu = cpu_seconds();
     double now = start;
     unsigned under_way = 0;
     size_t sent = 0;
-    for (; now - start < span; sent++) {
-        uint8_t *keep = kept[sent % (WINDOW + 1)];
-        memcpy(keep, program + (sent & 1) * TEXT_MAX, TEXT_MAX);
-        while (under_way >= ACK_EVERY && receive(under_way >= WINDOW ? 0 : MSG_DONTWAIT))
+    for (; now - start < span; now = now_usec()) {
+        if (receive(under_way + BATCH > WINDOW ? 0 : MSG_DONTWAIT) > 0) {
             under_way -= ACK_EVERY;
-        transmit(&f, keep, TEXT_MAX);
-        under_way++;
-        now = now_usec();
+            continue;
+        }
+        for (unsigned i = 0; i < BATCH; i++, sent++) {
+            uint8_t *keep = kept[sent % (WINDOW + BATCH)];
+            memcpy(keep, program + (sent & 1) * TEXT_MAX, TEXT_MAX);
+            batch_add(fd, &f, keep, TEXT_MAX);
+        }
+        batch_send();
+        under_way += BATCH;
     }
-    printf("%.3f\n", (double)sent * TEXT_MAX * 8 / (now - start) / 1e3);
+    print_bulk((double)sent * TEXT_MAX, now - start, cpu);
+    const struct frame last = make_frame(0);
+    transmit(fd, &last, text, 0);
 }
 
-static _Noreturn void sink(void)
+static void sink(void)
 {
     const struct frame ack = make_frame(0);
     say_ready();
-    for (unsigned n = 1;; n++) {
-        must(receive(0), "recvmsg");
+    for (unsigned n = 1; receive(0) > (ssize_t)sizeof(ack); n++) {
         if (n % ACK_EVERY == 0)
-            transmit(&ack, text, 0);
+            transmit(fd, &ack, text, 0);
     }
+    printf("%.6f\n", cpu_seconds());
 }
 
 /* Of one connection: sends so many frames, then waits for so many. */
@@ -159,9 +103,9 @@ static void exchange(unsigned out, unsigned in)
 {
     const struct frame f = make_frame(64);
     for (unsigned i = 0; i < out; i++)
-        transmit(&f, text, 64);
+        transmit(fd, &f, text, 64);
     for (unsigned i = 0; i < in; i++)
-        must(receive(0), "recvmsg");
+        must(receive(0) > 0, "recvmsg");
 }
 
 static void descriptor(void)
@@ -231,7 +175,7 @@ static int run(int argc, char **argv)
 {
     const char *mode = argv[1];
     if (argc > 2)
-        open_interface(argv[2]);
+        fd = open_interface(argv[2]);
     if (argc == 2 && strcmp(mode, "copy") == 0)
         copy_speed();
     else if (argc == 2 && strcmp(mode, "call") == 0)

@@ -2,7 +2,7 @@
 
 import statistics
 
-from measure import LIMIT, MORE
+from measure import LIMITS, MORE
 
 # A missed target is at the limit when the limit itself is this near.
 NEAR = 1.10
@@ -51,11 +51,10 @@ def results(measure, values):
         base = next(iter(values))
         rows = [row_of(by_variant, v, base, targets.get(v)) for v in values
                 if v == base or any(x is not None for x in by_variant[v]) or v in targets]
-        limit = next((row for row in rows if row["variant"] == LIMIT), None)
+        by_name = {row["variant"]: row for row in rows}
         for row in rows:
             if "target" in row:
-                # what both sides could do without a TCP says nothing of a side that has the kernel's
-                row["verdict"] = judge(row, unit, limit if "K" not in row["variant"] else None)
+                row["verdict"] = judge(row, unit, by_name.get(LIMITS.get(row["variant"])))
         found.append({"unit": unit, "title": measure.what, "base": base, "rows": rows, "values": by_variant})
     for title, base, variants in measure.asides:
         unit = next(iter(measure.targets))
