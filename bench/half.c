@@ -1,42 +1,42 @@
 /*
  * The limits where one side is the kernel's: its TCP on one end of a veth pair, on the other frames
- * that are as much of a TCP as one connection without loss needs. Nothing is looked up, timed or
- * sent again.
+ * that are as much of a TCP as connections without loss need. Nothing is timed or sent again.
  *
- *     half give IF ADDRESS PORT SECONDS  bulk by frames, with one copy as for retransmission
- *     half take IF PORT                  takes it by frames: prints its processor time
- *     half write ADDRESS PORT SECONDS    bulk by the kernel's TCP
- *     half read PORT                     takes it by the kernel's TCP: prints its processor time
+ *     half give IF ADDRESS PORT SECONDS N  bulk by frames, with one copy as for retransmission
+ *     half take IF PORT N                  takes it by frames: prints its processor time
+ *     half write ADDRESS PORT SECONDS N    bulk by the kernel's TCP
+ *     half read PORT N                     takes it by the kernel's TCP: prints its processor time
  *
- * take and read say `ready` first; give and write print as print_bulk().
+ * over N connections. take and read say `ready` first; give and write print as print_bulk().
  */
 #include "frames.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <linux/filter.h>
 #include <net/if_arp.h>
+#include <poll.h>
 #include <sys/ioctl.h>
-#include <sys/select.h>
 
-#define BLOCK      131072 /* what iperf3 writes and reads at once */
-#define WINDOW     16     /* frames under way */
-#define ACK_EVERY  2      /* frames, */
-#define SLOW_START 100    /* but one as long as they are small */
-#define SCALE      7
-#define RECEIVE    (1u << 20) /* offered to the kernel's sender */
-#define FIN        0x01
-#define SYN        0x02
-#define ACK        0x10
-#define IP_AT      14
-#define TCP_AT     34
-#define ECHO_AT    (TCP_AT + 28) /* the timestamp that is echoed */
+#define BLOCK       131072 /* what iperf3 writes and reads at once */
+#define WINDOW      16     /* frames under way */
+#define ACK_EVERY   2      /* frames, */
+#define SLOW_START  100    /* but one as long as they are small */
+#define STREAMS_MAX 16
+#define SCALE       7
+#define RECEIVE     (1u << 20) /* offered to the kernel's sender */
+#define FIN         0x01
+#define SYN         0x02
+#define ACK         0x10
+#define IP_AT       14
+#define TCP_AT      34
+#define ECHO_AT     (TCP_AT + 28) /* the timestamp that is echoed */
 
-/* One connection, which never loses anything. */
+/* A connection that never loses anything. */
 struct half {
-    int fd;
     struct frame frame; /* the next segment's headers */
-    uint32_t snd_nxt, snd_una, snd_wnd, rcv_nxt;
+    uint32_t snd_nxt, snd_una, snd_wnd, rcv_nxt, acked;
     unsigned snd_scale;
-    uint16_t lport; /* as on the wire */
 };
 
 struct segment {
@@ -44,7 +44,10 @@ struct segment {
     uint8_t options[20]; /* what a SYN has more */
 };
 
-static uint8_t program[2 * BLOCK];
+static int fd;
+static struct half halves[STREAMS_MAX];
+static unsigned streams;
+static uint8_t program[STREAMS_MAX][BLOCK];
 
 static uint32_t get32(const uint8_t *p)
 {
@@ -109,7 +112,7 @@ static void fill(struct half *h, uint8_t flags, size_t bytes)
 static void send_segment(struct half *h, uint8_t flags, const void *data, size_t bytes)
 {
     fill(h, flags, bytes);
-    transmit(h->fd, &h->frame, data, bytes);
+    transmit(fd, &h->frame, data, bytes);
 }
 
 /* The SYN has the options that a kernel's has, but SACK. */
@@ -133,50 +136,55 @@ static unsigned scale_of(const uint8_t *option, const uint8_t *end)
     return 0;
 }
 
+/* The connection of a segment that came in; NULL: none yet. */
+static struct half *half_of(const struct segment *s)
+{
+    for (unsigned i = 0; i < streams; i++) {
+        const uint8_t *own = halves[i].frame.bytes + TCP_AT, *tcp = s->frame.bytes + TCP_AT;
+        if (memcmp(own, tcp + 2, 2) == 0 && memcmp(own + 2, tcp, 2) == 0)
+            return &halves[i];
+    }
+    return NULL;
+}
+
 /*
- * Takes over what a segment of the connection says. Returns its bytes of text, 0 where they are
- * known, -1 for a frame of somebody else.
+ * Takes over what a segment says. Returns its connection, NULL for a frame of somebody else; *bytes
+ * of text, 0 where they are known.
  */
-static ssize_t take_headers(struct half *h, const struct segment *s, ssize_t got)
+static struct half *take_headers(const struct segment *s, ssize_t got, size_t *bytes)
 {
     const uint8_t *ip = s->frame.bytes + IP_AT, *tcp = s->frame.bytes + TCP_AT;
-    if (got < (ssize_t)sizeof(s->frame) || memcmp(tcp + 2, &h->lport, 2) != 0 || tcp[13] & SYN)
-        return -1;
+    struct half *h = half_of(s);
+    if (got < (ssize_t)sizeof(s->frame) || h == NULL || tcp[13] & SYN)
+        return NULL;
     const int32_t ahead = (int32_t)(get32(tcp + 4) - h->rcv_nxt);
     must(ahead <= 0, "a segment was lost");
     h->snd_una = get32(tcp + 8);
     h->snd_wnd = (uint32_t)(tcp[14] << 8 | tcp[15]) << h->snd_scale;
     memcpy(h->frame.bytes + ECHO_AT, tcp + 24, 4);
-    if (ahead < 0)
-        return 0;
-    const ssize_t text = (ip[2] << 8 | ip[3]) - 20 - TCP_HEADER;
-    h->rcv_nxt += (uint32_t)text + (tcp[13] & FIN);
-    return text;
+    *bytes = ahead < 0 ? 0 : (size_t)(ip[2] << 8 | ip[3]) - 20 - TCP_HEADER;
+    h->rcv_nxt += (uint32_t)*bytes + (ahead == 0 ? tcp[13] & FIN : 0);
+    return h;
 }
 
-/* Waits for a SYN of the connection, which it answers to from then on. */
-static struct segment await_syn(struct half *h, uint8_t flags)
+/* What the peer's SYN says. */
+static void take_syn(struct half *h, const struct segment *s)
 {
-    struct segment s;
-    const uint8_t *tcp = s.frame.bytes + TCP_AT;
-    do
-        must(recv(h->fd, &s, sizeof(s), 0) > 0, "recv");
-    while (s.frame.bytes[IP_AT + 9] != IPPROTO_TCP || memcmp(tcp + 2, &h->lport, 2) != 0 ||
-           tcp[13] != flags);
+    const uint8_t *tcp = s->frame.bytes + TCP_AT;
     h->snd_scale = scale_of(tcp + 20, tcp + (tcp[12] >> 4) * 4);
-    h->rcv_nxt = get32(tcp + 4) + 1;
-    /* the timestamp of a SYN stands behind MSS and SACK permitted */
+    h->rcv_nxt = h->acked = get32(tcp + 4) + 1;
+    /* the timestamp stands behind MSS and SACK permitted */
     memcpy(h->frame.bytes + ECHO_AT, tcp + 28, 4);
-    return s;
 }
 
-static struct half half_new(const char *interface, uint16_t lport)
+static struct half *half_new(uint16_t lport)
 {
-    struct half h = {
-        .fd = open_interface(interface), .frame = make_frame(TEXT_MAX), .lport = lport};
+    must(streams < STREAMS_MAX, "too many connections");
+    struct half *h = &halves[streams++];
     static const uint8_t timestamps[] = {1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0};
-    memcpy(h.frame.bytes + TCP_AT, &lport, 2);
-    memcpy(h.frame.bytes + TCP_AT + 20, timestamps, sizeof(timestamps));
+    h->frame = make_frame(TEXT_MAX);
+    memcpy(h->frame.bytes + TCP_AT, &lport, 2);
+    memcpy(h->frame.bytes + TCP_AT + 20, timestamps, sizeof(timestamps));
     return h;
 }
 
@@ -195,24 +203,24 @@ static void address_to(struct half *h, const struct segment *s)
 /* The frames' addresses, of which the kernel knows those of the link once it has sent something. */
 static void address_from(struct half *h, const char *interface, const struct sockaddr_in *to)
 {
-    const int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    const int udp = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     struct sockaddr_in own;
     socklen_t size = sizeof(own);
     struct arpreq peer = {0};
     struct ifreq link = {0};
-    must(fd >= 0 && connect(fd, (const struct sockaddr *)to, sizeof(*to)) == 0, "connect");
-    must(getsockname(fd, (struct sockaddr *)&own, &size) == 0, "getsockname");
+    must(udp >= 0 && connect(udp, (const struct sockaddr *)to, sizeof(*to)) == 0, "connect");
+    must(getsockname(udp, (struct sockaddr *)&own, &size) == 0, "getsockname");
     memcpy(&peer.arp_pa, to, sizeof(*to));
     strncpy(peer.arp_dev, interface, sizeof(peer.arp_dev) - 1);
     strncpy(link.ifr_name, interface, sizeof(link.ifr_name) - 1);
     for (unsigned tries = 0; !(peer.arp_flags & ATF_COM); tries++) {
         must(tries < 1000, "no neighbour");
-        (void)send(fd, "", 1, 0);
+        (void)send(udp, "", 1, 0);
         usleep(1000);
-        (void)ioctl(fd, SIOCGARP, &peer);
+        (void)ioctl(udp, SIOCGARP, &peer);
     }
-    must(ioctl(fd, SIOCGIFHWADDR, &link) == 0, "SIOCGIFHWADDR");
-    close(fd);
+    must(ioctl(udp, SIOCGIFHWADDR, &link) == 0, "SIOCGIFHWADDR");
+    close(udp);
     memcpy(h->frame.bytes, peer.arp_ha.sa_data, 6);
     memcpy(h->frame.bytes + 6, link.ifr_hwaddr.sa_data, 6);
     memcpy(h->frame.bytes + IP_AT + 12, &own.sin_addr, 4);
@@ -220,120 +228,192 @@ static void address_from(struct half *h, const char *interface, const struct soc
     memcpy(h->frame.bytes + TCP_AT + 2, &to->sin_port, 2);
 }
 
-/* Takes acknowledgements, those that are there and what it takes until so much may be sent. */
-static void await_room(struct half *h, uint32_t bytes)
+/* Takes an acknowledgement, or waits for one. */
+static int take_ack(int flags)
 {
-    const uint32_t most = WINDOW * TEXT_MAX;
-    for (;;) {
-        const uint32_t wnd = h->snd_wnd < most ? h->snd_wnd : most;
-        const int full = h->snd_nxt + bytes - h->snd_una > wnd;
-        struct segment s;
-        const ssize_t got = recv(h->fd, &s, sizeof(s), full ? 0 : MSG_DONTWAIT);
-        if (got < 0)
-            return;
-        take_headers(h, &s, got);
-    }
+    struct segment s;
+    size_t bytes;
+    const ssize_t got = recv(fd, &s, sizeof(s), flags);
+    if (got >= 0)
+        (void)take_headers(&s, got, &bytes);
+    return got >= 0;
 }
 
 /* One copy as for retransmission, which is what leaves. */
-static void give_frames(struct half *h, unsigned n)
+static void give_frame(struct half *h, const uint8_t *from)
 {
     static uint8_t kept[WINDOW + BATCH][TEXT_MAX];
     static unsigned next;
-    for (unsigned i = 0; i < n; i++) {
-        uint8_t *keep = kept[next++ % (WINDOW + BATCH)];
-        memcpy(keep, program + (i & 1) * TEXT_MAX, TEXT_MAX);
-        fill(h, ACK, TEXT_MAX);
-        batch_add(h->fd, &h->frame, keep, TEXT_MAX);
-    }
-    batch_send();
+    uint8_t *keep = kept[next++ % (WINDOW + BATCH)];
+    memcpy(keep, from, TEXT_MAX);
+    fill(h, ACK, TEXT_MAX);
+    batch_add(fd, &h->frame, keep, TEXT_MAX);
 }
 
-static void give(const char *interface, const char *addr, const char *port, double seconds)
+static uint32_t in_flight(const struct half *h)
+{
+    return h->snd_nxt - h->snd_una;
+}
+
+/* Whether the connection's next block may go: two frames, in the beginning one. */
+static unsigned may_go(const struct half *h)
+{
+    const uint32_t share = WINDOW / streams * TEXT_MAX;
+    const uint32_t wnd = h->snd_wnd < share ? h->snd_wnd : share;
+    const unsigned frames = wnd < 2 * TEXT_MAX ? 1 : 2;
+    return in_flight(h) + frames * TEXT_MAX <= wnd ? frames : 0;
+}
+
+/* A batch of blocks of connections in turn; returns frames. */
+static unsigned give_batch(void)
+{
+    static unsigned turn;
+    for (unsigned tried = 0; tried < streams && batch.count + 2 <= BATCH; tried++) {
+        const unsigned i = turn++ % streams;
+        const unsigned frames = may_go(&halves[i]);
+        for (unsigned n = 0; n < frames; n++)
+            give_frame(&halves[i], program[i]);
+        if (frames > 0)
+            tried = 0;
+    }
+    const unsigned frames = batch.count;
+    if (frames > 0)
+        batch_send();
+    return frames;
+}
+
+static void connect_half(const char *interface, const struct sockaddr_in *to)
+{
+    struct half *h = half_new(guard("0"));
+    struct segment s;
+    address_from(h, interface, to);
+    send_syn(h, SYN);
+    do
+        must(recv(fd, &s, sizeof(s), 0) > 0, "recv");
+    while (half_of(&s) != h || s.frame.bytes[TCP_AT + 13] != (SYN | ACK));
+    take_syn(h, &s);
+    h->snd_una = h->snd_nxt;
+    h->snd_wnd = 65535;
+    send_segment(h, ACK, NULL, 0);
+}
+
+static void give(const char *interface, const char *addr, const char *port, double seconds,
+                 unsigned n)
 {
     const struct sockaddr_in to = address(addr, port);
-    struct half h = half_new(interface, guard("0"));
-    address_from(&h, interface, &to);
-    send_syn(&h, SYN);
-    (void)await_syn(&h, SYN | ACK);
-    h.snd_una = h.snd_nxt;
-    send_segment(&h, ACK, NULL, 0);
-    h.snd_wnd = 65535;
+    fd = open_interface(interface);
+    while (streams < n)
+        connect_half(interface, &to);
     const double start = now_usec(), span = seconds * 1e6, cpu = cpu_seconds();
     double now = start;
     size_t sent = 0;
     for (; now - start < span; now = now_usec()) {
-        const unsigned n = h.snd_wnd >= WINDOW * TEXT_MAX ? BATCH : 1;
-        await_room(&h, n * TEXT_MAX);
-        give_frames(&h, n);
-        sent += n;
+        uint32_t under_way = 0;
+        for (unsigned i = 0; i < n; i++)
+            under_way += in_flight(&halves[i]);
+        const unsigned frames = under_way <= (WINDOW - BATCH) * TEXT_MAX ? give_batch() : 0;
+        sent += frames;
+        for (int flags = frames > 0 ? MSG_DONTWAIT : 0; take_ack(flags);)
+            flags = MSG_DONTWAIT;
     }
     print_bulk((double)sent * TEXT_MAX, now - start, cpu);
-    send_segment(&h, FIN | ACK, NULL, 0);
+    for (unsigned i = 0; i < n; i++)
+        send_segment(&halves[i], FIN | ACK, NULL, 0);
 }
 
-/* As iperf3 does for each block. */
-static void await(int fd)
+/* As iperf3 does before each block. */
+static void await(int which, short events)
 {
-    fd_set set;
-    FD_ZERO(&set);
-    FD_SET(fd, &set);
-    must(select(fd + 1, &set, NULL, NULL, NULL) == 1, "select");
+    struct pollfd p = {which, events, 0};
+    must(poll(&p, 1, -1) == 1, "poll");
 }
 
-static void take(const char *interface, const char *port)
+static void accept_half(uint16_t lport, const struct segment *s)
 {
-    struct half h = half_new(interface, guard(port));
+    struct half *h = half_new(lport);
+    address_to(h, s);
+    take_syn(h, s);
+    send_syn(h, SYN | ACK);
+}
+
+static void take(const char *interface, const char *port, unsigned n)
+{
+    fd = open_interface(interface);
+    const uint16_t lport = guard(port);
     say_ready();
-    const struct segment syn = await_syn(&h, SYN);
-    address_to(&h, &syn);
-    send_syn(&h, SYN | ACK);
-    uint32_t acked = h.rcv_nxt;
-    for (unsigned frames = 0;; frames++) {
-        struct segment s;
-        uint8_t *const text = program + (frames & 1) * TEXT_MAX;
+    unsigned ended = 0;
+    for (unsigned frames = 0; ended < n; frames++) {
+        struct segment s = {0};
+        /* whose it is shows when it is there: the programs' buffers are used in turn */
+        uint8_t *const text = program[frames / 2 % n] + (frames & 1) * (BLOCK - TEXT_MAX);
         struct iovec iov[] = {{&s.frame, sizeof(s.frame)}, {text, TEXT_MAX}};
         struct msghdr m = {.msg_iov = iov, .msg_iovlen = 2};
         if ((frames & 1) == 0)
-            await(h.fd);
-        const ssize_t got = recvmsg(h.fd, &m, 0);
-        const ssize_t bytes = take_headers(&h, &s, got);
-        if (bytes < 0)
-            continue;
-        const int last = s.frame.bytes[TCP_AT + 13] & FIN;
-        if (last || bytes == 0 || frames < SLOW_START ||
-            h.rcv_nxt - acked >= ACK_EVERY * TEXT_MAX) {
-            send_segment(&h, ACK, NULL, 0);
-            acked = h.rcv_nxt;
+            await(fd, POLLIN);
+        const ssize_t got = recvmsg(fd, &m, 0);
+        const uint8_t *tcp = s.frame.bytes + TCP_AT;
+        size_t bytes;
+        struct half *h = take_headers(&s, got, &bytes);
+        if (h == NULL && s.frame.bytes[IP_AT + 9] == IPPROTO_TCP && tcp[13] == SYN &&
+            memcmp(tcp + 2, &lport, 2) == 0) {
+            memcpy(s.options, text, sizeof(s.options));
+            accept_half(lport, &s);
         }
-        if (last)
-            break;
+        if (h == NULL)
+            continue;
+        const int last = tcp[13] & FIN;
+        if (last || bytes == 0 || frames < SLOW_START * n ||
+            h->rcv_nxt - h->acked >= ACK_EVERY * TEXT_MAX) {
+            send_segment(h, ACK, NULL, 0);
+            h->acked = h->rcv_nxt;
+        }
+        ended += last;
     }
     printf("%.6f\n", cpu_seconds());
 }
 
-static void write_bulk(const char *addr, const char *port, double seconds)
+static void write_bulk(const char *addr, const char *port, double seconds, unsigned n)
 {
     const struct sockaddr_in to = address(addr, port);
-    const int fd = connect_to(&to);
+    struct pollfd p[STREAMS_MAX];
+    for (unsigned i = 0; i < n; i++) {
+        p[i] = (struct pollfd){connect_to(&to), POLLOUT, 0};
+        must(fcntl(p[i].fd, F_SETFL, O_NONBLOCK) == 0, "O_NONBLOCK");
+    }
     const double start = now_usec(), span = seconds * 1e6, cpu = cpu_seconds();
-    double now = start;
-    size_t sent = 0;
-    for (; now - start < span; now = now_usec(), sent++)
-        must(write(fd, program, BLOCK) == BLOCK, "write");
-    print_bulk((double)sent * BLOCK, now - start, cpu);
+    double now = start, sent = 0;
+    for (; now - start < span; now = now_usec()) {
+        must(poll(p, n, -1) > 0, "poll");
+        for (unsigned i = 0; i < n; i++) {
+            const ssize_t wrote = p[i].revents != 0 ? write(p[i].fd, program[i], BLOCK) : 0;
+            must(wrote >= 0 || errno == EAGAIN, "write");
+            sent += wrote > 0 ? (double)wrote : 0;
+        }
+    }
+    print_bulk(sent, now - start, cpu);
 }
 
-static void read_bulk(const char *port)
+static void read_bulk(const char *port, unsigned n)
 {
     const int listener = listen_on(port);
+    struct pollfd p[STREAMS_MAX];
     say_ready();
-    const int fd = accept(listener, NULL, NULL);
-    must(fd >= 0, "accept");
-    for (ssize_t n = 1; n > 0;) {
-        await(fd);
-        n = recv(fd, program, BLOCK, MSG_WAITALL);
-        must(n >= 0, "recv");
+    for (unsigned i = 0; i < n; i++) {
+        p[i] = (struct pollfd){accept(listener, NULL, NULL), POLLIN, 0};
+        must(p[i].fd >= 0, "accept");
+    }
+    for (unsigned open = n; open > 0;) {
+        must(poll(p, n, -1) > 0, "poll");
+        for (unsigned i = 0; i < n; i++) {
+            if (p[i].revents == 0)
+                continue;
+            const ssize_t got = recv(p[i].fd, program[i], BLOCK, MSG_DONTWAIT);
+            must(got >= 0 || errno == EAGAIN, "recv");
+            if (got == 0) {
+                p[i].fd = -1;
+                open--;
+            }
+        }
     }
     printf("%.6f\n", cpu_seconds());
 }
@@ -341,14 +421,16 @@ static void read_bulk(const char *port)
 int main(int argc, char **argv)
 {
     const char *mode = argc > 1 ? argv[1] : "";
-    if (argc == 6 && strcmp(mode, "give") == 0)
-        give(argv[2], argv[3], argv[4], atof(argv[5]));
-    else if (argc == 4 && strcmp(mode, "take") == 0)
-        take(argv[2], argv[3]);
-    else if (argc == 5 && strcmp(mode, "write") == 0)
-        write_bulk(argv[2], argv[3], atof(argv[4]));
-    else if (argc == 3 && strcmp(mode, "read") == 0)
-        read_bulk(argv[2]);
+    const int n = atoi(argv[argc - 1]);
+    must(n > 0 && n <= STREAMS_MAX, "connections");
+    if (argc == 7 && strcmp(mode, "give") == 0)
+        give(argv[2], argv[3], argv[4], atof(argv[5]), (unsigned)n);
+    else if (argc == 5 && strcmp(mode, "take") == 0)
+        take(argv[2], argv[3], (unsigned)n);
+    else if (argc == 6 && strcmp(mode, "write") == 0)
+        write_bulk(argv[2], argv[3], atof(argv[4]), (unsigned)n);
+    else if (argc == 4 && strcmp(mode, "read") == 0)
+        read_bulk(argv[2], (unsigned)n);
     else
         return 2;
     return 0;

@@ -18,7 +18,7 @@ def whole_seconds(bench):
 def bulk(streams):
     def run(bench):
         if bench.limit:
-            return bulk_limit(bench)
+            return bulk_limit(bench, streams)
         text = bench.both(lambda port: ["iperf3", "-s", "-1", "-p", port],
                           lambda addr, port: ["iperf3", "-c", addr, "-p", port, "-J", "-P", str(streams),
                                               "-t", str(whole_seconds(bench))])
@@ -26,12 +26,12 @@ def bulk(streams):
     return run
 
 
-def bulk_limit(bench):
-    raw, half, port, span = bench.program("raw"), bench.program("half"), str(PORT), str(bench.seconds)
+def bulk_limit(bench, streams):
+    raw, half, n, port, span = bench.program("raw"), bench.program("half"), str(streams), str(PORT), str(bench.seconds)
     there, here = {
-        LIMIT: ([raw, "sink", "eth0"], [raw, "source", "eth0", span]),
-        LIMIT_UK: ([half, "read", port], [half, "give", "eth0", bench.lab.a.addr, port, span]),
-        LIMIT_KU: ([half, "take", "eth0", port], [half, "write", bench.lab.a.addr, port, span]),
+        LIMIT: ([raw, "sink", "eth0", n], [raw, "source", "eth0", span, n]),
+        LIMIT_UK: ([half, "read", port, n], [half, "give", "eth0", bench.lab.a.addr, port, span, n]),
+        LIMIT_KU: ([half, "take", "eth0", port, n], [half, "write", bench.lab.a.addr, port, span, n]),
     }[bench.variant]
     rate, client, bytes_sent, server = map(float, bench.frames(there, here, last=True).split())
     return {"Gbit/s": rate, "CPU s/GB": (client + server) / (bytes_sent / 1e9)}
@@ -118,6 +118,7 @@ SPIN = 50
 SPINNING = {"us": asked(0.3, 0.6), "p99 us": asked(1.0, 1.0)}
 BULK = {"Gbit/s": asked(1.3, 1.0), "CPU s/GB": asked(0.8, 1.0)}
 LIMITED = PAIRS + (LIMIT,)
+ALL_LIMITED = PAIRS + tuple(LIMITS.values())
 ASIDE = (("a kernel with a small SO_SNDBUF", SMALL, (UK, UU)),)
 
 
@@ -128,8 +129,8 @@ def placed(measure):
 
 def measures():
     free = {m.name: m for m in (
-        Measure("bulk", "iperf3, one stream", bulk(1), PAIRS + tuple(LIMITS.values()) + (SMALL,), BULK, None, ASIDE),
-        Measure("bulk-8", "iperf3, 8 streams", bulk(8), PAIRS,
+        Measure("bulk", "iperf3, one stream", bulk(1), ALL_LIMITED + (SMALL,), BULK, None, ASIDE),
+        Measure("bulk-8", "iperf3, 8 streams", bulk(8), ALL_LIMITED,
                 {"Gbit/s": asked(1.2, 1.0), "CPU s/GB": asked(0.8, 1.0)}),
         Measure("rtt-1", "round trip of 1 byte", round_trip(1), LIMITED, ROUND_TRIP),
         Measure("rtt-64", "round trip of 64 bytes", round_trip(64), LIMITED, ROUND_TRIP),

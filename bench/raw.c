@@ -4,8 +4,10 @@
  *
  *     raw pong IF                     echoes
  *     raw ping IF BYTES SECONDS       round trips: prints "median p99 count", times in microseconds
- *     raw sink IF                     takes bulk, and says so every other frame: prints its seconds
- *     raw source IF SECONDS           bulk, with one copy as for retransmission: print_bulk()
+ *     raw sink IF N                   takes bulk into N programs' buffers, and says so every other
+ *                                     frame: prints its processor time
+ *     raw source IF SECONDS N         bulk out of N programs' buffers, with one copy as for
+ *                                     retransmission: print_bulk()
  *     raw accept IF                   the frames of short connections, and a descriptor each
  *     raw connect IF SECONDS          their other end: prints connections per second
  *     raw copy | call                 memcpy() in GB/s, a system call in nanoseconds
@@ -18,19 +20,25 @@
 
 #include <fcntl.h>
 
-#define WINDOW    16 /* frames under way */
-#define ACK_EVERY 2
+#define WINDOW      16 /* frames under way */
+#define ACK_EVERY   2
+#define STREAMS_MAX 16
 
 static int fd;
 static uint8_t text[ROUND_MAX + 65536];
 
 /* Waits for a frame, or with MSG_DONTWAIT looks whether there is one. */
-static ssize_t receive(int flags)
+static ssize_t receive_to(void *to, size_t room, int flags)
 {
     struct frame f;
-    struct iovec iov[] = {{&f, sizeof(f)}, {text, sizeof(text)}};
+    struct iovec iov[] = {{&f, sizeof(f)}, {to, room}};
     struct msghdr m = {.msg_iov = iov, .msg_iovlen = 2};
     return recvmsg(fd, &m, flags);
+}
+
+static ssize_t receive(int flags)
+{
+    return receive_to(text, sizeof(text), flags);
 }
 
 static void ping(size_t bytes, double seconds)
@@ -61,9 +69,9 @@ static _Noreturn void pong(void)
     }
 }
 
-static void source(double seconds)
+static void source(double seconds, unsigned streams)
 {
-    static uint8_t program[2 * TEXT_MAX], kept[WINDOW + BATCH][TEXT_MAX];
+    static uint8_t program[STREAMS_MAX][TEXT_MAX], kept[WINDOW + BATCH][TEXT_MAX];
     const struct frame f = make_frame(TEXT_MAX);
     const double start = now_usec(), span = seconds * 1e6, cpu = cpu_seconds();
     double now = start;
@@ -76,7 +84,7 @@ static void source(double seconds)
         }
         for (unsigned i = 0; i < BATCH; i++, sent++) {
             uint8_t *keep = kept[sent % (WINDOW + BATCH)];
-            memcpy(keep, program + (sent & 1) * TEXT_MAX, TEXT_MAX);
+            memcpy(keep, program[sent / 2 % streams], TEXT_MAX);
             batch_add(fd, &f, keep, TEXT_MAX);
         }
         batch_send();
@@ -87,12 +95,14 @@ static void source(double seconds)
     transmit(fd, &last, text, 0);
 }
 
-static void sink(void)
+static void sink(unsigned streams)
 {
+    static uint8_t program[STREAMS_MAX][2][TEXT_MAX];
     const struct frame ack = make_frame(0);
     say_ready();
-    for (unsigned n = 1; receive(0) > (ssize_t)sizeof(ack); n++) {
-        if (n % ACK_EVERY == 0)
+    for (unsigned n = 0;
+         receive_to(program[n / 2 % streams][n & 1], TEXT_MAX, 0) > (ssize_t)sizeof(ack);) {
+        if (++n % ACK_EVERY == 0)
             transmit(fd, &ack, text, 0);
     }
     printf("%.6f\n", cpu_seconds());
@@ -184,10 +194,10 @@ static int run(int argc, char **argv)
         pong();
     else if (argc == 5 && strcmp(mode, "ping") == 0)
         ping((size_t)atoi(argv[3]), atof(argv[4]));
-    else if (argc == 3 && strcmp(mode, "sink") == 0)
-        sink();
-    else if (argc == 4 && strcmp(mode, "source") == 0)
-        source(atof(argv[3]));
+    else if (argc == 4 && strcmp(mode, "sink") == 0)
+        sink((unsigned)atoi(argv[3]));
+    else if (argc == 5 && strcmp(mode, "source") == 0)
+        source(atof(argv[3]), (unsigned)atoi(argv[4]));
     else if (argc == 3 && strcmp(mode, "accept") == 0)
         accept_all();
     else if (argc == 4 && strcmp(mode, "connect") == 0)
