@@ -54,7 +54,9 @@ class Bench:
         return self.variant in LIMITS.values()
 
     def environment(self, side):
-        """Variables of a side: U, K, k or V."""
+        """Variables of a side: U, K, k or V; of the limit none."""
+        if self.limit:
+            return {}
         env = {"LD_PRELOAD": self.libraries[side]}
         if side == "k":
             env["BENCH_SNDBUF"] = str(SNDBUF)

@@ -7,7 +7,7 @@ import collections
 KK, UK, KU, UU = "K-K", "U-K", "K-U", "U-U"
 PAIRS = (KK, UK, KU, UU)
 SMALL = "k-K"    # the kernel on both sides, the client's SO_SNDBUF set small
-LIMIT = "limit"  # packet sockets that exchange as many frames, without a TCP
+LIMIT = "limit"  # without a TCP: packet sockets that exchange as many frames, or a unix socket
 # the same where one side is the kernel's TCP
 LIMIT_UK, LIMIT_KU = "limit U-K", "limit K-U"
 LIMITS = {UU: LIMIT, UK: LIMIT_UK, KU: LIMIT_KU}

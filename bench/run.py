@@ -8,7 +8,8 @@ table has the medians, of the ratios the spread over the rounds too, and the tar
 
 Congestion control is CUBIC on both stacks; otherwise both have their defaults. Measures named NAME@1 have
 both sides on one CPU; the others are placed by the scheduler. `limit` is what packet sockets reach that
-exchange as many frames without a TCP: a missed target within a tenth of it is `at the limit`.
+exchange as many frames without a TCP, of redis what its programs do over a unix socket: a missed target
+within a tenth of it is `at the limit`.
 """
 
 import argparse

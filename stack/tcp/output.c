@@ -84,7 +84,9 @@ static struct plan plan_new(struct stack_cx *cx, struct tcp_conn *c)
     const uint32_t frame = frame_payload_wanted(cx, c);
     uint32_t len = min_u32(min_u32(unsent, wnd), frame);
     if (most < c->cc.cwnd) { /* which asks for fewer bytes, not for smaller frames */
-        if (free < len)
+        /* ACKs are near, and with them what makes a whole frame of a rest */
+        const bool rest = unsent < frame && pipe >= frame && !fin && !c->opts.nodelay;
+        if (free < len || rest)
             return hold(TCP_WHY_HELD_FLIGHT);
     } else if (free < min_u32(len, mss)) {
         c->cwnd_limited = true;

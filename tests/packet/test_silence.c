@@ -91,7 +91,8 @@ TEST(silence_cwnd, "RFC 5681 3.1: the reason is traced")
 static void fill_flight(struct tcp_conn *c)
 {
     uint32_t got = 0;
-    for (unsigned round = 0; round < 14 && c->held != TCP_WHY_HELD_FLIGHT; round++) {
+    for (unsigned round = 0;
+         round < 14 && (c->held != TCP_WHY_HELD_FLIGHT || tcp_unsent(c) < 44 * 1460); round++) {
         char ack[60];
         call_send(c, 4 << 20);
         got += drain_text();
@@ -110,6 +111,55 @@ TEST(silence_flight, "a path without delay is given no more than its queues are 
     fill_flight(c);
     check(c->cc.cwnd > 1 << 20);
     check(tcp_in_flight(c) > 1000000 && tcp_in_flight(c) <= 1 << 20);
+}
+
+static void ack_all(struct tcp_conn *c)
+{
+    char ack[60];
+    snprintf(ack, sizeof(ack), "A seq 1 ack %u win 65535", (uint32_t)seq_diff(c->snd_nxt, c->iss));
+    inject(ack);
+}
+
+/* It had more in flight than a path without delay is given; now a frame of 64 KB and 5,000 bytes
+ * are written. */
+static struct tcp_conn *write_frame_and_rest(bool nodelay)
+{
+    struct tcp_conn *c = quiet("<mss 1460,wscale 8> win 65535");
+    fill_flight(c);
+    while (tcp_in_flight(c) > 0) {
+        ack_all(c);
+        drain_tx();
+        t_run(us(1));
+    }
+    tcp_opts(c)->nodelay = nodelay;
+    call_opts_changed(c);
+    call_send(c, 44 * 1460 + 5000);
+    return c;
+}
+
+TEST(silence_rest, "Linux's tcp_tso_should_defer(): what ACKs will make a large frame of waits")
+{
+    struct tcp_conn *c = write_frame_and_rest(false);
+    check_eq(drain_text(), 44 * 1460);
+    check_eq(c->held, TCP_WHY_HELD_FLIGHT);
+    call_send(c, 44 * 1460 - 5000 + 100);
+    check_eq(drain_text(), 44 * 1460);
+    ack_all(c);
+    check_eq(drain_text(), 100);
+}
+
+TEST(silence_rest_nodelay, "with TCP_NODELAY the rest goes at once")
+{
+    write_frame_and_rest(true);
+    check_eq(drain_text(), 44 * 1460 + 5000);
+}
+
+TEST(silence_rest_fin, "and where FIN follows, for nothing will make it larger")
+{
+    struct tcp_conn *c = write_frame_and_rest(false);
+    check_eq(drain_text(), 44 * 1460);
+    call_shutdown(c, TCP_SHUT_WR);
+    check_eq(drain_text(), 5000);
 }
 
 static void others_move_much(const struct tcp_conn *c, unsigned n)
