@@ -213,7 +213,7 @@ void epset_pass_on(struct epset *ep)
     list_for_each (n, &ep->ready) {
         if (herd_held(list_entry(n, struct epitem, on_ready)))
             continue;
-        watches_notify(&ep->watches, TCP_EV_IN, 1);
+        watches_wake_one(&ep->watches);
         return;
     }
 }

@@ -88,7 +88,8 @@ unsigned epset_collect(struct epset *ep, struct epoll_event *events, unsigned ha
 bool epset_ready(struct epset *ep, unsigned depth);
 /* Whether all that its members wait for comes from inside the stack (false for large sets). */
 bool epset_inside(const struct epset *ep);
-/* More is ready than was taken: another sleeper may take it. */
+/* More is ready than was taken: another sleeper may take it. As in Linux, those that watch the set
+ * hear nothing. */
 void epset_pass_on(struct epset *ep);
 /* None of its members is held any more (herd.h). */
 void epset_let_go(struct epset *ep);

@@ -279,6 +279,20 @@ bool watches_notify(struct list *head, uint32_t events, unsigned depth)
     return woke;
 }
 
+void watches_wake_one(struct list *head)
+{
+    list_for_each (n, head) {
+        const struct watch *watch = list_entry(n, struct watch, on_sock);
+        if (watch->kind != WATCH_WAITER)
+            continue;
+        const struct waiter_watch *ww = container_of(watch, struct waiter_watch, watch);
+        if (ww->exclusive && !ww->who->woken) {
+            waiter_wake(ww->who);
+            return;
+        }
+    }
+}
+
 /* ---- wake-ups ---- */
 
 void waiter_wake(struct waiter *w)

@@ -40,6 +40,8 @@ void waiter_cut(struct list *head);
  * Whether a sleeper was found. depth: of epoll sets inside epoll sets, 0 for a socket's list.
  */
 bool watches_notify(struct list *head, uint32_t events, unsigned depth);
+/* Wakes one of those that sleep in turns, if any is there. */
+void watches_wake_one(struct list *head);
 
 /* What engine_leave() sends when the lock is gone. */
 #define WAKEUPS_BATCH 24

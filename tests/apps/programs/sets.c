@@ -1,7 +1,8 @@
 /*
- * Epoll sets: nested ones whose inner number is closed before either has a TCP socket, sets that
- * processes share by fork and that get their first TCP socket in one of them, kernel descriptors in
- * a set that is always busy. Says the same on every stack.
+ * Epoll sets: nested ones whose inner number is closed before either has a TCP socket, or whose
+ * inner one is watched for edges, sets that processes share by fork and that get their first TCP
+ * socket in one of them, kernel descriptors in a set that is always busy. Says the same on every
+ * stack.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -59,6 +60,33 @@ static void nested(const char *what, int reuse)
     close(other);
     close(ends[0]);
     close(ends[1]);
+}
+
+/* What an inner set leaves to the next call is no further edge for the set around it. */
+static void left_over(void)
+{
+    const int outer = epoll_create1(0), inner = epoll_create1(0);
+    struct epoll_event edge = {.events = EPOLLIN | EPOLLET, .data.u32 = 5};
+    int a[2], b[2];
+    make_pair(a);
+    make_pair(b);
+    add(inner, a[1], 7);
+    add(inner, b[1], 7);
+    epoll_ctl(outer, EPOLL_CTL_ADD, inner, &edge);
+    (void)!write(a[0], "x", 1);
+    (void)!write(b[0], "x", 1);
+    printf("left over: inner %u", one(inner, LONG_MS));
+    printf(" %u", one(inner, LONG_MS));
+    while (one(outer, 0) != 0)
+        ;
+    printf(" %u", one(inner, 0));
+    printf(" outer %u\n", one(outer, 0));
+    close(outer);
+    close(inner);
+    for (unsigned i = 0; i < 2; i++) {
+        close(a[i]);
+        close(b[i]);
+    }
 }
 
 /* The child adds, the parent waits, or sleeps already. */
@@ -181,6 +209,7 @@ int main(void)
     child_adds("child adds, parent asleep", 1);
     parent_adds("parent adds", 0);
     parent_adds("parent adds, child asleep", 1);
+    left_over();
     busy();
     return 0;
 }
