@@ -183,6 +183,28 @@ enum stack_mtu_probing {
     STACK_MTU_PROBING_ALWAYS = 2
 };
 
+/* Which segments carry the option of accurate ECN (RFC 9768 3.2.3); Linux's tcp_ecn_option. */
+enum stack_ecn_option {
+    STACK_ECN_OPTION_FITTING, /* 2, the default: all, where it fits and comes through */
+    STACK_ECN_OPTION_OFF,     /* 0 */
+    STACK_ECN_OPTION_SELDOM,  /* 1: when its counters changed, and a few times a round trip */
+    STACK_ECN_OPTION_ALWAYS,  /* 3: also where segments with it seem to be dropped */
+};
+#define STACK_ECN_BEACON_NONE UINT8_MAX
+
+/* From Linux's numbers. */
+static inline uint8_t ecn_option_of(long sysctl)
+{
+    static const uint8_t by_number[] = {STACK_ECN_OPTION_OFF, STACK_ECN_OPTION_SELDOM,
+                                        STACK_ECN_OPTION_FITTING, STACK_ECN_OPTION_ALWAYS};
+    return sysctl >= 0 && sysctl <= 3 ? by_number[sysctl] : STACK_ECN_OPTION_FITTING;
+}
+
+static inline uint8_t ecn_beacon_of(long sysctl)
+{
+    return sysctl > 0 && sysctl < STACK_ECN_BEACON_NONE ? (uint8_t)sysctl : STACK_ECN_BEACON_NONE;
+}
+
 /* Linux's sysctls of the same purpose. All zero: Linux's defaults. */
 struct stack_tuning {
     bool no_sack, no_timestamps, no_wscale; /* net.ipv4.tcp_sack, ... = 0 */
@@ -191,12 +213,23 @@ struct stack_tuning {
     bool no_ack_interval;                   /* tcp_invalid_ratelimit = 0 */
     uint8_t mtu_probing;                    /* enum stack_mtu_probing */
     uint8_t min_frame_segs;                 /* tcp_min_tso_segs */
-    uint32_t sndbuf, sndbuf_max;            /* tcp_wmem */
-    uint32_t rcvbuf, rcvbuf_max;            /* tcp_rmem */
+    uint8_t ecn_option;                     /* enum stack_ecn_option */
+    uint8_t ecn_beacon;          /* tcp_ecn_option_beacon; 0: 3 times a round trip, the default */
+    bool no_ecn_fallback;        /* tcp_ecn_fallback = 0 */
+    uint32_t sndbuf, sndbuf_max; /* tcp_wmem */
+    uint32_t rcvbuf, rcvbuf_max; /* tcp_rmem */
 };
 
-/* As Linux's tcp_ecn. */
-enum stack_ecn { STACK_ECN_OFF = 0, STACK_ECN_ASK = 1, STACK_ECN_ACCEPT = 2 };
+/* As Linux's tcp_ecn: what connections ask for, and the most that they are granted. */
+enum stack_ecn {
+    STACK_ECN_OFF = 0,
+    STACK_ECN_ASK = 1,
+    STACK_ECN_ACCEPT = 2,
+    STACK_ECN_ACCURATE = 3,             /* ask for accurate ECN (RFC 9768), and accept it */
+    STACK_ECN_ACCURATE_ASK_CLASSIC = 4, /* accept it, ask for RFC 3168 */
+    STACK_ECN_ACCURATE_ACCEPT = 5,      /* accept it, ask for nothing */
+};
+#define STACK_ECN_MAX STACK_ECN_ACCURATE_ACCEPT
 
 /* Bytes of a key of cookies (Linux: TCP_FASTOPEN_KEY_LENGTH). */
 #define TCP_FASTOPEN_KEY_LEN 16

@@ -208,15 +208,16 @@ static const char *parse_io_uring(struct config *c, const char *value)
 
 static const char *parse_ecn(struct config *c, const char *value)
 {
-    if (strcmp(value, "ask") == 0)
-        c->ecn = STACK_ECN_ASK;
-    else if (strcmp(value, "accept") == 0)
-        c->ecn = STACK_ECN_ACCEPT;
-    else if (strcmp(value, "off") == 0)
-        c->ecn = STACK_ECN_OFF;
-    else
-        return "ask, accept or off";
-    return NULL;
+    static const char *const words[] = {"off",      "ask",          "accept",
+                                        "accurate", "accurate-ask", "accurate-accept"};
+    _Static_assert(ARRAY_LEN(words) == STACK_ECN_MAX + 1, "in the order of enum stack_ecn");
+    for (unsigned i = 0; i < ARRAY_LEN(words); i++) {
+        if (strcmp(value, words[i]) == 0) {
+            c->ecn = (uint8_t)i;
+            return NULL;
+        }
+    }
+    return "off, ask, accept, accurate, accurate-ask or accurate-accept";
 }
 
 static const char *parse_cc(struct config *c, const char *value)

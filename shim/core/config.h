@@ -45,7 +45,8 @@
       "connections to this host itself run inside the stack, too, where both ends share it")       \
     X(CC, cc, "cc", "NAME", NULL, "congestion control: cubic (default), reno, bbr or dctcp")       \
     X(ECN, ecn, "ecn", "WORD", NULL,                                                               \
-      "congestion marks (RFC 3168): ask, accept or off; as the kernel's tcp_ecn if not given")     \
+      "congestion marks: ask for RFC 3168's, accept them, or off; accurate: ask for accurate ECN " \
+      "(RFC 9768); as the kernel's tcp_ecn if not given")                                          \
     X(MEM, mem, "mem", "SIZE", NULL, "memory of the stack, as 64M; 512M if not given")             \
     X(SPIN, spin, "spin", "USEC|auto", NULL,                                                       \
       "look this long before sleeping for a frame; 0: never; auto (default): a little, while "     \

@@ -74,19 +74,50 @@ static void fill(const struct tcp_view *v, struct tcp_info *i)
 }
 
 /*
- * Bytes that Linux 6.18 gives. Debian 12's header ends earlier; behind it come counts of time-outs
- * and of accurate ECN, which stay zero.
+ * Bytes that Linux 6.18 gives. Debian 12's header ends earlier; behind it come counts of time-outs,
+ * which stay zero, and of accurate ECN.
  */
-#define TCP_INFO_LEN 280
+#define TCP_INFO_LEN    280
+#define TCP_INFO_ACCECN 248 /* tcpi_received_ce */
+
+struct info_accecn {
+    uint32_t received_ce;
+    uint32_t delivered_e1, delivered_e0, delivered_ce;
+    uint32_t received_e1, received_e0, received_ce_bytes;
+    uint32_t mode; /* 2 bits mode, 2 bits option seen, 4 bits failures; Linux 7.0 */
+};
+_Static_assert(TCP_INFO_ACCECN + sizeof(struct info_accecn) == TCP_INFO_LEN, "Linux's layout");
+#define ECN_MODE_ACCURATE 2u /* TCPI_ECN_MODE_ACCECN */
+
+static void fill_accecn(const struct tcp_conn *c, struct tcp_info *info, uint8_t *whole)
+{
+    struct tcp_view_accecn v;
+    if (!tcp_view_accecn(c, &v))
+        return;
+    info->tcpi_delivered_ce = v.delivered_ce;
+    const struct info_accecn i = {
+        .received_ce = v.received_ce,
+        .delivered_e1 = v.delivered_e1,
+        .delivered_e0 = v.delivered_e0,
+        .delivered_ce = v.delivered_ce_bytes,
+        .received_e1 = v.received_e1,
+        .received_e0 = v.received_e0,
+        .received_ce_bytes = v.received_ce_bytes,
+        .mode = ECN_MODE_ACCURATE | (uint32_t)v.option_seen << 2 | (uint32_t)v.failures << 4,
+    };
+    memcpy(whole + TCP_INFO_ACCECN, &i, sizeof(i));
+}
 
 int64_t option_get_tcp_info(struct call *c, void *val, socklen_t *len)
 {
     struct tcp_info info;
     memset(&info, 0, sizeof(info));
+    uint8_t whole[TCP_INFO_LEN] = {0};
     if (c->us->kind == USOCK_CONN) {
         struct tcp_view view;
         tcp_view(&c->cx, c->us->conn, &view);
         fill(&view, &info);
+        fill_accecn(c->us->conn, &info, whole);
     } else if (c->us->kind == USOCK_LISTENER) {
         /* Linux reports the queue of a listener in these two. */
         uint32_t syn_queue, accept_queue, backlog;
@@ -97,7 +128,6 @@ int64_t option_get_tcp_info(struct call *c, void *val, socklen_t *len)
     } else {
         return CALL_PASS;
     }
-    uint8_t whole[TCP_INFO_LEN] = {0};
-    memcpy(whole, &info, sizeof(info) < sizeof(whole) ? sizeof(info) : sizeof(whole));
+    memcpy(whole, &info, sizeof(info) < TCP_INFO_ACCECN ? sizeof(info) : TCP_INFO_ACCECN);
     return option_give(val, len, whole, sizeof(whole));
 }

@@ -131,15 +131,14 @@ static void fastopen_key(uint8_t key[TCP_FASTOPEN_KEY_LEN])
         memset(key, 0, TCP_FASTOPEN_KEY_LEN);
 }
 
-/* As the kernel's tcp_ecn says, where TCPSHIM_ECN does not: 0 off, 1 ask, 2 accept (the default).
+/* As the kernel's tcp_ecn says, where TCPSHIM_ECN does not: enum stack_ecn's numbers are Linux's.
  */
 static uint8_t ecn_mode(void)
 {
     if (config.ecn != ECN_AS_KERNEL)
         return config.ecn;
-    const int mode = small_sysctl("/proc/sys/net/ipv4/tcp_ecn", 2);
-    /* 3: asks for accurate ECN (RFC 9768), which falls back to what we speak */
-    return mode == 0 ? STACK_ECN_OFF : mode == 1 || mode == 3 ? STACK_ECN_ASK : STACK_ECN_ACCEPT;
+    const int mode = small_sysctl("/proc/sys/net/ipv4/tcp_ecn", STACK_ECN_ACCEPT);
+    return mode >= 0 && mode <= STACK_ECN_MAX ? (uint8_t)mode : STACK_ECN_ACCEPT;
 }
 
 /* The kernel's default is not to look for black holes; but that costs nothing until there is one.
@@ -154,13 +153,17 @@ static uint8_t mtu_probing_mode(void)
 /* An arena with a stack in it. */
 static int make_stack(void **base, int *file, struct stack **st)
 {
-    struct stack_config sc = {.own_address = config.own_address,
-                              .loopback = config.loopback_user || config.own_address,
-                              .cc = config.cc,
-                              .ecn = ecn_mode(),
-                              .tuning = {.mtu_probing = mtu_probing_mode()},
-                              .fastopen =
-                                  (uint16_t)small_sysctl("/proc/sys/net/ipv4/tcp_fastopen", 1)};
+    struct stack_config sc = {
+        .own_address = config.own_address,
+        .loopback = config.loopback_user || config.own_address,
+        .cc = config.cc,
+        .ecn = ecn_mode(),
+        .tuning = {.mtu_probing = mtu_probing_mode(),
+                   .ecn_option =
+                       ecn_option_of(small_sysctl("/proc/sys/net/ipv4/tcp_ecn_option", 2)),
+                   .ecn_beacon =
+                       ecn_beacon_of(small_sysctl("/proc/sys/net/ipv4/tcp_ecn_option_beacon", 3))},
+        .fastopen = (uint16_t)small_sysctl("/proc/sys/net/ipv4/tcp_fastopen", 1)};
     fastopen_key(sc.fastopen_key);
     int err = arena_map(config.mem, base, file);
     if (err < 0) {

@@ -57,8 +57,8 @@ static void note_rate(struct tcp_conn *c, const struct sent_ack *a)
 }
 
 /* What the congestion control learns from this ACK. */
-static void grow_cwnd(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s,
-                      const struct sent_ack *a, const struct ack_context *k)
+static void grow_cwnd(struct stack_cx *cx, struct tcp_conn *c, const struct sent_ack *a,
+                      const struct ack_context *k)
 {
     const struct cc_ops *ops = cc_ops(c->cc.id);
     const bool reducing = c->ca_state == TCP_CA_RECOVERY || c->ca_state == TCP_CA_CWR;
@@ -75,7 +75,7 @@ static void grow_cwnd(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_
                                .srtt = c->rtt.srtt,
                                .cwnd_limited = limited,
                                .round_start = k->round_start,
-                               .ece = c->ecn_ok && s->flags & TCP_ECE,
+                               .marked = min_u32(a->marked, a->delivered),
                                .ca_state = c->ca_state,
                                .pipe = tcp_in_flight(c),
                                .lost = k->lost,
@@ -144,6 +144,10 @@ bool tcp_process_ack(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_s
         c->persist_backoff = 0;
 
     if (c->sent.total == 0) {
+        if (unlikely(c->accecn != NULL)) {
+            struct sent_ack nothing = {0};
+            tcp_accecn_feedback(cx, c, s, &nothing);
+        }
         /* a D-SACK may come when all is acknowledged: what was sent twice had arrived before */
         if (s->opt.sack_count) {
             struct sent_ack late;
@@ -168,12 +172,14 @@ bool tcp_process_ack(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_s
         advance_una(cx, c, s->ack);
         c->more = false; /* Linux: only the send() that says MSG_MORE holds back */
     }
+    if (unlikely(c->ecn_ok))
+        tcp_ecn_feedback(cx, c, s, &a);
     if (forward || a.newly_sacked)
         sample_rtt(cx, c, s, &a);
     note_rate(c, &a);
     const uint32_t lost = tcp_recovery_on_ack(cx, c, s, &a, prior_in_flight, duplicate);
     const struct ack_context k = {prior_in_flight, lost, round_start};
-    grow_cwnd(cx, c, s, &a, &k);
+    grow_cwnd(cx, c, &a, &k);
     if (round_start) {
         rtt_round(&c->rtt);
         c->round_end = c->snd_nxt;

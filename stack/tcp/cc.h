@@ -81,7 +81,7 @@ struct tcp_cc {
         struct {
             uint32_t alpha;  /* the part of bytes marked, 1024 is all (RFC 8257 3.3) */
             uint32_t acked;  /* bytes of this observation window */
-            uint32_t marked; /* of those, bytes whose ACK carried ECE */
+            uint32_t marked; /* of those, bytes that met congestion */
         } dctcp;
         struct cc_bbr bbr;
     };
@@ -98,7 +98,8 @@ struct cc_ack {
     bool cwnd_limited; /* the flow was limited by cwnd in the last round: only then may cwnd grow
                           (RFC 7661, Linux) */
     bool round_start;  /* this ACK begins a new round trip */
-    bool ece;          /* the peer echoes congestion marks (RFC 3168) */
+    uint32_t
+        marked; /* of those delivered, bytes that met congestion marks; RFC 3168: all, or none */
     /* for those who model the path */
     uint8_t ca_state;   /* enum tcp_ca_state after this ACK */
     uint32_t pipe;      /* in flight after this ACK */

@@ -21,8 +21,7 @@ static void dctcp_init(struct tcp_cc *cc, nsec_t now)
 static void dctcp_observe(struct tcp_cc *cc, const struct cc_ack *ack)
 {
     cc->dctcp.acked += ack->acked;
-    if (ack->ece)
-        cc->dctcp.marked += ack->acked;
+    cc->dctcp.marked += ack->marked;
     if (!ack->round_start || cc->dctcp.acked == 0)
         return;
     uint32_t alpha = cc->dctcp.alpha;

@@ -21,6 +21,7 @@ void tcp_stack_init(struct stack *st, nsec_t now)
     pool_init(st->arena, &t->ranges, sizeof(struct recv_range));
     pool_init(st->arena, &t->records, sizeof(struct sent_record));
     pool_init(st->arena, &t->extras, sizeof(struct tcp_extra));
+    pool_init(st->arena, &t->accecns, sizeof(struct tcp_accecn));
     list_init(&t->output_pending);
     list_init(&t->held_acks);
     list_init(&t->orphans);
@@ -239,6 +240,8 @@ bool tcp_reap(struct stack_cx *cx, struct tcp_conn *c)
     drop_buffers(cx, c, true);
     if (unlikely(c->extra != NULL))
         pool_free(&t->extras, c->extra);
+    if (unlikely(c->accecn != NULL))
+        pool_free(&t->accecns, c->accecn);
     if (t->foreseen == c)
         t->foreseen = NULL;
     if (t->unfinished == c)
@@ -265,6 +268,10 @@ void tcp_update_mss(struct stack_cx *cx, struct tcp_conn *c)
     mss = max_u32(mss, TCP_MSS_MIN);
     if (c->ts_ok)
         mss -= 12; /* RFC 6691: options come out of the segment */
+    if (unlikely(c->accecn != NULL)) {
+        c->accecn->reserved = tcp_accecn_reserve(cx->st, c->accecn);
+        mss -= c->accecn->reserved;
+    }
     if (c->mss == mss)
         return;
     c->mss = (uint16_t)mss;

@@ -9,6 +9,7 @@
 #pragma once
 
 #include "stack/internal.h"
+#include "stack/tcp/accecn.h"
 #include "stack/tcp/extra.h"
 #include "stack/tcp/recvbuf.h"
 #include "stack/tcp/rtt.h"
@@ -113,9 +114,10 @@ struct tcp_conn {
     bool frto : 1;         /* what was sent once and arrives makes the time-out a spurious one */
     bool undo_stamped : 1; /* undo_stamp is valid */
     /* explicit congestion notification (RFC 3168): ecn.c */
-    bool ecn_ok : 1;        /* negotiated; in SYN_SENT: asked for */
+    bool ecn_ok : 1;        /* negotiated, of either kind; in SYN_SENT: asked for */
     bool ece_due : 1;       /* a mark arrived: our ACKs echo it */
-    bool cwr_due : 1;       /* our window was reduced: the next new segment says so */
+    bool cwr_due : 1;       /* our window was reduced: the next new segment says so; accurate ECN:
+                               the ACE field has this flag */
     bool ecn_seen : 1;      /* for TCP_INFO: the peer's segments are ECN-capable */
     bool fast_open : 1;     /* passive, by a cookie: carries data before the third ACK (RFC 7413) */
     bool deferred : 1;      /* tcp_defer() */
@@ -170,6 +172,7 @@ struct tcp_conn {
     uint16_t rcv_mss;   /* estimate of the peer's segment size */
     uint32_t rcv_limit; /* bytes of window that the buffer admits now: autotuned */
     struct recvbuf recvbuf;
+    struct tcp_accecn *accecn; /* accurate ECN, asked for or agreed on; NULL: not so */
     /* receive autotuning: bytes that the program took in the last round trip */
     uint32_t drs_start; /* tcp_short_clock() */
     tcp_seq drs_seq;
@@ -244,7 +247,8 @@ struct tcp_half_open {
     uint16_t peer_mss;
     uint16_t window; /* of the SYN, unscaled */
     uint8_t snd_wscale, rcv_wscale;
-    bool wscale_ok, ts_ok, sack_ok, ecn_ok;
+    bool wscale_ok, ts_ok, sack_ok;
+    struct tcp_ecn_deal ecn;
     bool wants_cookie, cookie_exp; /* RFC 7413; in the experimental form */
     bool acked; /* third ACK seen, but the accept queue was full or data is awaited */
     uint8_t retransmits;
@@ -263,8 +267,10 @@ struct tcp_time_wait {
     struct ip_path path;
     tcp_seq snd_nxt, rcv_nxt;
     uint32_t rcv_wnd; /* unscaled, as it is to be sent */
-    bool ts_ok;
-    bool adopted; /* from another stack: `path` is not known */
+    bool ts_ok : 1;
+    bool adopted : 1; /* from another stack: `path` is not known */
+    bool accecn : 1;  /* ACKs have an ACE field: */
+    uint8_t ace : 3;
     uint8_t tos, ttl;
     uint32_t ts_recent, ts_offset;
     nsec_t ts_recent_at;
@@ -553,16 +559,30 @@ uint32_t tcp_fastopen_room(const struct stack *st, const struct tcp_conn *c,
                            const struct ip_addr *server, uint16_t advmss);
 
 /* ---- ecn.c ---- */
-/* Whether a SYN of ours asks for ECN. */
-bool tcp_ecn_asks(const struct stack *st, const struct tcp_opts *o);
-/* Whether a SYN that arrived in a packet with this TOS byte asks for it and gets it. */
-bool tcp_ecn_accepts(const struct stack *st, const struct tcp_opts *o, const struct tcp_segment *s,
+/* Before our SYN: what it is to ask for. */
+void tcp_ecn_begin(struct stack_cx *cx, struct tcp_conn *c);
+/* What a SYN that arrived in a packet with this TOS byte asks for and gets. */
+struct tcp_ecn_deal tcp_ecn_accepts(const struct stack *st, const struct tcp_opts *o,
+                                    const struct tcp_segment *s, uint8_t tos);
+/* What a SYN-ACK grants of what our SYN asked for; and a SYN that crosses it. */
+void tcp_ecn_granted(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *syn_ack,
                      uint8_t tos);
-/* ECE and CWR for a segment that is about to go, and the ECN field of its packet. */
-uint8_t tcp_ecn_flags(struct tcp_conn *c, const struct tcp_emit *e, uint8_t *tos);
+void tcp_ecn_crossed(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *syn,
+                     uint8_t tos);
+/* A segment is about to go, its other options are set: its flags, and its packet's ECN field. */
+void tcp_ecn_mark(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_emit *e,
+                  struct tcp_segment *s, uint8_t *tos);
 /* Text of an ECN connection arrived. */
 void tcp_ecn_receive(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s,
                      uint8_t tos);
+/* What an ACK says of marks: sets a->marked. */
+void tcp_ecn_feedback(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s,
+                      struct sent_ack *a);
+/* Our window falls: RFC 3168 6.1.2 has that said. */
+static inline bool tcp_ecn_says_cwr(const struct tcp_conn *c)
+{
+    return c->accecn == NULL ? c->ecn_ok : c->cwr_due;
+}
 
 /* ---- pacing.c ---- */
 /* Bytes a second; 0: not paced. */

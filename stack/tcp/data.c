@@ -151,6 +151,8 @@ static void process_fin(struct stack_cx *cx, struct tcp_conn *c)
 
 static void answer_duplicate(struct stack_cx *cx, struct tcp_conn *c, tcp_seq start, tcp_seq end)
 {
+    if (unlikely(c->accecn != NULL))
+        tcp_accecn_duplicate(cx, c, start);
     if (c->sack_ok) { /* RFC 2883: say which bytes came twice */
         c->dsack_due = true;
         c->dsack = (struct tcp_sack_block){start, end};

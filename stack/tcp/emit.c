@@ -104,6 +104,19 @@ static void note_sent(struct stack_cx *cx, struct tcp_conn *c, uint8_t flags, ui
     c->last_sent = cx->now;
 }
 
+/* Text of a segment: c->mss leaves room for timestamps and the option of accurate ECN; SACK blocks
+ * come out of the segment (RFC 6691). */
+static uint32_t segment_room(const struct tcp_conn *c, const struct tcp_options *o)
+{
+    uint32_t left = c->ts_ok ? 12 : 0;
+    if (unlikely(c->accecn != NULL))
+        left += c->accecn->reserved;
+    const uint32_t size = tcp_options_size(o);
+    if (size <= left)
+        return c->mss;
+    return c->mss > size - left ? c->mss - (size - left) : 1;
+}
+
 int64_t tcp_emit(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_emit *e)
 {
     struct frame_out f;
@@ -117,26 +130,26 @@ int64_t tcp_emit(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_emit 
     if (e->flags & TCP_ACK)
         s.ack = c->rcv_nxt;
     uint8_t tos = c->opts.tos;
-    s.flags |= tcp_ecn_flags(c, e, &tos);
     const bool syn = e->flags & TCP_SYN;
     s.wnd = window_field(cx, c, syn);
     if (syn)
         syn_options(cx, c, e->flags & TCP_ACK, &s.opt);
     else
         data_options(cx, c, &s.opt);
+    tcp_ecn_mark(cx, c, e, &s, &tos);
 
-    uint32_t len = 0;
-    if (e->len) {
+    uint32_t len = 0, want = e->len;
+    if (want) {
         const tcp_seq first = syn ? seq_add(e->seq, 1) : e->seq; /* RFC 7413: text behind a SYN */
         const uint32_t off = (uint32_t)seq_diff(first, tcp_data_start(c));
-        f.nslices = sendbuf_gather(&c->sendbuf, off, e->len, f.slices, FRAME_SLICES_MAX, &len);
+        const uint32_t segment = segment_room(c, &s.opt);
+        const bool cuts = !syn && !e->whole;     /* a SYN is one segment: tcp_fastopen_room() */
+        if (unlikely(s.flags & TCP_CWR) && cuts) /* a device clears it on all but the first */
+            want = min_u32(want, segment);
+        f.nslices = sendbuf_gather(&c->sendbuf, off, want, f.slices, FRAME_SLICES_MAX, &len);
         if (len < e->len) /* FIN and PSH belong to the last byte, which does not go now */
             s.flags &= (uint8_t) ~(TCP_FIN | TCP_PSH);
-        /* c->mss leaves room for timestamps; SACK blocks come out of the segment (RFC 6691) */
-        const uint32_t sack = tcp_options_size(&s.opt) - (c->ts_ok ? 12 : 0);
-        const uint32_t segment = c->mss > sack ? c->mss - sack : 1;
-        if (len > segment && !syn &&
-            !e->whole) { /* a SYN is one segment: tcp_fastopen_room() saw to it */
+        if (len > segment && cuts) {
             f.gso_size = (uint16_t)segment;
             f.lasting = true; /* see stack_settle() */
             s.flags |=
@@ -163,6 +176,12 @@ int64_t tcp_emit(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_emit 
                                .ttl = c->opts.ttl,
                                .df = !c->opts.pmtu_dont};
     const int r = ip_send(cx, &how, &f);
+    if (unlikely(want < e->len) && len == want) {
+        struct tcp_emit rest = *e;
+        rest.seq = seq_add(e->seq, len);
+        rest.len -= len;
+        return len + tcp_emit(cx, c, &rest);
+    }
     return r < 0 && len == 0 ? r : (int64_t)len;
 }
 

@@ -75,8 +75,7 @@ static int do_connect(struct stack_cx *cx, struct tcp_conn *c, const struct endp
     c->rcv_limit = wnd;
     c->created = cx->now;
     cc_init(&c->cc, c->opts.cc, TCP_MSS_DEFAULT, cx->now);
-    c->ecn_ok = tcp_ecn_asks(cx->st, &c->opts);
-    c->ece_due = c->cwr_due = false;
+    tcp_ecn_begin(cx, c);
     c->pace_next = 0;
     tcp_set_state(cx, c, TCP_SYN_SENT, TCP_WHY_CALL_CONNECT);
     if (!sentmap_sent(&cx->st->tcp.records, &c->sent, c->iss, 1, TCP_SYN, cx->now)) {
@@ -143,27 +142,15 @@ static void take_ack_of_text(struct stack_cx *cx, struct tcp_conn *c, tcp_seq ac
     tcp_want_output(cx, c);
 }
 
-static void connected(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s)
+static void ack_handshake(struct stack_cx *cx, struct tcp_conn *c)
 {
-    struct sent_ack a;
-    const struct tcp_options none = {0};
-    take_syn(cx, c, s);
-    tcp_fastopen_learn(cx->st, c, &s->opt);
-    /* RFC 3168 6.1.1: CWR beside ECE is a host that only reflects our flags */
-    c->ecn_ok = c->ecn_ok && (s->flags & (TCP_ECE | TCP_CWR)) == TCP_ECE;
-    sentmap_ack(&cx->st->tcp.records, &c->sent, c->snd_una, s->ack, c->snd_nxt, &none, cx->now, &a);
-    take_ack_of_text(cx, c, s->ack);
-    const bool retried = c->retries > 0;
-    if (a.rtt_valid)
-        rtt_sample(&c->rtt, a.rtt, cx->now);
-    tcp_timer_stop(cx, c, TCP_TIMER_RETRANSMIT);
-    tcp_established(cx, c, TCP_WHY_RX_SYN_ACK);
-    c->push_seq = tcp_data_end(c); /* of what tcp_send_ahead() took */
-    if (retried)                   /* RFC 6298 5.7: the initial RTO proved too small */
-        c->rtt.rto = c->rtt.srtt ? c->rtt.rto : 3 * NSEC_PER_SEC;
-    /* Linux differs: data that waits carries the ACK of the handshake; else it goes at once. */
-    if (tcp_unsent(c) || c->sent.lost) {
+    const bool more = tcp_unsent(c) || c->sent.lost;
+    if (more)
         tcp_want_output(cx, c);
+    if (unlikely(c->accecn != NULL)) { /* at once and bare (RFC 9768 3.2.2.1) */
+        tcp_accecn_ack_syn(cx, c);
+    } else if (more) {
+        /* Linux differs: data that waits carries the ACK of the handshake; else it goes at once. */
         c->ack_now = true;
         c->ack_why = TCP_WHY_SEND_ACK_HANDSHAKE;
     } else if (c->send_expected) {
@@ -175,6 +162,27 @@ static void connected(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_
     } else {
         tcp_schedule_ack(cx, c, TCP_WHY_SEND_ACK_HANDSHAKE); /* of what came with it, too */
     }
+}
+
+static void connected(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s,
+                      uint8_t tos)
+{
+    struct sent_ack a;
+    const struct tcp_options none = {0};
+    take_syn(cx, c, s);
+    tcp_fastopen_learn(cx->st, c, &s->opt);
+    tcp_ecn_granted(cx, c, s, tos);
+    sentmap_ack(&cx->st->tcp.records, &c->sent, c->snd_una, s->ack, c->snd_nxt, &none, cx->now, &a);
+    take_ack_of_text(cx, c, s->ack);
+    const bool retried = c->retries > 0;
+    if (a.rtt_valid)
+        rtt_sample(&c->rtt, a.rtt, cx->now);
+    tcp_timer_stop(cx, c, TCP_TIMER_RETRANSMIT);
+    tcp_established(cx, c, TCP_WHY_RX_SYN_ACK);
+    c->push_seq = tcp_data_end(c); /* of what tcp_send_ahead() took */
+    if (retried)                   /* RFC 6298 5.7: the initial RTO proved too small */
+        c->rtt.rto = c->rtt.srtt ? c->rtt.rto : 3 * NSEC_PER_SEC;
+    ack_handshake(cx, c);
     if (c->fin_queued) {
         tcp_set_state(cx, c, TCP_FIN_WAIT_1, TCP_WHY_CALL_SHUTDOWN);
         tcp_want_output(cx, c);
@@ -207,7 +215,7 @@ void tcp_syn_sent_arrives(struct stack_cx *cx, struct tcp_conn *c, const struct 
     if (!(s->flags & TCP_SYN))
         return;
     if (ack) {
-        connected(cx, c, s);
+        connected(cx, c, s, p->tos);
         if (s->len || s->flags & TCP_FIN) {
             struct tcp_segment rest = *s;
             rest.seq = seq_add(s->seq, 1);
@@ -218,7 +226,7 @@ void tcp_syn_sent_arrives(struct stack_cx *cx, struct tcp_conn *c, const struct 
     }
     /* simultaneous open (RFC 9293 3.5 figure 8) */
     take_syn(cx, c, s);
-    c->ecn_ok = tcp_ecn_accepts(cx->st, &c->opts, s, p->tos);
+    tcp_ecn_crossed(cx, c, s, p->tos);
     tcp_set_state(cx, c, TCP_SYN_RECEIVED, TCP_WHY_RX_SYN);
     const struct tcp_emit e = {
         .seq = c->iss, .flags = TCP_SYN | TCP_ACK, .why = TCP_WHY_SEND_SYN_ACK};

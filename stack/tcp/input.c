@@ -97,15 +97,29 @@ static bool acceptable(const struct tcp_conn *c, const struct tcp_segment *s)
             seq_gt(seq_add(s->seq, len), c->rcv_nxt));
 }
 
+/* A SYN where none belongs (RFC 5961 4). */
+static void challenge_syn(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s,
+                          const struct ip_packet *p)
+{
+    if (unlikely(c->accecn != NULL) && s->flags & TCP_ACK)
+        tcp_accecn_challenge(cx, c, p->tos);
+    else
+        tcp_challenge(cx, c);
+}
+
 static void answer_unacceptable(struct stack_cx *cx, struct tcp_conn *c,
-                                const struct tcp_segment *s)
+                                const struct tcp_segment *s, const struct ip_packet *p)
 {
     stack_count(cx->st, COUNT_OUT_OF_WINDOW);
     if (s->flags & TCP_RST)
         return;
     if (s->flags & TCP_SYN) {
-        tcp_challenge(cx, c);
+        challenge_syn(cx, c, s, p);
         return;
+    }
+    if (unlikely(c->accecn != NULL) && s->len && seq_lt(s->seq, c->rcv_nxt)) {
+        tcp_accecn_arrives(cx, c, s, p); /* an ACK that was lost is no mark that is */
+        tcp_accecn_duplicate(cx, c, s->seq);
     }
     if (s->len && seq_lt(s->seq, c->rcv_nxt) && c->sack_ok) {
         c->dsack_due = true;
@@ -272,6 +286,8 @@ void tcp_segment_arrives(struct stack_cx *cx, struct tcp_conn *c, const struct t
     }
     if (unlikely(c->fast_open) && (s->flags & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_SYN &&
         seq_eq(s->seq, c->irs)) { /* the SYN again: our answer was lost */
+        if (c->accecn != NULL)
+            tcp_accecn_syn_again(cx->st, &c->accecn->deal, s, p->tos);
         const struct tcp_emit e = {
             .seq = c->iss, .flags = TCP_SYN | TCP_ACK, .why = TCP_WHY_SEND_SYN_ACK};
         tcp_emit(cx, c, &e);
@@ -282,7 +298,7 @@ void tcp_segment_arrives(struct stack_cx *cx, struct tcp_conn *c, const struct t
     if (!crossing) {
         if (unlikely(!acceptable(c, s))) {
             trace_ignored(cx, c, s, TCP_WHY_DROP_SEQ);
-            answer_unacceptable(cx, c, s);
+            answer_unacceptable(cx, c, s, p);
             return;
         }
         if (unlikely(s->flags & TCP_RST)) {
@@ -291,7 +307,7 @@ void tcp_segment_arrives(struct stack_cx *cx, struct tcp_conn *c, const struct t
         }
         if (unlikely(s->flags & TCP_SYN)) { /* RFC 5961 4.2 */
             trace_ignored(cx, c, s, TCP_WHY_DROP_STATE);
-            tcp_challenge(cx, c);
+            challenge_syn(cx, c, s, p);
             return;
         }
     }
@@ -301,6 +317,8 @@ void tcp_segment_arrives(struct stack_cx *cx, struct tcp_conn *c, const struct t
     }
     if (opening && !established_by(cx, c, s))
         return;
+    if (unlikely(c->accecn != NULL))
+        tcp_accecn_arrives(cx, c, s, p);
     const bool fin_acked = unlikely(c->fin_queued) && our_fin_acked(c, s);
     if (!tcp_process_ack(cx, c, s)) {
         trace_ignored(cx, c, s,

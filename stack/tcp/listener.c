@@ -241,7 +241,9 @@ struct syn_ack {
     const struct tcp_listener *listener;
     tcp_seq iss, irs;
     uint32_t wnd, ts_val, ts_recent;
-    bool wscale_ok, ts_ok, sack_ok, ecn_ok;
+    bool wscale_ok, ts_ok, sack_ok;
+    uint8_t retransmits;
+    struct tcp_ecn_deal *ecn;
     bool gives_cookie, cookie_exp; /* of Fast Open, and by the experimental option */
     uint8_t rcv_wscale;
     enum tcp_reason why;
@@ -256,7 +258,7 @@ static void send_syn_ack(struct stack_cx *cx, const struct syn_ack *a)
         .dst_port = a->tuple->rport,
         .seq = a->iss,
         .ack = seq_add(a->irs, 1),
-        .flags = (uint8_t)(TCP_SYN | TCP_ACK | (a->ecn_ok ? TCP_ECE : 0)),
+        .flags = (uint8_t)(TCP_SYN | TCP_ACK | (a->ecn->mode == TCP_ECN_CLASSIC ? TCP_ECE : 0)),
         .wnd = (uint16_t)min_u32(a->wnd, 65535),
         .opt = {.has_mss = true,
                 .mss = tcp_local_mss(cx->st, a->path, opts, &a->tuple->remote),
@@ -274,11 +276,12 @@ static void send_syn_ack(struct stack_cx *cx, const struct syn_ack *a)
         s.opt.cookie_len = sizeof(cookie);
         s.opt.cookie = cookie;
     }
+    if (unlikely(a->ecn->mode == TCP_ECN_ACCURATE))
+        tcp_accecn_answer(cx->st, a->ecn, a->retransmits, &s);
     tcp_emit_bare(cx, a->trace_as, a->tuple, a->path, opts->tos, opts->ttl, &s, a->why);
 }
 
-static void half_open_syn_ack(struct stack_cx *cx, const struct tcp_half_open *h,
-                              enum tcp_reason why)
+static void half_open_syn_ack(struct stack_cx *cx, struct tcp_half_open *h, enum tcp_reason why)
 {
     const struct syn_ack a = {
         .trace_as = &h->flow,
@@ -293,7 +296,8 @@ static void half_open_syn_ack(struct stack_cx *cx, const struct tcp_half_open *h
         .wscale_ok = h->wscale_ok,
         .ts_ok = h->ts_ok,
         .sack_ok = h->sack_ok,
-        .ecn_ok = h->ecn_ok,
+        .retransmits = h->retransmits,
+        .ecn = &h->ecn,
         .gives_cookie = h->wants_cookie,
         .cookie_exp = h->cookie_exp,
         .rcv_wscale = h->rcv_wscale,
@@ -311,6 +315,10 @@ static void send_cookie(struct stack_cx *cx, struct tcp_listener *l, const struc
     uint8_t wscale;
     tcp_window_init(cx, &l->opts, &wnd, &wscale);
     const uint32_t clock = tcp_ts_now(cx, ts_offset(&cx->st->tcp.ts_secret, t));
+    /* RFC 9768 5.1: the third ACK tells whether this was taken; nothing does so for RFC 3168 */
+    struct tcp_ecn_deal ecn = tcp_ecn_accepts(cx->st, &l->opts, s, p->tos);
+    if (ecn.mode == TCP_ECN_CLASSIC)
+        ecn.mode = TCP_ECN_NONE;
     const struct syn_ack a = {
         .tuple = t,
         .path = &path,
@@ -325,6 +333,7 @@ static void send_cookie(struct stack_cx *cx, struct tcp_listener *l, const struc
         .ts_ok = s->opt.has_ts,
         .ts_val = cookie_ts_encode(clock, s->opt.has_wscale, s->opt.wscale, s->opt.sack_permitted),
         .ts_recent = s->opt.ts_val,
+        .ecn = &ecn,
         .rcv_wscale = wscale,
         .why = TCP_WHY_SEND_SYN_ACK,
     };
@@ -378,7 +387,7 @@ static void syn_arrives(struct stack_cx *cx, struct tcp_listener *l, const struc
     h->sack_ok = s->opt.sack_permitted;
     h->wants_cookie = fast == TCP_FASTOPEN_GIVE;
     h->cookie_exp = s->opt.fast_open_exp;
-    h->ecn_ok = tcp_ecn_accepts(st, &l->opts, s, p->tos);
+    h->ecn = tcp_ecn_accepts(st, &l->opts, s, p->tos);
     h->sent = h->created = cx->now;
     tcp_window_init(cx, &l->opts, &h->rcv_wnd, &h->rcv_wscale);
     flow_insert(&st->tcp.flows, &h->flow);
@@ -438,7 +447,8 @@ struct child {
     uint32_t number;
     tcp_seq iss, irs;
     uint16_t peer_mss;
-    bool wscale_ok, ts_ok, sack_ok, ecn_ok;
+    bool wscale_ok, ts_ok, sack_ok;
+    struct tcp_ecn_deal ecn;
     bool by_cookie; /* RFC 7413: the SYN itself is what made it */
     uint8_t snd_wscale, rcv_wscale;
     uint32_t rcv_wnd, ts_recent;
@@ -449,9 +459,15 @@ struct child {
 static struct tcp_conn *make_child(struct stack_cx *cx, struct tcp_listener *l,
                                    const struct child *k, const struct tcp_segment *s)
 {
-    struct tcp_conn *c = tcp_conn_new(cx);
-    if (!c)
+    struct tcp_accecn *accecn = NULL;
+    if (unlikely(k->ecn.mode == TCP_ECN_ACCURATE) &&
+        !(accecn = tcp_accecn_new(cx->st, &k->ecn))) /* it was promised */
         return NULL;
+    struct tcp_conn *c = tcp_conn_new(cx);
+    if (!c) {
+        pool_free(&cx->st->tcp.accecns, accecn);
+        return NULL;
+    }
     struct flow *outer = work_begin(cx->st, &c->flow);
     if (k->number)
         c->flow.number = k->number;
@@ -477,7 +493,10 @@ static struct tcp_conn *make_child(struct stack_cx *cx, struct tcp_listener *l,
     c->ts_ok = k->ts_ok;
     c->ts_recent = k->ts_recent;
     c->sack_ok = k->sack_ok;
-    c->ecn_ok = k->ecn_ok;
+    c->ecn_ok = k->ecn.mode != TCP_ECN_NONE;
+    c->accecn = accecn;
+    if (accecn)
+        accecn->handshake = true;
     c->snd_wnd = c->snd_wnd_max = (uint32_t)s->wnd << c->snd_wscale;
     c->snd_wl1 = s->seq;
     c->snd_wl2 = s->ack;
@@ -535,7 +554,7 @@ static bool open_by_cookie(struct stack_cx *cx, struct tcp_listener *l, const st
         .ts_ok = s->opt.has_ts,
         .ts_recent = s->opt.ts_val,
         .sack_ok = s->opt.sack_permitted,
-        .ecn_ok = tcp_ecn_accepts(st, &l->opts, s, p->tos),
+        .ecn = tcp_ecn_accepts(st, &l->opts, s, p->tos),
         .by_cookie = true,
         .why = TCP_WHY_RX_SYN,
     };
@@ -599,6 +618,8 @@ static void cookie_arrives(struct stack_cx *cx, struct tcp_listener *l, const st
         const uint32_t ecr = s->opt.ts_ecr;
         valid = cookie_ts_decode(ecr, &k.wscale_ok, &k.snd_wscale, &k.sack_ok);
     }
+    if (st->config.ecn >= STACK_ECN_ACCURATE && tcp_ace(s) > 1)
+        k.ecn.mode = TCP_ECN_ACCURATE;
     if (!valid) {
         if (mss || l->last_overflow)
             stack_count(st, COUNT_COOKIES_BAD);
@@ -652,7 +673,7 @@ static void third_ack(struct stack_cx *cx, struct tcp_half_open *h, const struct
                             .wscale_ok = h->wscale_ok,
                             .ts_ok = h->ts_ok,
                             .sack_ok = h->sack_ok,
-                            .ecn_ok = h->ecn_ok,
+                            .ecn = h->ecn,
                             .snd_wscale = h->snd_wscale,
                             .rcv_wscale = h->rcv_wscale,
                             .rcv_wnd = h->rcv_wnd,
@@ -678,6 +699,8 @@ static void half_open_ack(struct stack_cx *cx, const struct tcp_half_open *h)
                             .ack = seq_add(h->irs, 1),
                             .flags = TCP_ACK,
                             .wnd = (uint16_t)min_u32(h->rcv_wnd, 65535)};
+    if (h->ecn.mode == TCP_ECN_ACCURATE)
+        tcp_set_ace(&a, TCP_ACE_BEGIN);
     if (h->wscale_ok)
         a.wnd = (uint16_t)(h->rcv_wnd >> h->rcv_wscale);
     if (h->ts_ok) {
@@ -697,7 +720,12 @@ void tcp_half_open_arrives(struct stack_cx *cx, struct tcp_half_open *h,
 {
     const tcp_seq rcv_nxt = seq_add(h->irs, 1);
     if ((s->flags & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_SYN && seq_eq(s->seq, h->irs)) {
-        half_open_syn_ack(cx, h, TCP_WHY_SEND_SYN_ACK); /* the SYN again: our answer was lost */
+        if (tcp_accecn_syn_again(cx->st, &h->ecn, s, p->tos)) {
+            half_open_syn_ack(cx, h, TCP_WHY_SEND_SYN_ACK); /* again: our answer was lost */
+        } else {
+            tcp_reset_reply(cx, p, s);
+            tcp_half_open_drop(cx, h, TCP_WHY_ECN_MIXED);
+        }
         return;
     }
     if (h->ts_ok && s->opt.has_ts && !(s->flags & TCP_RST) &&

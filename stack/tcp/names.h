@@ -99,6 +99,7 @@ enum tcp_timer {
     X(SEND_ACK_QUICK, "quick ACK")                                                                 \
     X(SEND_ACK_DELAYED, "delayed ACK")                                                             \
     X(SEND_ACK_ECN, "ACK before the congestion mark changes")                                      \
+    X(SEND_ACK_MARKS, "ACK of congestion marks, or of their end (RFC 9768 3.2.2.5.1)")             \
     X(SEND_ACK_OOO, "duplicate ACK for a hole")                                                    \
     X(SEND_ACK_FIN, "ACK of FIN")                                                                  \
     X(SEND_ACK_HANDSHAKE, "third ACK of the handshake")                                            \
@@ -120,6 +121,7 @@ enum tcp_timer {
     X(DROP_ACK_FUTURE, "ACK of data not sent")                                                     \
     X(DROP_NO_ACK, "no ACK flag")                                                                  \
     X(DROP_OTHERS, "for another listener of the port")                                             \
+    X(ECN_MIXED, "asked for two kinds of ECN (RFC 9768 3.1.5)")                                    \
     X(DROP_STATE, "makes no sense in this state")                                                  \
     X(RECOVERY_ENTER, "losses found: recovery begins")                                             \
     X(RECOVERY_ECN, "the peer echoes congestion marks: cwnd is reduced")                           \

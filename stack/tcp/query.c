@@ -212,6 +212,7 @@ void tcp_view(const struct stack_cx *cx, const struct tcp_conn *c, struct tcp_vi
         .reordering = max_u32(c->sent.reordering, TCP_DUPTHRESH),
         .dsack_dups = c->dsack_count,
         .ecn = c->ecn_ok,
+        .accecn = c->accecn != NULL,
         .ecn_seen = c->ecn_seen,
         .busy = limited(cx, c, TCP_LIMIT_BUSY) + limited(cx, c, TCP_LIMIT_RWND) +
                 limited(cx, c, TCP_LIMIT_SNDBUF),
@@ -224,6 +225,27 @@ void tcp_view(const struct stack_cx *cx, const struct tcp_conn *c, struct tcp_vi
             c->rate_interval ? c->rate_delivered * (uint64_t)1000000 / c->rate_interval : 0,
         .app_limited = !c->rate_path,
     };
+}
+
+bool tcp_view_accecn(const struct tcp_conn *c, struct tcp_view_accecn *out)
+{
+    const struct tcp_accecn *x = c->accecn;
+    if (x == NULL)
+        return false;
+    *out = (struct tcp_view_accecn){
+        .received_ce = x->received_ce,
+        .delivered_ce = x->delivered_ce,
+        .received_e0 = x->received_bytes[IP_ECT_0 - 1],
+        .received_e1 = x->received_bytes[IP_ECT_1 - 1],
+        .received_ce_bytes = x->received_bytes[IP_CE - 1],
+        .delivered_e0 = x->delivered_bytes[IP_ECT_0 - 1],
+        .delivered_e1 = x->delivered_bytes[IP_ECT_1 - 1],
+        .delivered_ce_bytes = x->delivered_bytes[IP_CE - 1],
+        .option_seen = x->seen,
+        .failures = (uint8_t)(x->deal.plain | (x->no_ect ? 2 : 0) | (x->option_lost ? 4 : 0) |
+                              (x->seen == ACCECN_MANGLED ? 8 : 0)),
+    };
+    return true;
 }
 
 /* ---- ports ---- */

@@ -81,7 +81,7 @@ static void begin_reduction(struct stack_cx *cx, struct tcp_conn *c, uint32_t pr
     c->prr_out = 0;
     c->prr_flight = c->cc.cwnd; /* Linux: cwnd, as ssthresh is a part of cwnd, not of the flight */
     c->cc.ssthresh = cc_ops(c->cc.id)->on_loss(&c->cc, prior_in_flight, cx->now);
-    c->cwr_due = c->ecn_ok;
+    c->cwr_due = tcp_ecn_says_cwr(c);
 }
 
 /* RFC 3168 6.1.2: an echoed mark counts as a loss, once a round trip. */
@@ -304,10 +304,9 @@ uint32_t tcp_recovery_on_ack(struct stack_cx *cx, struct tcp_conn *c, const stru
         continue_frto(c, a, duplicate);
         return lost;
     }
-    const bool marked = c->ecn_ok && (s->flags & (TCP_ECE | TCP_SYN)) == TCP_ECE;
     if (c->ca_state != TCP_CA_RECOVERY) {
         if (lost == 0)
-            settle_state(cx, c, marked, prior_in_flight);
+            settle_state(cx, c, a->marked != 0, prior_in_flight);
         else
             enter_recovery(cx, c, prior_in_flight);
     }
@@ -346,7 +345,7 @@ void tcp_recovery_on_timeout(struct stack_cx *cx, struct tcp_conn *c)
     if (c->cc.mss && c->ca_state != TCP_CA_LOSS)
         cc_ops(c->cc.id)->on_timeout(&c->cc, cx->now);
     c->cc.cwnd = c->mss;
-    c->cwr_due = c->ecn_ok;
+    c->cwr_due = tcp_ecn_says_cwr(c);
     c->ca_state = TCP_CA_LOSS;
     /* RFC 5682 3.1 step 1, 3.2: not for what recovery sent again; for the same segment once more */
     c->frto = c->sack_ok && c->syn_acked && (!in_episode || c->retries > 1);

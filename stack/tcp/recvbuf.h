@@ -18,6 +18,7 @@ struct recv_range {
 
 /* More holes than this and further out-of-order text is dropped (and will be sent again). */
 #define RECV_RANGES_MAX 256
+_Static_assert(RECV_RANGES_MAX < 1 << 10, "a count of them fits recvbuf.nranges");
 
 struct recvbuf {
     struct chunk *head, *tail; /* chunk->start/end: stream positions, aligned to multiples of
@@ -26,9 +27,9 @@ struct recvbuf {
     struct chunk *fill;        /* where the last in-order insert landed; at or before RCV.NXT */
     uint32_t read_pos;         /* stream position (free-running) of the first unread byte */
     uint32_t next_pos;         /* stream position of RCV.NXT */
-    uint32_t chunks;
+    uint32_t chunks : 22;      /* 2^30 bytes of text are no more than 2^19 */
+    uint32_t nranges : 10;
     uint32_t ooo_bytes;
-    uint16_t nranges;
     uint32_t recency;
     uint32_t
         seq_base; /* sequence number - stream position, the same for all bytes; valid with ranges */

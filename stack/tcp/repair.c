@@ -78,6 +78,7 @@ static bool conn_whole(const struct stack *st, const struct tcp_conn *c)
     const struct tcp_stack *t = &st->tcp;
     if (!sendbuf_whole(t, &c->sendbuf) || !recvbuf_whole(t, &c->recvbuf) ||
         !sentmap_whole(t, &c->sent) || !extra_whole(t, c->extra) ||
+        (c->accecn != NULL && !pool_has_place(&t->accecns, c->accecn)) ||
         c->sent.sacked + c->sent.lost > c->sent.total)
         return false;
     if (c->state == TCP_CLOSED)
@@ -115,7 +116,8 @@ static bool claim_all(struct tcp_stack *t, const struct tcp_conn *c)
     list_for_each (n, &c->sent.records)
         if (!pool_claim(&t->records, list_entry(n, struct sent_record, link)))
             return false;
-    return c->extra == NULL || pool_claim(&t->extras, c->extra);
+    return (c->extra == NULL || pool_claim(&t->extras, c->extra)) &&
+           (c->accecn == NULL || pool_claim(&t->accecns, c->accecn));
 }
 
 /* ---- which connections are lost ---- */
@@ -129,6 +131,8 @@ static void strip(struct tcp_conn *c)
     memset(&c->recvbuf, 0, sizeof(c->recvbuf));
     sentmap_init(&c->sent);
     c->extra = NULL;
+    c->accecn = NULL;
+    c->ecn_ok = false;
     c->reno_sacked = 0;
     for (unsigned i = 0; i < TCP_CONN_TIMERS; i++)
         c->deadline[i] = NSEC_NEVER;
@@ -280,7 +284,7 @@ void tcp_repair(struct stack_cx *cx)
 {
     struct tcp_stack *t = &cx->st->tcp;
     struct repair r = {.cx = cx, .suspect = cx->st->working};
-    struct pool *const payload[] = {&t->chunks, &t->ranges, &t->records, &t->extras};
+    struct pool *const payload[] = {&t->chunks, &t->ranges, &t->records, &t->extras, &t->accecns};
     if (r.suspect != NULL && !cx->st->transmitting && pool_owns(&t->conns, conn_of(r.suspect)))
         r.changed = conn_of(r.suspect);
     empty_tables(t);

@@ -71,6 +71,8 @@ struct sent_ack {
     bool reordered; /* a segment sent once arrived after a higher one: RFC 8985 6.2 step 3 */
     uint32_t late; /* reordered: from its start to the end of the highest that was there, at most */
     uint8_t flags; /* SYN, FIN acknowledged */
+    /* of what was delivered, bytes that met congestion, at most (by ecn.c); 0: no mark is told */
+    uint32_t marked;
     uint32_t mtu_probe; /* bytes of a probe of the path's MTU that arrived whole */
     /* delivery rate sample of the newest of what this ACK delivered; interval 0: none */
     uint64_t rate_prior; /* bytes that had been delivered when it left */

@@ -266,6 +266,7 @@ struct tcp_view {
     uint8_t ca_state; /* 0 open, 1 disorder, 2 CWR, 3 recovery, 4 loss: Linux's TCP_CA_* */
     uint8_t backoff, retransmits, probes;
     bool ts, sack, wscale, ecn;
+    bool accecn; /* accurate ECN: see tcp_view_accecn() */
     uint8_t snd_wscale, rcv_wscale;
     nsec_t rto, ato, srtt, rttvar, min_rtt, rcv_rtt;
     uint32_t snd_mss, rcv_mss, advmss, pmtu;
@@ -288,6 +289,17 @@ struct tcp_view {
     bool app_limited; /* it is what the program sent, the path may carry more */
 };
 void tcp_view(const struct stack_cx *cx, const struct tcp_conn *c, struct tcp_view *out);
+
+/* The counters of accurate ECN (RFC 9768), all from zero on. */
+struct tcp_view_accecn {
+    uint32_t received_ce, delivered_ce; /* packets, CE marks of ours that the peer tells of */
+    uint32_t received_e0, received_e1, received_ce_bytes;
+    uint32_t delivered_e0, delivered_e1, delivered_ce_bytes;
+    uint8_t option_seen; /* Linux's TCP_ACCECN_OPT_*: 0 no, 1 an empty one, 2 yes, 3 spoiled */
+    uint8_t failures;    /* Linux's TCP_ACCECN_*_FAIL_*: bits of what does not come through */
+};
+/* False: the connection does without. c must be the connection itself, no copy. */
+bool tcp_view_accecn(const struct tcp_conn *c, struct tcp_view_accecn *out);
 
 /* ---- listeners ---- */
 

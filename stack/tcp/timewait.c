@@ -65,6 +65,9 @@ void tcp_time_wait_enter(struct stack_cx *cx, struct tcp_conn *c, enum tcp_reaso
         tw->rcv_wnd = c->wscale_ok ? tcp_receive_window(cx, c) >> c->rcv_wscale
                                    : min_u32(tcp_receive_window(cx, c), 65535);
         tw->ts_ok = c->ts_ok;
+        tw->accecn = c->accecn != NULL;
+        if (c->accecn != NULL)
+            tw->ace = (c->accecn->received_ce + TCP_ACE_BEGIN) & 7;
         tw->tos = c->opts.tos;
         tw->ttl = c->opts.ttl;
         tw->ts_recent = c->ts_recent;
@@ -110,6 +113,8 @@ static void time_wait_ack(struct stack_cx *cx, struct tcp_time_wait *tw)
         a.opt.ts_val = tcp_ts_now(cx, tw->ts_offset);
         a.opt.ts_ecr = tw->ts_recent;
     }
+    if (tw->accecn)
+        tcp_set_ace(&a, tw->ace);
     tcp_emit_bare(cx, &tw->flow, &tw->flow.tuple, &tw->path, tw->tos, tw->ttl, &a,
                   TCP_WHY_SEND_ACK_DUPLICATE);
 }
@@ -197,6 +202,8 @@ static void visit_time_wait(void *object, void *arg)
         .ts_recent_at = tw->ts_recent_at,
         .ends_at = tw->timer.deadline,
         .ts_ok = tw->ts_ok,
+        .accecn = tw->accecn,
+        .ace = tw->ace,
         .tos = tw->tos,
         .ttl = tw->ttl,
     };
@@ -227,6 +234,8 @@ int tcp_time_wait_adopt(struct stack_cx *cx, const struct tcp_time_wait_image *i
     tw->ts_offset = image->ts_offset;
     tw->ts_recent_at = image->ts_recent_at;
     tw->ts_ok = image->ts_ok;
+    tw->accecn = image->accecn;
+    tw->ace = image->ace & 7;
     tw->tos = image->tos;
     tw->ttl = image->ttl;
     time_wait_begin(cx, tw, min_u64(image->ends_at, cx->now + TCP_MSL_2));

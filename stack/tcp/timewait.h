@@ -15,6 +15,8 @@ struct tcp_time_wait_image {
     uint32_t ts_recent, ts_offset;
     nsec_t ts_recent_at, ends_at; /* on the stack's clock */
     bool ts_ok;
+    bool accecn; /* and the ACE field of its ACKs (RFC 9768) */
+    uint8_t ace;
     uint8_t tos, ttl;
 };
 

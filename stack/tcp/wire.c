@@ -1,8 +1,7 @@
 /* The TCP header between wire and struct: see wire.h. */
 #include "stack/tcp/wire.h"
 
-#define HEADER_MIN  20u
-#define OPTIONS_MAX 40u
+#define HEADER_MIN 20u
 
 enum option_kind {
     OPT_EOL = 0,
@@ -103,6 +102,10 @@ static void parse_option(const uint8_t *p, unsigned len, bool syn, struct tcp_op
         if (syn && len >= LEN_FAST_OPEN_EXP_BASE && get_be16(p + 2) == FAST_OPEN_EXPERIMENT)
             parse_fast_open(p + LEN_FAST_OPEN_EXP_BASE, len - LEN_FAST_OPEN_EXP_BASE, true, opt);
         break;
+    case TCP_ACCECN_0:
+    case TCP_ACCECN_1:
+        opt->accecn = p;
+        break;
     default:
         break;
     }
@@ -146,6 +149,7 @@ bool tcp_parse(const uint8_t *p, uint32_t len, struct tcp_segment *seg)
     seg->seq = seq(get_be32(p + 4));
     seg->ack = seq(get_be32(p + 8));
     seg->flags = p[13];
+    seg->ae = p[12] & 1;
     seg->wnd = get_be16(p + 14);
     seg->urg = get_be16(p + 18);
     seg->text = p + header;
@@ -172,6 +176,8 @@ static uint32_t fixed_options_size(const struct tcp_options *opt)
         n += 4;
     if (opt->has_wscale)
         n += 4;
+    if (opt->accecn != NULL)
+        n += tcp_accecn_size(opt->accecn[1], opt->sack_count > 0);
     if (opt->fast_open)
         n += (fast_open_base(opt) + opt->cookie_len + 3u) & ~3u;
     return n;
@@ -182,7 +188,7 @@ static unsigned sack_blocks(const struct tcp_options *opt)
 {
     if (opt->sack_count == 0)
         return 0;
-    const uint32_t room = OPTIONS_MAX - fixed_options_size(opt) - 4;
+    const uint32_t room = TCP_OPTIONS_MAX - fixed_options_size(opt) - 4;
     return min_u32(min_u32(opt->sack_count, TCP_SACK_BLOCKS_MAX), room / LEN_SACK_BLOCK);
 }
 
@@ -199,9 +205,21 @@ static uint8_t *put4(uint8_t *p, unsigned a, unsigned b, unsigned c, unsigned d)
     return p + 4;
 }
 
+/* The option, padded. What SACK has room for goes to tail, which is what it is padded with. */
+static uint8_t *put_accecn(uint8_t *p, const uint8_t *option, bool sack, uint8_t tail[2])
+{
+    const uint32_t size = tcp_accecn_size(option[1], sack);
+    const uint32_t here = min_u32(option[1], size);
+    memset(p, OPT_NOP, size);
+    memcpy(p, option, here);
+    memcpy(tail, option + here, option[1] - here);
+    return p + size;
+}
+
 /* In Linux's order and with its padding, so that each option lies aligned. */
 static uint8_t *build_options(uint8_t *p, const struct tcp_options *opt)
 {
+    uint8_t tail[2] = {OPT_NOP, OPT_NOP};
     if (opt->has_mss)
         p = put4(p, OPT_MSS, LEN_MSS, opt->mss >> 8, opt->mss & 0xff);
     if (opt->has_ts) {
@@ -210,9 +228,11 @@ static uint8_t *build_options(uint8_t *p, const struct tcp_options *opt)
         put_be32(p, opt->ts_val);
         put_be32(p + 4, opt->ts_ecr);
         p += 8;
-    } else if (opt->sack_permitted) {
-        p = put4(p, OPT_NOP, OPT_NOP, OPT_SACK_PERMITTED, LEN_SACK_PERMITTED);
     }
+    if (unlikely(opt->accecn != NULL))
+        p = put_accecn(p, opt->accecn, opt->sack_count > 0, tail);
+    if (opt->sack_permitted && !opt->has_ts)
+        p = put4(p, OPT_NOP, OPT_NOP, OPT_SACK_PERMITTED, LEN_SACK_PERMITTED);
     if (opt->has_wscale)
         p = put4(p, OPT_NOP, OPT_WSCALE, LEN_WSCALE, min_u32(opt->wscale, TCP_WSCALE_MAX));
     if (unlikely(opt->fast_open)) {
@@ -230,7 +250,7 @@ static uint8_t *build_options(uint8_t *p, const struct tcp_options *opt)
     }
     const unsigned blocks = sack_blocks(opt);
     if (blocks > 0) {
-        p = put4(p, OPT_NOP, OPT_NOP, OPT_SACK, LEN_SACK_BASE + blocks * LEN_SACK_BLOCK);
+        p = put4(p, tail[0], tail[1], OPT_SACK, LEN_SACK_BASE + blocks * LEN_SACK_BLOCK);
         for (unsigned i = 0; i < blocks; i++) {
             put_be32(p, opt->sack[i].start.v);
             put_be32(p + 4, opt->sack[i].end.v);
@@ -247,7 +267,7 @@ uint32_t tcp_build(uint8_t *p, const struct tcp_segment *seg)
     put_be16(p + 2, seg->dst_port);
     put_be32(p + 4, seg->seq.v);
     put_be32(p + 8, seg->ack.v);
-    p[12] = (uint8_t)(header / 4 << 4);
+    p[12] = (uint8_t)(header / 4 << 4 | seg->ae);
     p[13] = seg->flags;
     put_be16(p + 14, seg->wnd);
     put_be16(p + 16, 0);

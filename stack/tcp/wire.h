@@ -13,12 +13,17 @@
 #define TCP_ECE 0x40
 #define TCP_CWR 0x80
 
+#define TCP_OPTIONS_MAX     40 /* bytes */
 #define TCP_SACK_BLOCKS_MAX 4
 #define TCP_WSCALE_MAX      14
 /* RFC 7413 4.1.1 */
 #define TCP_COOKIE_MIN 4
 #define TCP_COOKIE_MAX 16
 #define TCP_COOKIE_LEN 8 /* of ours */
+/* RFC 9768 3.2.3: kind, length and three counters of 24 bits */
+#define TCP_ACCECN_0   172 /* order 0: ECT(0), CE, ECT(1) */
+#define TCP_ACCECN_1   174 /* order 1: ECT(1), CE, ECT(0) */
+#define TCP_ACCECN_MAX 11
 
 struct tcp_sack_block {
     tcp_seq start, end; /* [start, end) */
@@ -37,6 +42,8 @@ struct tcp_options {
     bool fast_open_exp; /* in the option's experimental form (RFC 6994) */
     uint8_t cookie_len;
     const uint8_t *cookie;
+    /* RFC 9768: the option as it is on the wire, of 2 bytes at least; NULL: none */
+    const uint8_t *accecn;
 };
 
 /* A segment in host terms. */
@@ -44,6 +51,7 @@ struct tcp_segment {
     uint16_t src_port, dst_port;
     tcp_seq seq, ack;
     uint8_t flags;
+    bool ae;      /* the flag above CWR: accurate ECN (RFC 9768 3.1) */
     uint16_t wnd; /* unscaled */
     uint16_t urg;
     struct tcp_options opt;
@@ -62,6 +70,13 @@ bool tcp_parse(const uint8_t *p, uint32_t len, struct tcp_segment *seg);
 uint32_t tcp_build(uint8_t *p, const struct tcp_segment *seg);
 /* Bytes that the options of seg will take, padded to 4. */
 uint32_t tcp_options_size(const struct tcp_options *opt);
+/* Those of an AccECN option of len bytes. Where SACK follows, up to two bytes of it take the place
+ * of the padding there. */
+static inline uint32_t tcp_accecn_size(uint32_t len, bool sack)
+{
+    const uint32_t over = len % 4;
+    return sack && over <= 2 ? len - over : (len + 3) & ~3u;
+}
 /* Segment length in sequence space: text plus SYN plus FIN (RFC 9293 3.4 SEG.LEN). */
 static inline uint32_t tcp_segment_len(const struct tcp_segment *s)
 {

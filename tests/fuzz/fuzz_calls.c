@@ -405,7 +405,7 @@ static void start(struct fuzz_input *in)
     fuzz_start_with(&(struct stack_config){.own_address = how & 1,
                                            .loopback = true,
                                            .fastopen = how >> 1 & 3,
-                                           .ecn = (uint8_t)((how >> 3 & 3) % 3),
+                                           .ecn = (uint8_t)((how >> 3) % (STACK_ECN_MAX + 1)),
                                            .cc = (uint8_t)((how >> 5) % TCP_CC_COUNT),
                                            .tuning = {.no_sack = how & 512,
                                                       .no_timestamps = how & 1024,

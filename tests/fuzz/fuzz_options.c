@@ -119,7 +119,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const uint32_t how = fuzz_take(&in, 1);
     fuzz_start_with(&(struct stack_config){.own_address = how & 1,
                                            .fastopen = how >> 1 & 3,
-                                           .ecn = (uint8_t)((how >> 3) % 3),
+                                           .ecn = (uint8_t)((how >> 3) % (STACK_ECN_MAX + 1)),
                                            .cc = (uint8_t)((how >> 5) % TCP_CC_COUNT)},
                     how & 128);
     F.nflows = FUZZ_FLOWS;

@@ -241,7 +241,8 @@ void fuzz_end(struct tcp_conn **conns, unsigned n, struct tcp_listener *listener
     fuzz_run(5000 * NSEC_PER_SEC);
     const struct tcp_stack *t = &F.cx.st->tcp;
     uint32_t left = t->conns.live + t->half_opens.live + t->time_waits.live + t->chunks.live +
-                    t->ranges.live + t->records.live + t->extras.live + t->flows.count;
+                    t->ranges.live + t->records.live + t->extras.live + t->accecns.live +
+                    t->flows.count;
     if (left)
         broken("objects left at the end", left);
 }

@@ -66,8 +66,8 @@ size_t wire_build_tcp(uint8_t *out, const struct wire_seg *s, const uint8_t dmac
     put_be16(t + 2, s->dport);
     put_be32(t + 4, s->seq);
     put_be32(t + 8, s->ack);
-    t[12] = (uint8_t)(hlen / 4 << 4);
-    t[13] = s->flags;
+    t[12] = (uint8_t)(hlen / 4 << 4 | s->flags >> 8);
+    t[13] = (uint8_t)s->flags;
     put_be16(t + 14, s->win);
     put_be16(t + 16, 0);
     put_be16(t + 18, s->urg);
@@ -149,7 +149,7 @@ const char *wire_parse_tcp(const uint8_t *frame, size_t len, bool csum, struct w
     out->dport = get_be16(t + 2);
     out->seq = get_be32(t + 4);
     out->ack = get_be32(t + 8);
-    out->flags = t[13];
+    out->flags = (uint16_t)((t[12] & 1) << 8 | t[13]);
     out->win = get_be16(t + 14);
     out->urg = get_be16(t + 18);
     out->optlen = hlen - 20;
@@ -190,6 +190,11 @@ const char *wire_parse_opts(const struct wire_seg *s, struct wire_opts *out)
             out->has_ts = true;
             out->ts_val = get_be32(o + 2);
             out->ts_ecr = get_be32(o + 6);
+        } else if (o[0] == 174 && o[1] <= 11 && (o[1] - 2) % 3 == 0) { /* what the engine sends */
+            out->has_accecn = true;
+            out->naccecn = (o[1] - 2u) / 3;
+            for (unsigned k = 0; k < out->naccecn; k++)
+                out->accecn[k] = (uint32_t)o[2 + 3 * k] << 16 | get_be16(o + 3 + 3 * k);
         } else if (o[0] == 34 && s->flags & 2 && o[1] <= 18 && o[1] % 2 == 0) { /* RFC 7413 */
         } else if (o[0] == 254 && s->flags & 2 && o[1] >= 4 &&
                    get_be16(o + 2) == 0xf989) { /* A.2 */

@@ -10,12 +10,14 @@
 #define L2_LEN    14
 #define IP4_LEN   20
 
+#define TCP_AE 0x100 /* in wire_seg.flags */
+
 /* One TCP segment with the addresses of its packet, in host order and absolute numbers. */
 struct wire_seg {
     uint32_t src, dst;
     uint16_t sport, dport;
     uint32_t seq, ack;
-    uint8_t flags;
+    uint16_t flags; /* bit 8: AE, the flag above CWR (RFC 9768) */
     uint16_t win, urg;
     uint8_t tos, ttl;
     uint8_t opts[40];
@@ -30,6 +32,11 @@ struct wire_opts {
     uint16_t mss;
     uint8_t wscale;
     uint32_t ts_val, ts_ecr;
+    /* RFC 9768: the counters as they are on the wire, in the order of kind 174 (ECT(1), CE, ECT(0))
+     */
+    bool has_accecn;
+    unsigned naccecn;
+    uint32_t accecn[3];
     unsigned nsack;
     struct {
         uint32_t start, end;

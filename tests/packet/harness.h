@@ -14,14 +14,15 @@
  *
  * Segments are written as `FLAGS [seq N] [ack N] [win N] [len N] [urg N] [gso N] [tos N]
  * [<options>]`.
- *   FLAGS    of S F R P A U E W, or `-` for none. Expected: P is compared only when written.
+ *   FLAGS    of S F R P A U E W, N for AE (RFC 9768), or `-` for none. Expected: P is compared only
+ *            when written.
  *   numbers  seq and ack count from the ISN of their sender (SYN is 0, the first byte is 1); win is
  *            the raw field. Expected ones may be `>N`, `<N` or `*`.
- *   options  mss N, wscale N, sackOK, ts [VAL [ECR]], sack A:B C:D, nop, eol, hex BYTES. Expected:
- *            a bare name wants the option present, `!name` wants it absent, `none` wants none at
- * all. What is not written is not compared in an expected segment. In an injected one seq defaults
- * to the peer's next, ack to the highest that the host has sent, win to 65535, ts to the peer's
- * clock.
+ *   options  mss N, wscale N, sackOK, ts [VAL [ECR]], sack A:B C:D, accecn [EE1B [ECEB [EE0B]]]
+ * (kind 174; raw counters), nop, eol, hex BYTES. Expected: a bare name wants the option present,
+ * `!name` wants it absent, `none` wants none at all. What is not written is not compared in an
+ * expected segment. In an injected one seq defaults to the peer's next, ack to the highest that the
+ * host has sent, win to 65535, ts to the peer's clock.
  *
  * The text of both directions is a function of the stream's offset and is always compared. After
  * each step the engine's invariants are checked. At the end no frame may be left unexpected, and

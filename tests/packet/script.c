@@ -73,7 +73,7 @@ static void check_tcp(const struct frame_out *f, const uint8_t *bytes, uint32_t 
             bad_frame("GSO frame to a link without GSO", len);
         if (s.len <= f->gso_size)
             bad_frame("GSO frame of one segment", s.len);
-        if (s.flags & (TCP_SYN | TCP_RST | TCP_URG))
+        if (s.flags & (TCP_SYN | TCP_RST | TCP_URG | TCP_CWR))
             bad_frame("GSO frame with flags that must not be repeated", s.flags);
     }
     note_segment(&s);
@@ -184,6 +184,15 @@ static bool sack_fits(const struct spec_opt *w, const struct wire_opts *o, uint3
     return w->n == 0 || w->n / 2 == o->nsack;
 }
 
+/* With numbers: these counters and no more. */
+static bool accecn_fits(const struct spec_opt *w, const struct wire_opts *o)
+{
+    for (unsigned i = 0; i < w->n; i++)
+        if (i >= o->naccecn || !spec_num_fits(&w->v[i], o->accecn[i]))
+            return false;
+    return w->n == 0 || w->n == o->naccecn;
+}
+
 static const char *opts_differ(const struct spec *sp, const struct wire_seg *s,
                                const struct peer *f)
 {
@@ -199,7 +208,7 @@ static const char *opts_differ(const struct spec *sp, const struct wire_seg *s,
     } rows[] = {
         {OPT_MSS, o.has_mss, o.mss, 0, "mss"},   {OPT_WSCALE, o.has_wscale, o.wscale, 0, "wscale"},
         {OPT_SACKOK, o.sack_ok, 0, 0, "sackOK"}, {OPT_TS, o.has_ts, o.ts_val, o.ts_ecr, "ts"},
-        {OPT_SACK, o.nsack > 0, 0, 0, "sack"},
+        {OPT_SACK, o.nsack > 0, 0, 0, "sack"},   {OPT_ACCECN, o.has_accecn, 0, 0, "accecn"},
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         const struct spec_opt *w = find_opt(sp, rows[i].kind);
@@ -209,6 +218,11 @@ static const char *opts_differ(const struct spec *sp, const struct wire_seg *s,
             return rows[i].name;
         if (w->absent)
             continue;
+        if (w->kind == OPT_ACCECN) {
+            if (!accecn_fits(w, &o))
+                return rows[i].name;
+            continue;
+        }
         if (w->kind == OPT_SACK ? !sack_fits(w, &o, f->irs)
                                 : (w->n > 0 && !spec_num_fits(&w->v[0], rows[i].a)) ||
                                       (w->n > 1 && !spec_num_fits(&w->v[1], rows[i].b)))
@@ -225,9 +239,9 @@ static const char *differs(const struct spec *sp, const struct wire_seg *s, uint
         return "addresses";
     if (s->sport != f->hport || s->dport != f->pport)
         return "ports";
-    uint8_t got = s->flags;
+    uint16_t got = s->flags;
     if (!sp->psh_named)
-        got &= (uint8_t)~TCP_PSH;
+        got &= (uint16_t)~TCP_PSH;
     if (got != sp->flags)
         return "flags";
     if (!spec_num_fits(&sp->seq, s->seq - f->iss))
@@ -314,6 +328,13 @@ static unsigned put_option(uint8_t *p, const struct spec_opt *w, struct peer *f)
     case OPT_HEX:
         memcpy(p, w->hex, w->n);
         return w->n;
+    case OPT_ACCECN:
+        p[0] = 174, p[1] = (uint8_t)(2 + 3 * w->n);
+        for (unsigned i = 0; i < w->n; i++) {
+            p[2 + 3 * i] = (uint8_t)(w->v[i].v >> 16);
+            put_be16(p + 3 + 3 * i, (uint16_t)w->v[i].v);
+        }
+        return p[1];
     case OPT_NONE:
         break;
     }

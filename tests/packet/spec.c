@@ -3,11 +3,11 @@
 #include <ctype.h>
 #include <stdlib.h>
 
-static const char flag_letters[] = "FSRPAUEW";
+static const char flag_letters[] = "FSRPAUEWN";
 
-void spec_print_flags(uint8_t flags, char out[12])
+void spec_print_flags(uint16_t flags, char out[12])
 {
-    static const char order[] = "SFRPAUEW";
+    static const char order[] = "SFRPAUEWN";
     unsigned n = 0;
     for (const char *l = order; *l; l++)
         if (flags & 1u << (strchr(flag_letters, *l) - flag_letters))
@@ -89,8 +89,8 @@ static const char *take_hex(const char *p, struct spec_opt *o)
 
 static const char *take_option(const char *p, struct spec_opt *o)
 {
-    static const char *const names[] = {"mss", "wscale", "sackOK", "ts",  "sack",
-                                        "nop", "eol",    "hex",    "none"};
+    static const char *const names[] = {"mss", "wscale", "sackOK", "ts",   "sack",
+                                        "nop", "eol",    "hex",    "none", "accecn"};
     char word[16];
     p = take_word(p, word, sizeof(word));
     const char *name = word;
@@ -164,7 +164,7 @@ const char *spec_parse(const char *text, struct spec *out)
             continue;
         if (!at)
             return "unknown flag";
-        out->flags |= (uint8_t)(1u << (at - flag_letters));
+        out->flags |= (uint16_t)(1u << (at - flag_letters));
         out->psh_named |= *l == 'P';
     }
     for (p = skip_space(p); *p; p = skip_space(p)) {

@@ -19,7 +19,8 @@ enum spec_opt_kind {
     OPT_NOP,
     OPT_EOL,
     OPT_HEX,
-    OPT_NONE
+    OPT_NONE,
+    OPT_ACCECN
 };
 
 struct spec_opt {
@@ -31,7 +32,7 @@ struct spec_opt {
 };
 
 struct spec {
-    uint8_t flags;
+    uint16_t flags;
     bool psh_named;
     struct spec_num seq, ack, win, len, urg, gso, tos;
     bool has_opts;
@@ -43,4 +44,4 @@ struct spec {
 const char *spec_parse(const char *text, struct spec *out);
 bool spec_num_fits(const struct spec_num *n, uint32_t v);
 /* Writes what a header's flags and options say, as the notation has it. */
-void spec_print_flags(uint8_t flags, char out[12]);
+void spec_print_flags(uint16_t flags, char out[12]);

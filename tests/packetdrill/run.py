@@ -119,6 +119,9 @@ def run_script(path, name, options, top):
         path = f"{settings}/{os.path.basename(path)}"
         with open(path, "w") as out:
             out.write(translate(text))
+    if re.search(r"tcp_ecn=[345]", text):  # Linux cuts segments of accurate ECN itself (SKB_GSO_TCP_ACCECN)
+        with open(f"{settings}/tun_gso", "w") as out:
+            out.write("0\n")
     so = options.so
     own = dict(re.findall(r"^--(local_ip|remote_ip)=(\S+)", text, re.M))  # the command line would win
     local, remote = own.get("local_ip", LOCAL), own.get("remote_ip", REMOTE)

@@ -68,9 +68,10 @@ void settings_apply(const char *dir, struct stack *st)
         if (id >= 0)
             c->cc = (uint8_t)id;
     }
-    /* what is above 2 asks for accurate ECN: classic ECN is what is accepted then */
-    const long ecn = read_number(dir, "tcp_ecn", STACK_ECN_ACCEPT);
-    c->ecn = ecn > STACK_ECN_ACCEPT ? STACK_ECN_ACCEPT : (uint8_t)ecn;
+    c->ecn = (uint8_t)read_number(dir, "tcp_ecn", STACK_ECN_ACCEPT);
+    t->no_ecn_fallback = is_zero(dir, "tcp_ecn_fallback");
+    t->ecn_option = ecn_option_of(read_number(dir, "tcp_ecn_option", 2));
+    t->ecn_beacon = ecn_beacon_of(read_number(dir, "tcp_ecn_option_beacon", 3));
     c->fastopen = (uint16_t)read_number(dir, "tcp_fastopen", STACK_FASTOPEN_CLIENT);
     if (read_text(dir, "tcp_fastopen_key", text, sizeof(text)))
         take_fastopen_key(text, st);

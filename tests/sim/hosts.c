@@ -88,13 +88,15 @@ void host_start(struct host *h, size_t arena, bool loopback, bool traced)
 {
     struct sim *s = h->sim;
     h->arena = arena;
+    const uint32_t ecn = prng_below(&s->plan_rng, (STACK_ECN_MAX + 1) * 4);
     struct stack_config config = {
         .own_address = true,
         .loopback = loopback,
         .port_min = 32768,
         .port_max = 60999,
         .cc = (uint8_t)prng_below(&s->plan_rng, TCP_CC_COUNT),
-        .ecn = (uint8_t)prng_below(&s->plan_rng, 3),
+        .ecn = (uint8_t)(ecn % (STACK_ECN_MAX + 1)),
+        .tuning = {.ecn_option = (uint8_t)(ecn / (STACK_ECN_MAX + 1))},
     };
     for (unsigned i = 0; i < sizeof(config.seed); i++)
         config.seed[i] = (uint8_t)prng_u64(&s->plan_rng);

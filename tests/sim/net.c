@@ -243,6 +243,8 @@ static void check_frame(struct host *h, const struct frame_out *f, const uint8_t
         wrong = "larger than the MTU";
     if (!wrong && f->gso_size && len - g.len + f->gso_size > h->mtu + L2_LEN)
         wrong = "segments larger than the MTU";
+    if (!wrong && f->gso_size && g.flags & TCP_CWR)
+        wrong = "CWR that the device's segments will not have";
     if (wrong)
         sim_fail(s, "host %u sent a malformed frame: %s", h->index, wrong);
 }
@@ -307,7 +309,7 @@ static bool continues(const struct event *a, const struct event *b, const struct
     return sa->src == sb->src && sa->dst == sb->dst && sa->sport == sb->sport &&
            sa->dport == sb->dport && sb->seq == sa->seq + sa->len && sb->ack == sa->ack &&
            sb->win == sa->win && sb->len > 0 && sa->tos == sb->tos && sa->ttl == sb->ttl &&
-           (sb->flags & ~TCP_PSH) == TCP_ACK && sa->optlen == sb->optlen &&
+           ((sb->flags ^ sa->flags) & ~TCP_PSH) == 0 && sa->optlen == sb->optlen &&
            memcmp(sa->opts, sb->opts, sa->optlen) == 0 && a->len + sb->len <= FRAME_BYTES_MAX &&
            memcmp(a->data, b->data, L2_LEN) == 0;
 }
@@ -317,8 +319,8 @@ static struct event *coalesce(struct host *h, struct event *e)
 {
     struct wire_seg first, next;
     if (e->gso_size || e->csum_trusted || !h->rx_head ||
-        wire_parse_tcp(e->data, e->len, true, &first) || first.flags & ~(TCP_ACK | TCP_PSH) ||
-        first.len == 0)
+        wire_parse_tcp(e->data, e->len, true, &first) ||
+        first.flags & ~(TCP_ACK | TCP_PSH | TCP_ECE | TCP_AE) || first.len == 0)
         return e;
     uint16_t unit = (uint16_t)first.len;
     while (h->rx_head && continues(e, h->rx_head, &first, &next) && next.len <= unit &&
@@ -329,7 +331,7 @@ static struct event *coalesce(struct host *h, struct event *e)
         memcpy(j->data, e->data, e->len);
         memcpy(j->data + e->len, next.text, next.len);
         put_be16(j->data + L2_LEN + 2, (uint16_t)(j->len - L2_LEN));
-        j->data[L2_LEN + IP4_LEN + 13] |= next.flags;
+        j->data[L2_LEN + IP4_LEN + 13] |= (uint8_t)next.flags;
         wire_fix_csums(j->data, j->len);
         j->csum_trusted = true;
         j->gso_size = unit;

@@ -158,6 +158,28 @@ static const struct path paths[] = {
      .megabytes = 12,
      .least = 35,
      .lossless = true},
+    {.name = "two flows, accurate ECN, marked above 5 ms",
+     TCP_CC_CUBIC,
+     2,
+     .mbits = 50,
+     .rtt_ms = 20,
+     .queue_ms = 200,
+     .mark_us = 5000,
+     .accurate = true,
+     .megabytes = 12,
+     .least = 35,
+     .lossless = true},
+    {.name = "two flows, DCTCP with accurate ECN, marked above 1 ms",
+     TCP_CC_DCTCP,
+     2,
+     .mbits = 50,
+     .rtt_ms = 10,
+     .queue_ms = 100,
+     .mark_us = 1000,
+     .accurate = true,
+     .megabytes = 12,
+     .least = 35,
+     .lossless = true},
     {.name = "two flows, DCTCP, marked above 1 ms",
      TCP_CC_DCTCP,
      2,
@@ -223,7 +245,9 @@ static void make_host(struct sim *s, unsigned i)
     host_start(h, (size_t)(24 + 3 * chosen->buffers) << 20, false, false);
     h->cx.st->config.tuning.rcvbuf_max = h->cx.st->config.tuning.sndbuf_max = chosen->buffers << 20;
     h->cx.st->config.cc = chosen->cc;
-    h->cx.st->config.ecn = chosen->mark_us ? STACK_ECN_ASK : STACK_ECN_OFF;
+    h->cx.st->config.ecn = chosen->accurate  ? STACK_ECN_ACCURATE
+                           : chosen->mark_us ? STACK_ECN_ASK
+                                             : STACK_ECN_OFF;
     host_listen(h, 0, 16);
 }
 

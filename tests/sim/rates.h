@@ -17,6 +17,7 @@ struct path {
     unsigned back_kbits;    /* of the way back, where ACKs are dropped; 0: no limit */
     unsigned rtt_ms, queue_ms;
     unsigned mark_us;   /* ECN: packets that wait longer are marked; 0: no marks */
+    bool accurate;      /* and counted (RFC 9768) */
     unsigned megabytes; /* of each flow */
     double least;       /* Mbit/s, all flows together */
     double most;        /* more would be more than its share; 0: any */

@@ -221,7 +221,7 @@ START_TEST(test_dctcp)
     cc_init(&cc, TCP_CC_DCTCP, MSS, 0);
     const struct cc_ack clear = {.acked = 100 * MSS, .round_start = true};
     struct cc_ack marked = clear;
-    marked.ece = true;
+    marked.marked = marked.acked;
     for (int i = 0; i < 200; i++)
         cc_ops(cc.id)->observe(&cc, &clear);
     ck_assert_uint_eq(cc.dctcp.alpha, 0);

@@ -47,6 +47,7 @@ START_TEST(understood)
                    (char[]){"TCPSHIM_FALLBACK=kernel"},
                    (char[]){"TCPSHIM_LOOPBACK=user"},
                    (char[]){"TCPSHIM_CC=reno"},
+                   (char[]){"TCPSHIM_ECN=accurate"},
                    (char[]){"TCPSHIM_SPIN=20"},
                    (char[]){"TCPSHIM_EXEC=plain"},
                    (char[]){"TCPSHIM_IO_URING=allow"},
@@ -57,6 +58,7 @@ START_TEST(understood)
     ck_assert(config.own_address && config.fallback_kernel && config.loopback_user);
     ck_assert_uint_eq(config.prefix, 96 + 24);
     ck_assert_str_eq(config.ifname, "eth0");
+    ck_assert_uint_eq(config.ecn, STACK_ECN_ACCURATE);
     ck_assert_uint_eq(config.mem, 64 << 20);
     ck_assert_uint_eq(config.trace, TRACE_STATE | TRACE_QUEUE | TRACE_LINK);
     ck_assert(config.trace_json);
@@ -109,6 +111,7 @@ static const char *const malformed[] = {
     "TCPSHIM_FALLBACK=yes",
     "TCPSHIM_LOOPBACK=1",
     "TCPSHIM_CC=vegas",
+    "TCPSHIM_ECN=3",
     "TCPSHIM_SPIN=1s",
     "TCPSHIM_SPIN=1000001",
     "TCPSHIM_RULES=maybe",
