@@ -40,6 +40,7 @@ struct tcp_stack {
     struct flow_table flows;
     struct pool conns, listeners, half_opens, time_waits;
     struct pool chunks, ranges, records, extras, accecns;
+    struct pool parcels; /* parcel.h */
     struct siphash_key isn_secret, ts_secret, port_secret, cookie_secret, fastopen_secret;
     struct tcp_fastopen_entry fastopen[TCP_FASTOPEN_ENTRIES];
     struct tcp_mtu_entry mtus[TCP_MTU_ENTRIES];

@@ -79,7 +79,7 @@ void stack_repair(struct stack_cx *cx)
 {
     struct stack *st = cx->st;
     struct pool *const pools[] = {&st->tcp.conns, &st->tcp.listeners, &st->tcp.half_opens,
-                                  &st->tcp.time_waits};
+                                  &st->tcp.time_waits, &st->tcp.parcels};
     for (unsigned i = 0; i < ARRAY_LEN(pools); i++)
         pool_repair(pools[i]);
     wheel_init(&st->wheel, st->wheel.tick << WHEEL_TICK_SHIFT);

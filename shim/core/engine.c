@@ -220,26 +220,69 @@ bool engine_try_enter(struct stack_cx *cx)
     return true;
 }
 
-void engine_leave(struct stack_cx *cx)
+static inline __attribute__((always_inline)) void flush(struct stack_cx *cx)
 {
-    struct thread_state *t = &thread_state;
-    struct shared *sh = engine.sh;
     if (unlikely(engine.sandboxed)) /* others run its timers */
         stack_flush(cx);
     else
         stack_flush_patiently(cx); /* who goes to sleep has flushed before */
+}
+
+/* Gives the lock back and sends what was decided. */
+static inline __attribute__((always_inline)) void unlock(struct stack_cx *cx)
+{
+    struct shared *sh = engine.sh;
+    struct wakeups out;
+    waiter_collect(sh, &out);
+    pthread_mutex_unlock(&sh->lock);
+    waiter_send(&out);
+    if (unlikely(cx->trace != 0))
+        trace_flush(); /* while handlers are still held back: one might never return */
+}
+
+bool engine_step_out(struct stack_cx *cx)
+{
+    struct thread_state *t = &thread_state;
+    if (t->inside != 1)
+        return false;
+    flush(cx);
+    sleep_settle(cx);
+    unlock(cx);
+    t->copy_cancel_state = t->cancel_state;
+    t->copies = true;
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    __atomic_store_n(&t->inside, 0, __ATOMIC_RELEASE);
+    return true;
+}
+
+void engine_step_in(struct stack_cx *cx)
+{
+    struct thread_state *t = &thread_state;
+    __atomic_store_n(&t->inside, 1, __ATOMIC_RELEASE);
+    engine_thrown_out();
+    engine_lock(engine.sh);
+    look_for_halt(t);
+    enter_locked(cx, t);
+}
+
+void engine_thrown_out(void)
+{
+    struct thread_state *t = &thread_state;
+    t->copies = false;
+    t->cancel_state = t->copy_cancel_state;
+}
+
+void engine_leave(struct stack_cx *cx)
+{
+    struct thread_state *t = &thread_state;
+    flush(cx);
     if (unlikely(t->inside > 1)) {
         t->inside--;
         return;
     }
     sleep_settle(cx);
-    struct wakeups out;
-    waiter_collect(sh, &out);
     bool service = service_wanted(cx);
-    pthread_mutex_unlock(&sh->lock);
-    waiter_send(&out);
-    if (unlikely(cx->trace != 0))
-        trace_flush(); /* while handlers are still held back: one might never return */
+    unlock(cx);
     __atomic_store_n(&t->inside, 0, __ATOMIC_RELEASE);
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
     if (unlikely(service))

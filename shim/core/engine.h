@@ -53,6 +53,16 @@ void engine_enter(struct stack_cx *cx);
  */
 bool engine_try_enter(struct stack_cx *cx);
 void engine_leave(struct stack_cx *cx);
+/*
+ * Entered, once: lets others in while the thread copies, and comes back. What was decided is sent
+ * before. Signals stay deferred, but for those that the thread itself raises by a bad pointer:
+ * their handlers may do anything, also never return (engine_thrown_out()). engine_step_out() is
+ * false where the caller has entered twice: the lock stays taken.
+ */
+bool engine_step_out(struct stack_cx *cx);
+void engine_step_in(struct stack_cx *cx);
+/* Entered: this thread will not come to the engine_step_in() that is due. */
+void engine_thrown_out(void);
 /* Whether this thread is inside (between enter and leave): for the signal trampoline. */
 bool engine_inside(void);
 /*

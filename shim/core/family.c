@@ -129,6 +129,7 @@ void engine_resume(void)
     waiter_prepare();
     engine_enter(&cx);
     waiter_free_all(own);
+    tcp_parcels_drop(cx.st, own); /* of threads that exec ended */
     list_init(&process_self()->relay);
     process_self()->service = SERVICE_NONE;
     settle_in(process_self());
@@ -292,6 +293,7 @@ static void bury(struct stack_cx *cx, struct process *p)
     struct shared *sh = engine.sh;
     const uint32_t number = number_of(sh, p);
     waiter_free_all(number);
+    tcp_parcels_drop(cx->st, number);
     while (!list_empty(&p->holds))
         hold_end(cx, list_first(&p->holds, struct hold, of_process));
     if (process_counts(p))

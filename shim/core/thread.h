@@ -11,7 +11,9 @@ struct thread_state {
     uint32_t inside;       /* depth of engine_enter(); signals are deferred while it is not 0 */
     uint32_t slot;         /* index + 1 of the thread's waiter; 0: none yet */
     int wake_fd;           /* its eventfd; 0: none */
+    bool copies;           /* engine_step_out(): signals are deferred all the same */
     int cancel_state;      /* pthread_cancel's, from before engine_enter() */
+    int copy_cancel_state; /* the same, of the call that copies */
     bool cancel_async;     /* it may be cancelled at any instruction: only within a sleep */
     bool asleep;           /* in a wait, between engine_leave() and engine_enter() */
     bool ends;             /* this is the thread that ends the process (engine_freeze()) */

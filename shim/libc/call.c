@@ -23,15 +23,17 @@ static bool has_leftovers(const struct usock *us)
 }
 
 /*
- * The call that this thread sleeps in. A signal handler may longjmp() out of it (time-outs by
- * alarm(2)): then what it counted on the socket is taken back by the thread's next call. A call of
- * the handler's own lies deeper by more than a signal frame, or on the alternate stack.
+ * The call that this thread sleeps or copies in. A signal handler may longjmp() out of it
+ * (time-outs by alarm(2), bad pointers): then what it counted on the socket is taken back by the
+ * thread's next call. A call of the handler's own lies deeper by more than a signal frame, or on
+ * the alternate stack.
  */
 #define SIGNAL_FRAME_MIN 1024
 static __thread struct {
     const struct call *frame; /* NULL: none */
     struct usock *us;
     struct hold *hold;
+    struct tcp_parcel *parcel; /* NULL: it sleeps */
 } sleeping __attribute__((tls_model("initial-exec")));
 
 static bool on_alternate_stack(void)
@@ -48,6 +50,10 @@ static void __attribute__((noinline)) end_abandoned(struct call *c)
     if ((uintptr_t)sleeping.frame > (uintptr_t)c + SIGNAL_FRAME_MIN || on_alternate_stack())
         return;
     sleeping.frame = NULL;
+    if (sleeping.parcel != NULL) {
+        engine_thrown_out();
+        tcp_parcel_free(&c->cx, sleeping.parcel);
+    }
     hold_leave(sleeping.hold);
     usock_settle(&c->cx, us);
 }
@@ -162,11 +168,29 @@ int call_wait(struct call *c, uint32_t events, struct pollfd *kfd, nsec_t deadli
     sleeping.frame = c;
     sleeping.us = c->us;
     sleeping.hold = c->hold;
+    sleeping.parcel = NULL;
     pthread_cleanup_push(give_up, c);
     r = wait_socket(&c->cx, c->us, events, kfd, deadline, flags, reader);
     pthread_cleanup_pop(0);
     sleeping = outer;
     return r;
+}
+
+void call_copy(struct call *c, struct tcp_parcel *p, void *text, bool out)
+{
+    const typeof(sleeping) outer = sleeping;
+    sleeping.frame = c;
+    sleeping.us = c->us;
+    sleeping.hold = c->hold;
+    sleeping.parcel = p;
+    const bool alone = engine_step_out(&c->cx);
+    if (out)
+        tcp_parcel_fill(p, text);
+    else
+        tcp_parcel_empty(p, text);
+    if (likely(alone))
+        engine_step_in(&c->cx);
+    sleeping = outer;
 }
 
 void call_purge(int fd)

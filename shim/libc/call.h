@@ -92,6 +92,11 @@ void call_pass(struct call *c);
 int call_wait(struct call *c, uint32_t events, struct pollfd *kfd, nsec_t deadline, unsigned flags,
               struct reader *reader);
 /*
+ * Copies the parcel's text (from a program that sends it: out, or to one that reads it) while
+ * others use the engine. What the socket has may have changed then.
+ */
+void call_copy(struct call *c, struct tcp_parcel *p, void *text, bool out);
+/*
  * Waits as a blocking call with time-out `timeo` (0: none) does; deadline from call_deadline().
  * As in Linux, calls with a time-out are not restarted after a signal.
  */

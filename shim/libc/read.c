@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
+#include "shim/core/family.h"
 #include "shim/core/shared.h"
 #include "shim/libc/cursor.h"
 #include "shim/libc/follow.h"
@@ -77,6 +78,18 @@ static size_t read_on(struct call *c, struct cursor *k)
     return reader.got;
 }
 
+/* Large text from a socket of the same stack: copied outside the engine. 0: not this time. */
+static int64_t recv_parcel(struct call *c, const struct slice *to)
+{
+    struct tcp_parcel *p;
+    const int64_t r = tcp_recv_parcel(&c->cx, c->us->conn, to, process_number(), &p);
+    if (p == NULL)
+        return r;
+    call_copy(c, p, to->base, false);
+    tcp_parcel_free(&c->cx, p);
+    return r;
+}
+
 int64_t sock_recv(struct call *c, const struct slice *to, unsigned n, int flags)
 {
     struct usock *us = c->us;
@@ -109,14 +122,17 @@ int64_t sock_recv(struct call *c, const struct slice *to, unsigned n, int flags)
         const struct slice *window;
         const unsigned slices = cursor_window(&k, &window);
         /* A call that asks for nothing waits for something all the same, but takes nothing. */
-        int64_t r = tcp_recv(&c->cx, us->conn, window, slices, how,
-                             peek_from + (peek ? (uint32_t)copied : 0));
+        int64_t r = how == 0 && slices == 1 ? recv_parcel(c, window) : 0;
+        const bool part = r > 0;
+        if (r == 0)
+            r = tcp_recv(&c->cx, us->conn, window, slices, how,
+                         peek_from + (peek ? (uint32_t)copied : 0));
         if (r > 0) {
             copied += (size_t)r;
             cursor_advance(&k, (size_t)r);
             if (must_stop(us, peek))
                 break;
-            if (copied < target)
+            if (copied < target || (part && copied < total && tcp_inq(us->conn) > 0))
                 continue;
             copied += fills && copied < total ? read_on(c, &k) : 0;
             break;

@@ -79,7 +79,7 @@ static void defer(struct thread_state *t, int sig, siginfo_t *info, ucontext_t *
 static void trampoline(int sig, siginfo_t *info, void *context)
 {
     struct thread_state *t = &thread_state;
-    if (unlikely(__atomic_load_n(&t->inside, __ATOMIC_RELAXED) != 0) &&
+    if (unlikely(__atomic_load_n(&t->inside, __ATOMIC_RELAXED) != 0 || t->copies) &&
         !is_synchronous(sig, info)) {
         defer(t, sig, info, context);
         return;

@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
+#include "shim/core/family.h"
 #include "shim/libc/cursor.h"
 #include "shim/libc/follow.h"
 #include "shim/libc/real.h"
@@ -19,6 +20,30 @@ static int64_t ended(struct call *c, int64_t err, size_t copied, int flags)
     if (err == -EPIPE && (flags & MSG_NOSIGNAL) == 0)
         c->sigpipe = true;
     return err;
+}
+
+/* After a part was taken, an error is the next call's: not asked for, it stays pending. */
+static bool is_over(const struct usock *us, size_t copied)
+{
+    return copied > 0 && (tcp_peek_error(us->conn) != 0 || tcp_writing_shut(us->conn));
+}
+
+/*
+ * Large text to a socket of the same stack, copied while others use the engine. False: not this
+ * time. *r: as tcp_send(), or 0: it was over meanwhile.
+ */
+static bool send_parcel(struct call *c, const struct slice *from, size_t copied, int64_t *r)
+{
+    struct tcp_parcel *p = tcp_pack(&c->cx, c->us->conn, from->len, process_number());
+    if (likely(p == NULL))
+        return false;
+    call_copy(c, p, from->base, true);
+    *r = 0;
+    if (unlikely(is_over(c->us, copied)))
+        tcp_parcel_free(&c->cx, p);
+    else
+        *r = tcp_send_parcel(&c->cx, c->us->conn, p);
+    return true;
 }
 
 /* The bytes of the vector behind the first `copied`, which are sent already. */
@@ -43,14 +68,18 @@ static int64_t send_from(struct call *c, const struct slice *from, unsigned n, s
     cursor_init(&k, from, n);
     cursor_advance(&k, copied);
     for (;;) {
-        /* After a part was taken, an error is the next call's: not asked for, it stays pending. */
-        if (copied > 0 && (tcp_peek_error(us->conn) != 0 || tcp_writing_shut(us->conn)))
+        if (is_over(us, copied))
             return (int64_t)copied;
         const struct slice *window;
         const unsigned slices = cursor_window(&k, &window);
         const uint32_t more = slices < k.n ? TCP_SEND_MORE | TCP_SEND_PART
                                            : 0; /* the rest of the vector follows at once */
-        int64_t r = tcp_send(&c->cx, us->conn, window, slices, how | more | wait);
+        const bool plain = slices == 1 && more == 0 && (how & ~TCP_SEND_ONCE) == 0;
+        int64_t r;
+        if (!plain || !send_parcel(c, window, copied, &r))
+            r = tcp_send(&c->cx, us->conn, window, slices, how | more | wait);
+        else if (unlikely(r == 0))
+            continue;
         if (r >= 0) {
             copied += (size_t)r;
             if (copied >= total)

@@ -97,7 +97,6 @@ static void grow_cwnd(struct stack_cx *cx, struct tcp_conn *c, const struct sent
 
 void tcp_text_acked(struct stack_cx *cx, struct tcp_conn *c, uint32_t len)
 {
-    sendbuf_release(&cx->st->tcp.chunks, &c->sendbuf, len);
     c->bytes_acked += len;
     if (c->sendbuf.len == 0)
         tcp_note_limit(cx, c, TCP_LIMIT_NONE);
@@ -111,8 +110,10 @@ static void advance_una(struct stack_cx *cx, struct tcp_conn *c, tcp_seq ack)
     const int32_t data = seq_diff(seq_min(ack, tcp_data_end(c)), start);
     c->snd_una = ack;
     c->syn_acked = true;
-    if (data > 0)
+    if (data > 0) {
+        sendbuf_release(&cx->st->tcp.chunks, &c->sendbuf, (uint32_t)data);
         tcp_text_acked(cx, c, (uint32_t)data);
+    }
     if (seq_lt(c->snd_sml, ack))
         c->snd_sml = ack;
     if (unlikely(c->extra != NULL))

@@ -194,14 +194,47 @@ static int64_t do_send(struct stack_cx *cx, struct tcp_conn *c, const struct sli
     return passed + took;
 }
 
-int64_t tcp_send(struct stack_cx *cx, struct tcp_conn *c, const struct slice *from, unsigned n,
-                 uint32_t flags)
+/* What others wrote before goes first. */
+static void keep_order(struct stack_cx *cx, struct tcp_conn *c)
 {
     tcp_release_handshakes(cx, c);
     if (unlikely(cx->st->tcp.unfinished != NULL) && cx->st->tcp.unfinished != c)
-        tcp_finish(cx, false); /* in order */
+        tcp_finish(cx, false);
+}
+
+int64_t tcp_send(struct stack_cx *cx, struct tcp_conn *c, const struct slice *from, unsigned n,
+                 uint32_t flags)
+{
+    keep_order(cx, c);
     struct flow *outer = work_begin(cx->st, &c->flow);
     const int64_t r = do_send(cx, c, from, n, flags);
+    work_end(cx->st, outer);
+    return r;
+}
+
+static int64_t do_send_parcel(struct stack_cx *cx, struct tcp_conn *c, struct tcp_parcel *p)
+{
+    const int64_t r = may_send(c);
+    if (r < 0) {
+        tcp_parcel_free(cx, p);
+        return r;
+    }
+    const uint32_t took = tcp_unpack(cx, c, p);
+    c->no_room = c->more = false;
+    if (c->limit == TCP_LIMIT_NONE)
+        tcp_note_limit(cx, c, TCP_LIMIT_BUSY);
+    c->push_seq = tcp_data_end(c);
+    TRACE(cx, BUFFER, &c->flow, BUFFER_IN, took, c->sendbuf.len, c->opts.sndbuf, tcp_unsent(c));
+    if (!tcp_inside_pass(cx, c)) /* not any more */
+        tcp_output(cx, c);
+    return took;
+}
+
+int64_t tcp_send_parcel(struct stack_cx *cx, struct tcp_conn *c, struct tcp_parcel *p)
+{
+    keep_order(cx, c);
+    struct flow *outer = work_begin(cx->st, &c->flow);
+    const int64_t r = do_send_parcel(cx, c, p);
     work_end(cx->st, outer);
     return r;
 }
@@ -333,7 +366,8 @@ static int64_t do_recv(struct stack_cx *cx, struct tcp_conn *c, const struct sli
         recvbuf_read(&cx->st->tcp.chunks, &c->recvbuf, discard ? NULL : to, discard ? 0 : n, len);
     c->copied_seq = seq_add(c->copied_seq, got);
     if (c->sender_waits)
-        got += tcp_inside_recv(cx, c, to, discard ? 0 : n, got, (uint32_t)min_u64(want, INT32_MAX));
+        got += tcp_inside_recv(cx, c, to, discard ? 0 : n, got, (uint32_t)min_u64(want, INT32_MAX),
+                               NULL);
     if (stack_traces(cx, TRACE_BUFFER)) {
         TRACE(cx, BUFFER, &c->flow, BUFFER_OUT, got, recvbuf_ready(&c->recvbuf));
         tcp_report_recv(cx, c, got);

@@ -2,6 +2,7 @@
 #include <errno.h>
 
 #include "stack/tcp/conn.h"
+#include "stack/tcp/parcel.h"
 
 void tcp_stack_init(struct stack *st, nsec_t now)
 {
@@ -22,6 +23,7 @@ void tcp_stack_init(struct stack *st, nsec_t now)
     pool_init(st->arena, &t->records, sizeof(struct sent_record));
     pool_init(st->arena, &t->extras, sizeof(struct tcp_extra));
     pool_init(st->arena, &t->accecns, sizeof(struct tcp_accecn));
+    pool_init(st->arena, &t->parcels, sizeof(struct tcp_parcel));
     list_init(&t->output_pending);
     list_init(&t->held_acks);
     list_init(&t->orphans);

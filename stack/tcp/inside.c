@@ -9,6 +9,9 @@
  * both programs' buffers it stays in a processor's second-level cache.
  */
 #define UNREAD_MAX (256u << 10)
+/* A program may write so much beyond that, unless it set SO_SNDBUF: Linux's buffers grow likewise.
+ */
+#define SNDBUF_INSIDE (1u << 20)
 /*
  * What a program finds that peeks, asks how much there is, or waits for more. It is taken from what
  * waits in the send buffer: one copy more for each of these bytes.
@@ -80,6 +83,12 @@ static uint32_t offer_now(struct stack_cx *cx, struct tcp_conn *to)
     const uint32_t most = max_u32(UNREAD_MAX, (uint32_t)to->opts.rcvlowat);
     const uint32_t unread = recvbuf_ready(&to->recvbuf);
     return min_u32(offer(cx, to), unread < most ? most - unread : 0);
+}
+
+/* What the reader is to find, if there is as much. */
+static uint32_t enough_for(const struct tcp_conn *to)
+{
+    return max_u32(AHEAD, (uint32_t)to->opts.rcvlowat);
 }
 
 /* Whether the sender should hear of a larger one than this when the reader has read. */
@@ -203,8 +212,8 @@ static void copy_out(const struct slice *in, unsigned nin, const struct slice *t
 }
 
 /* The first len bytes of the send buffer go to the program. */
-static uint32_t pass_to_program(struct tcp_conn *from, const struct slice *to, uint32_t skip,
-                                uint32_t len)
+static uint32_t pass_to_program(struct stack_cx *cx, struct tcp_conn *from, const struct slice *to,
+                                uint32_t skip, uint32_t len)
 {
     struct slice in[SLICES];
     uint32_t done = 0, got;
@@ -215,34 +224,50 @@ static uint32_t pass_to_program(struct tcp_conn *from, const struct slice *to, u
         copy_out(in, n, to, skip + done);
         done += got;
     }
+    sendbuf_release(&cx->st->tcp.chunks, &from->sendbuf, done);
     return done;
 }
 
-/* What stands behind `off` in the send buffer goes to the receive buffer, up to len bytes. */
+/* The same to the receive buffer. */
 static uint32_t pass_to_buffer(struct stack_cx *cx, struct tcp_conn *to, struct tcp_conn *from,
-                               uint32_t off, uint32_t len)
+                               uint32_t len)
 {
     struct slice in[SLICES];
     uint32_t done = 0, got;
     while (done < len) {
-        const unsigned n = sendbuf_gather(&from->sendbuf, off + done, len - done, in, SLICES, &got);
+        const unsigned n = sendbuf_gather(&from->sendbuf, done, len - done, in, SLICES, &got);
         const uint32_t took = n > 0 ? insert(cx, to, in, n, got) : 0;
         done += took;
         if (n == 0 || took < got)
             break;
     }
+    sendbuf_release(&cx->st->tcp.chunks, &from->sendbuf, done);
+    return done;
+}
+
+/* Whole chunks of the send buffer become the receive buffer's, where they fit: no copy. */
+static uint32_t pass_chunks(struct tcp_conn *to, struct tcp_conn *from, uint32_t len)
+{
+    uint32_t done = 0;
+    while (from->sendbuf.head != NULL && recvbuf_adopts(&to->recvbuf, from->sendbuf.head)) {
+        struct chunk *chunk = sendbuf_take(&from->sendbuf, len - done);
+        if (chunk == NULL)
+            break;
+        done += chunk->end - chunk->start;
+        recvbuf_adopt(&to->recvbuf, chunk);
+    }
     return done;
 }
 
 /*
- * `passed` bytes left the send buffer. While more waits the sender is told no window: so it waits
- * until there is nothing to read but that, or until a probe finds that the reader has stopped.
+ * `passed` bytes left the send buffer, which held text (waited) and had room (writable) before.
+ * While more waits the sender is told no window: so it waits until there is nothing to read but
+ * that, or until a probe finds that the reader has stopped.
  */
 static void settle_sender(struct stack_cx *cx, struct tcp_conn *from, struct tcp_conn *to,
-                          uint32_t passed)
+                          uint32_t passed, bool waited, bool writable)
 {
-    const bool writable = tcp_writable(from), waited = from->sendbuf.len > 0;
-    const uint32_t wnd = passed < from->sendbuf.len ? 0 : offer_now(cx, to);
+    const uint32_t wnd = from->sendbuf.len > 0 ? 0 : offer_now(cx, to);
     if (passed > 0) {
         note_out(cx, from, passed, wnd);
         tcp_text_acked(cx, from, passed);
@@ -256,22 +281,30 @@ static void settle_sender(struct stack_cx *cx, struct tcp_conn *from, struct tcp
     }
 }
 
-/* The reader took all that was unread and wants up to len bytes more. */
+/* The reader took all that was unread and wants up to len bytes more, in p if it has one. */
 static uint32_t read_on(struct stack_cx *cx, struct tcp_conn *c, struct tcp_conn *from,
-                        const struct slice *to, uint32_t skip, uint32_t len)
+                        const struct slice *to, uint32_t skip, uint32_t len, struct tcp_parcel *p)
 {
-    const uint32_t done = pass_to_program(from, to, skip, len);
+    uint32_t done = 0;
+    struct chunk *chunk;
+    while (p != NULL && (chunk = sendbuf_take(&from->sendbuf, len - done)) != NULL)
+        done += tcp_parcel_add(p, chunk);
+    done += pass_to_program(cx, from, to, skip + done, len - done);
     recvbuf_commit(&c->recvbuf, done, 0);
     note_in(cx, c, from, done);
     c->copied_seq = seq_add(c->copied_seq, done);
     return done;
 }
 
-/* More waits than the reader takes now: it is to find something. */
+/* More waits than the reader takes now: it is to find something, `enough` at least. */
 static uint32_t read_ahead(struct stack_cx *cx, struct tcp_conn *c, struct tcp_conn *from,
-                           uint32_t off, uint32_t len)
+                           uint32_t enough)
 {
-    const uint32_t done = pass_to_buffer(cx, c, from, off, min_u32(len, offer(cx, c)));
+    uint32_t done = pass_chunks(c, from, offer_now(cx, c));
+    const uint32_t unread = recvbuf_ready(&c->recvbuf);
+    if (unread < enough && from->sendbuf.len > 0)
+        done += pass_to_buffer(
+            cx, c, from, min_u32(min_u32(enough - unread, offer(cx, c) - done), from->sendbuf.len));
     if (done > 0) {
         note_in(cx, c, from, done);
         tcp_tell_reader(cx, c, 0);
@@ -280,7 +313,7 @@ static uint32_t read_ahead(struct stack_cx *cx, struct tcp_conn *c, struct tcp_c
 }
 
 uint32_t tcp_inside_recv(struct stack_cx *cx, struct tcp_conn *c, const struct slice *to,
-                         unsigned n, uint32_t got, uint32_t want)
+                         unsigned n, uint32_t got, uint32_t want, struct tcp_parcel *p)
 {
     struct tcp_conn *from = other_conn(cx, c);
     if (from == NULL || from->sent.total != 0 || !seq_eq(from->snd_nxt, c->rcv_nxt)) {
@@ -294,16 +327,74 @@ uint32_t tcp_inside_recv(struct stack_cx *cx, struct tcp_conn *c, const struct s
         return 0;
     }
     const uint32_t waiting = from->sendbuf.len, unread = recvbuf_ready(&c->recvbuf);
-    const uint32_t enough = max_u32(AHEAD, (uint32_t)c->opts.rcvlowat);
+    const uint32_t enough = enough_for(c);
     if (unread >= enough && waiting > 0) {
         offer(cx, c); /* so that no segment tells the window */
         return 0;
     }
+    const bool writable = tcp_writable(from);
     uint32_t more = 0, ahead = 0;
     if (unread == 0 && n > 0 && got < want && waiting > 0)
-        more = read_on(cx, c, from, to, got, min_u32(want - got, waiting));
+        more = read_on(cx, c, from, to, got, min_u32(want - got, waiting), p);
     if (more < waiting)
-        ahead = read_ahead(cx, c, from, more, min_u32(waiting - more, enough));
-    settle_sender(cx, from, c, more + ahead);
+        ahead = read_ahead(cx, c, from, enough);
+    settle_sender(cx, from, c, more + ahead, waiting > 0, writable);
     return more;
+}
+
+/* ---- parcels ---- */
+
+bool tcp_inside_open(struct stack_cx *cx, struct tcp_conn *c)
+{
+    if (c->path.netif != NETIF_LOOP || c->err || c->snd_shut || !quiet(c) || !unwatched(cx))
+        return false;
+    const struct tcp_conn *to = other_conn(cx, c);
+    if (to == NULL || !joined(c, to))
+        return false;
+    const uint32_t tuned = cx->st->config.tuning.sndbuf_max;
+    if (!c->opts.sndbuf_locked)
+        c->opts.sndbuf =
+            max_u32(c->opts.sndbuf, tuned ? min_u32(tuned, SNDBUF_INSIDE) : SNDBUF_INSIDE);
+    return true;
+}
+
+bool tcp_inside_pass(struct stack_cx *cx, struct tcp_conn *c)
+{
+    struct tcp_conn *to = other_conn(cx, c);
+    if (to == NULL || !unwatched(cx) || !joined(c, to))
+        return false;
+    const bool writable = tcp_writable(c);
+    settle_sender(cx, c, to, read_ahead(cx, to, c, enough_for(to)), true, writable);
+    if (unlikely(c->ack_delayed)) /* a segment would have said it */
+        tcp_schedule_ack(cx, c, TCP_WHY_SEND_ACK_NOW);
+    return true;
+}
+
+bool tcp_inside_ready(struct stack_cx *cx, const struct tcp_conn *c, uint32_t least)
+{
+    const uint32_t ready = recvbuf_ready(&c->recvbuf);
+    if (c->path.netif != NETIF_LOOP || ready == 0 || c->urg_state != URG_NONE ||
+        tcp_handshaking(c) || stack_traces(cx, TRACE_BUFFER))
+        return false;
+    const struct tcp_conn *from = ready < least && c->sender_waits ? other_conn(cx, c) : NULL;
+    return ready + (from != NULL ? from->sendbuf.len : 0) >= least;
+}
+
+uint32_t tcp_inside_take(struct stack_cx *cx, struct tcp_conn *c, const struct slice *to,
+                         uint32_t want, struct tcp_parcel *p)
+{
+    uint32_t got = 0, copied = 0;
+    struct chunk *chunk;
+    while ((chunk = recvbuf_take(&c->recvbuf, want - got)) != NULL)
+        got += tcp_parcel_add(p, chunk);
+    if (got < want && recvbuf_ready(&c->recvbuf) > 0) {
+        const struct slice rest = {(uint8_t *)to->base + got, want - got};
+        copied = recvbuf_read(&cx->st->tcp.chunks, &c->recvbuf, &rest, 1, want - got);
+    }
+    got += copied;
+    c->copied_seq = seq_add(c->copied_seq, got);
+    if (c->sender_waits) /* nothing goes into the parcel behind what was copied */
+        got += tcp_inside_recv(cx, c, to, 1, got, want, copied > 0 ? NULL : p);
+    tcp_window_consumed(cx, c);
+    return got;
 }

@@ -45,13 +45,18 @@ static struct chunk *add_chunk(struct pool *chunks, struct recvbuf *rb, struct c
 }
 
 /* c is off the chain. */
-static void free_chunk(struct pool *chunks, struct recvbuf *rb, struct chunk *c)
+static void forget_chunk(struct recvbuf *rb, const struct chunk *c)
 {
     if (rb->hint == c)
         rb->hint = NULL;
     if (rb->fill == c)
         rb->fill = NULL;
     rb->chunks--;
+}
+
+static void free_chunk(struct pool *chunks, struct recvbuf *rb, struct chunk *c)
+{
+    forget_chunk(rb, c);
     pool_free(chunks, c);
 }
 
@@ -348,6 +353,47 @@ uint32_t recvbuf_read(struct pool *chunks, struct recvbuf *rb, const struct slic
     if (got > 0)
         consume(chunks, rb, got);
     return got;
+}
+
+struct chunk *recvbuf_take(struct recvbuf *rb, uint32_t most)
+{
+    struct chunk *c = rb->head;
+    const uint32_t ready = recvbuf_ready(rb);
+    if (ready == 0 || rb->ranges != NULL || !chunk_holds(c, rb->read_pos))
+        return NULL;
+    const uint32_t held = min_u32((uint32_t)pos_diff(c->end, rb->read_pos), ready);
+    if (held > most)
+        return NULL;
+    rb->head = c->next;
+    if (rb->head == NULL)
+        rb->tail = NULL;
+    forget_chunk(rb, c);
+    c->start = rb->read_pos - c->start;
+    c->end = c->start + held;
+    rb->read_pos += held;
+    return c;
+}
+
+bool recvbuf_adopts(const struct recvbuf *rb, const struct chunk *c)
+{
+    if (rb->ranges != NULL)
+        return false;
+    return rb->tail == NULL || (c->start == 0 && pos_diff(rb->next_pos, rb->tail->end) == 0);
+}
+
+void recvbuf_adopt(struct recvbuf *rb, struct chunk *c)
+{
+    const uint32_t held = c->end - c->start;
+    c->next = NULL;
+    c->start = rb->next_pos - c->start;
+    c->end = c->start + CHUNK_DATA;
+    if (rb->tail != NULL)
+        rb->tail->next = c;
+    else
+        rb->head = c;
+    rb->tail = rb->fill = c;
+    rb->chunks++;
+    rb->next_pos += held;
 }
 
 unsigned recvbuf_sack(const struct recvbuf *rb, struct tcp_sack_block *out, unsigned max)

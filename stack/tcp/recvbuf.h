@@ -69,6 +69,15 @@ uint32_t recvbuf_peek(const struct recvbuf *rb, uint32_t from, const struct slic
 /* Copies and takes. NULL slices (n == 0) discard (MSG_TRUNC). */
 uint32_t recvbuf_read(struct pool *chunks, struct recvbuf *rb, const struct slice *to, unsigned n,
                       uint32_t len);
+/*
+ * Takes the first chunk out, with all that it has to be read; it is the caller's from now on: its
+ * text is its bytes [start, end). NULL: nothing is ready, that is more than `most`, or bytes are
+ * held out of order.
+ */
+struct chunk *recvbuf_take(struct recvbuf *rb, uint32_t most);
+/* Whether such a chunk can become the last one, its text being what comes next; and that. */
+bool recvbuf_adopts(const struct recvbuf *rb, const struct chunk *c);
+void recvbuf_adopt(struct recvbuf *rb, struct chunk *c);
 /* Up to max SACK blocks, the one with the newest arrival first (RFC 2018 section 4). */
 unsigned recvbuf_sack(const struct recvbuf *rb, struct tcp_sack_block *out, unsigned max);
 /*

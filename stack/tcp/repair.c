@@ -9,6 +9,7 @@
 
 #include "stack/tcp/conn.h"
 #include "stack/tcp/inside.h"
+#include "stack/tcp/parcel.h"
 
 /* What is known to be lost, besides what nobody can reach. */
 struct repair {
@@ -292,6 +293,7 @@ void tcp_repair(struct stack_cx *cx)
     pool_each(&t->conns, judge_conn, &r);
     for (unsigned i = 0; i < ARRAY_LEN(payload); i++)
         pool_forget(payload[i]);
+    tcp_repair_parcels(t);
     pool_each(&t->conns, claim_conn, &r);
     for (unsigned i = 0; i < ARRAY_LEN(payload); i++)
         pool_repair(payload[i]);

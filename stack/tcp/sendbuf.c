@@ -1,6 +1,6 @@
 /*
- * The send buffer: see sendbuf.h. In each chunk the bytes [start, end) are held. Only the tail
- * chunk has room left; start moves in the head chunk alone.
+ * The send buffer: see sendbuf.h. In each chunk the bytes [start, end) are held. Text is added to
+ * the tail chunk alone; start moves in the head chunk alone.
  */
 #include "stack/tcp/sendbuf.h"
 
@@ -120,8 +120,7 @@ unsigned sendbuf_gather(struct sendbuf *sb, uint32_t off, uint32_t len, struct s
     return n;
 }
 
-/* The head chunk is empty: gives it back. */
-static void drop_head(struct pool *chunks, struct sendbuf *sb)
+static void unlink_head(struct sendbuf *sb)
 {
     struct chunk *c = sb->head;
     sb->head = c->next;
@@ -132,6 +131,13 @@ static void drop_head(struct pool *chunks, struct sendbuf *sb)
     if (sb->old_cursor == c)
         sb->old_cursor = NULL;
     sb->chunks--;
+}
+
+/* The head chunk is empty: gives it back. */
+static void drop_head(struct pool *chunks, struct sendbuf *sb)
+{
+    struct chunk *c = sb->head;
+    unlink_head(sb);
     pool_free(chunks, c);
 }
 
@@ -152,6 +158,31 @@ void sendbuf_release(struct pool *chunks, struct sendbuf *sb, uint32_t n)
         n -= held;
         drop_head(chunks, sb);
     }
+}
+
+void sendbuf_link(struct sendbuf *sb, struct chunk *head, struct chunk *tail, uint32_t chunks,
+                  uint32_t len)
+{
+    if (sb->tail != NULL)
+        sb->tail->next = head;
+    else
+        sb->head = head;
+    sb->tail = tail;
+    sb->chunks += chunks;
+    sb->len += len;
+}
+
+struct chunk *sendbuf_take(struct sendbuf *sb, uint32_t most)
+{
+    struct chunk *c = sb->head;
+    if (c == NULL || c->end - c->start > most)
+        return NULL;
+    const uint32_t held = c->end - c->start;
+    unlink_head(sb);
+    sb->len -= held;
+    sb->cursor_off -= min_u32(held, sb->cursor_off);
+    sb->old_cursor_off -= min_u32(held, sb->old_cursor_off);
+    return c;
 }
 
 void sendbuf_clear(struct pool *chunks, struct sendbuf *sb)

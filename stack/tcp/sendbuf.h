@@ -33,4 +33,12 @@ unsigned sendbuf_gather(struct sendbuf *sb, uint32_t off, uint32_t len, struct s
                         unsigned max, uint32_t *got);
 /* The first n bytes were acknowledged: their chunks go back. */
 void sendbuf_release(struct pool *chunks, struct sendbuf *sb, uint32_t n);
+/* A chain of filled chunks, which hold len bytes, goes to the end. */
+void sendbuf_link(struct sendbuf *sb, struct chunk *head, struct chunk *tail, uint32_t chunks,
+                  uint32_t len);
+/*
+ * Takes the first chunk out, which is the caller's from now on: its text is its bytes [start, end).
+ * NULL: there is none, or it holds more than `most`.
+ */
+struct chunk *sendbuf_take(struct sendbuf *sb, uint32_t most);
 void sendbuf_clear(struct pool *chunks, struct sendbuf *sb);

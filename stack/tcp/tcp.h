@@ -144,6 +144,27 @@ void tcp_unfinished_yet(struct stack *st, const struct tcp_conn *c);
  */
 int64_t tcp_recv(struct stack_cx *cx, struct tcp_conn *c, const struct slice *to, unsigned n,
                  uint32_t flags, uint32_t peek_from);
+
+/*
+ * Large transfers between two ends in the same stack, copied while others use it
+ * (stack/tcp/parcel.h). tcp_pack(): room for up to len bytes of text that the program sends, or
+ * NULL: tcp_send() is to be called. tcp_send_parcel() takes it, with results like tcp_send() but
+ * never a part of it. tcp_recv_parcel(): up to to->len bytes; those of *out are not at their place
+ * yet, the first ones of `to`. 0: tcp_recv() is to be called. holder: whose the parcel is (not 0).
+ */
+struct tcp_parcel;
+struct tcp_parcel *tcp_pack(struct stack_cx *cx, struct tcp_conn *c, size_t len, uint32_t holder);
+uint32_t tcp_parcel_len(const struct tcp_parcel *p);
+int64_t tcp_send_parcel(struct stack_cx *cx, struct tcp_conn *c, struct tcp_parcel *p);
+int64_t tcp_recv_parcel(struct stack_cx *cx, struct tcp_conn *c, const struct slice *to,
+                        uint32_t holder, struct tcp_parcel **out);
+/* Needs no lock: copies the text from the program, or to it. */
+void tcp_parcel_fill(const struct tcp_parcel *p, const void *from);
+void tcp_parcel_empty(const struct tcp_parcel *p, void *to);
+void tcp_parcel_free(struct stack_cx *cx, struct tcp_parcel *p);
+/* The holder is dead: frees all that it had. */
+void tcp_parcels_drop(struct stack *st, uint32_t holder);
+
 enum tcp_how { TCP_SHUT_RD = 0, TCP_SHUT_WR = 1, TCP_SHUT_RDWR = 2 };
 /* -ENOTCONN when not connected (the direction counts as shut all the same). */
 int tcp_shutdown(struct stack_cx *cx, struct tcp_conn *c, enum tcp_how how);

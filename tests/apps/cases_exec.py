@@ -160,6 +160,15 @@ def against_kernel(run):
     run.check(outputs[0] == outputs[1] and len(outputs[0].splitlines()) >= 9, outputs[1][-200:])
 
 
+@case("copies", pairings=("U-",), sizes=("-",), needs=("gcc",))
+def copies(run):
+    """Large transfers inside the arena: many at once, a writer killed, a reset, a bad pointer in the middle."""
+    program = run.path("copies")
+    run.client(["gcc", "-O1", "-pthread", "-o", program, f"{PROGRAMS}/copies.c"], user=False, role="gcc")
+    said = run.client([program], shim={"TCPSHIM_LOOPBACK": "user"}).stdout()
+    run.check(said == "well\n", said)
+
+
 @case("own-sigaction", pairings=("UK",), sizes=("-",), needs=("gcc",))
 def own_sigaction(run):
     """A hook that calls another does not meet what the program defines by that name."""

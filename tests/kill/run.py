@@ -273,7 +273,7 @@ def case_stores(runner, options):
     if runner.stores is None:
         return "not on this processor"
     said = []
-    for mode in (["wire"], ["place"], ["inside"]):
+    for mode in (["wire"], ["place"], ["inside"], ["copies"]):
         done = subprocess.run([runner.stores, str(options.stores), str(options.seed), *mode],
                               stdout=subprocess.PIPE, text=True)
         if done.returncode != 0:
@@ -295,7 +295,7 @@ def main():
     parser.add_argument("--build", default="build")
     parser.add_argument("--kills", type=int, default=1000)
     parser.add_argument("--instructions", type=int, default=100, help="kills of the case engine")
-    parser.add_argument("--stores", type=int, default=250, help="deaths of the case stores, in each of its three modes")
+    parser.add_argument("--stores", type=int, default=250, help="deaths of the case stores, in each of its four modes")
     parser.add_argument("--children", type=int, default=500)
     parser.add_argument("--crowd", type=int, default=3000, help="connections of the case crowd")
     parser.add_argument("--mass", type=int, default=8000, help="connections of the case mass")

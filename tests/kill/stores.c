@@ -6,11 +6,12 @@
  * The stack is repaired, and all connections of those who live run on to their end: every byte must
  * be what was sent, all of it must arrive, and nothing may be left in the arena.
  *
- *     kill_stores DEATHS SEED [wire|place|inside [NUMBER]]
+ *     kill_stores DEATHS SEED [wire|place|inside|copies [NUMBER]]
  *
  * place: the victim puts the text of large frames straight into the receive buffers of others.
  * inside: there is no peer: all connections have both ends in the one stack, and the victim's calls
  * put text into buffers of those who live.
+ * copies: the same, with deaths only while it sends and reads by parcels (stack/tcp/parcel.h).
  * NUMBER: only the death of that number is looked at.
  * The last line says how it went, with how long the living saw no progress after a death, in
  * virtual milliseconds: deaths by the time of the slowest connection.
@@ -64,6 +65,8 @@ struct stream {
     uint32_t sent[2], got[2]; /* by the side that sends, and that gets */
     uint32_t end[2];          /* no more is sent */
     nsec_t since[2];          /* a death: no byte has come from this side after it; 0: one has */
+    struct tcp_parcel *out[2], *in[2]; /* by side: filled and not sent; taken and not emptied */
+    uint32_t in_len[2];                /* with what was copied behind it */
     bool broken;
 };
 
@@ -93,7 +96,7 @@ static unsigned nkept;
 static nsec_t now = NSEC_PER_SEC;
 static uint32_t random_state;
 static uint32_t loss; /* of 1,000 frames */
-static bool places, inside, lazy[2];
+static bool places, inside, copies, lazy[2];
 
 /* Of all processes. */
 static struct tally {
@@ -362,13 +365,37 @@ static _Noreturn void wrong_byte(unsigned stream, enum side from, uint32_t offse
     fail("not what was sent");
 }
 
+#define STREAMER 1 /* holders of parcels */
+#define VICTIM   2
+#define PIECE    40000
+
+/* Sends what it packed, in most cases at some later time: others, who may die, come before. */
+static bool say_parcel(struct stream *s, unsigned i, enum side at, uint8_t *bytes, uint32_t len)
+{
+    if (s->out[at] == NULL) {
+        s->out[at] = tcp_pack(&cx[at], s->conn[at], len, STREAMER);
+        if (s->out[at] == NULL)
+            return false;
+        fill(bytes, tcp_parcel_len(s->out[at]), i, at, s->sent[at]);
+        tcp_parcel_fill(s->out[at], bytes);
+    }
+    if (rnd(3) == 0) {
+        const int64_t n = tcp_send_parcel(&cx[at], s->conn[at], s->out[at]);
+        s->sent[at] += n > 0 ? (uint32_t)n : 0;
+        s->out[at] = NULL;
+    }
+    return true;
+}
+
 static void say(unsigned i, enum side at)
 {
-    static uint8_t bytes[40000];
+    static uint8_t bytes[PIECE];
     struct stream *s = &streams[i];
     if (s->conn[at] == NULL || s->sent[at] >= s->end[at])
         return;
     const uint32_t len = min_u32(1 + rnd(sizeof(bytes)), s->end[at] - s->sent[at]);
+    if (inside && say_parcel(s, i, at, bytes, len))
+        return;
     fill(bytes, len, i, at, s->sent[at]);
     const int64_t n = tcp_send(&cx[at], s->conn[at], &(struct slice){bytes, len}, 1, 0);
     if (n > 0)
@@ -394,13 +421,48 @@ static void got_bytes(unsigned i, enum side at, const uint8_t *bytes, uint32_t n
     tally->late[b]++;
 }
 
+/* As say_parcel(): what is taken is looked at later. */
+static bool hear_parcel(struct stream *s, unsigned i, enum side at, uint32_t room)
+{
+    static uint8_t places[STREAMS][2][PIECE];
+    uint8_t *bytes = places[i][at];
+    if (s->in[at] == NULL) {
+        const struct slice to = {bytes, room};
+        const int64_t n = tcp_recv_parcel(&cx[at], s->conn[at], &to, STREAMER, &s->in[at]);
+        if (n > 0 && s->in[at] == NULL)
+            got_bytes(i, at, bytes, (uint32_t)n);
+        s->in_len[at] = (uint32_t)n;
+        return n > 0;
+    }
+    if (rnd(3) == 0) {
+        tcp_parcel_empty(s->in[at], bytes);
+        tcp_parcel_free(&cx[at], s->in[at]);
+        s->in[at] = NULL;
+        got_bytes(i, at, bytes, s->in_len[at]);
+    }
+    return true;
+}
+
+static void drop_parcels(struct stream *s)
+{
+    for (enum side at = OURS; at <= PEER; at++) {
+        if (s->out[at] != NULL)
+            tcp_parcel_free(&cx[at], s->out[at]);
+        if (s->in[at] != NULL)
+            tcp_parcel_free(&cx[at], s->in[at]);
+        s->out[at] = s->in[at] = NULL;
+    }
+}
+
 static void hear(unsigned i, enum side at)
 {
-    static uint8_t bytes[40000];
+    static uint8_t bytes[PIECE];
     struct stream *s = &streams[i];
     if (s->conn[at] == NULL)
         return;
     const uint32_t room = 1 + rnd(sizeof(bytes));
+    if (inside && hear_parcel(s, i, at, room))
+        return;
     const int64_t n = tcp_recv(&cx[at], s->conn[at], &(struct slice){bytes, room}, 1, 0, 0);
     if (n > 0)
         got_bytes(i, at, bytes, (uint32_t)n);
@@ -515,6 +577,24 @@ static void peer_turn(void)
     stack_flush(&cx[PEER]);
 }
 
+/* The victim copies large text between calls; now and then it forgets what it has in hand. */
+static void copy_as_victim(struct tcp_conn *c)
+{
+    static uint8_t bytes[PIECE];
+    guard(true);
+    struct tcp_parcel *p = tcp_pack(&cx[OURS], c, 1 + rnd(PIECE), VICTIM);
+    if (p != NULL) {
+        tcp_parcel_fill(p, bytes);
+        if (rnd(8) != 0)
+            tcp_send_parcel(&cx[OURS], c, p);
+    }
+    const struct slice to = {bytes, 1 + rnd(PIECE)};
+    if (tcp_recv_parcel(&cx[OURS], c, &to, VICTIM, &p) > 0 && p != NULL && rnd(8) != 0)
+        tcp_parcel_free(&cx[OURS], p);
+    guard(!copies);
+    memset(bytes, 0, sizeof(bytes));
+}
+
 /* What the one does who may die: frames and timers of all, calls on its own connections. */
 static void victim_turn(void)
 {
@@ -525,6 +605,8 @@ static void victim_turn(void)
         receive(OURS, 1 + rnd(8));
     else if (*slot == NULL)
         *slot = rnd(2) == 0 ? dial(OURS) : tcp_accept(&cx[OURS], listeners[OURS]);
+    else if (inside && rnd(2) == 0)
+        copy_as_victim(*slot);
     else if (what < 11)
         tcp_send(&cx[OURS], *slot, &(struct slice){bytes, 1 + rnd(sizeof(bytes))}, 1, 0);
     else if (what < 14)
@@ -598,6 +680,7 @@ static void repair(void)
         stack_repair(&cx[OURS]);
     if (tcp_check_invariants(cx[OURS].st) != 0)
         fail("invariants");
+    tcp_parcels_drop(cx[OURS].st, VICTIM);
     tcp_each_conn(cx[OURS].st, bury, NULL);
     stack_flush(&cx[OURS]);
     if (inside)
@@ -627,6 +710,7 @@ static void note_broken(void)
             continue;
         n++;
         s->broken = true;
+        drop_parcels(s);
         hang_up(&s->conn[OURS], OURS);
         hang_up(&s->conn[PEER], PEER);
     }
@@ -697,10 +781,11 @@ static nsec_t earliest(void)
 static bool settle(void)
 {
     for (unsigned i = 0; i < STREAMS; i++)
-        for (enum side at = OURS; at <= PEER; at++) {
-            say(i, at);
-            hear(i, at);
-        }
+        for (enum side at = OURS; at <= PEER; at++)
+            do {
+                say(i, at);
+                hear(i, at);
+            } while (streams[i].out[at] != NULL || streams[i].in[at] != NULL);
     receive(PEER, QUEUE);
     receive(OURS, QUEUE);
     const nsec_t next = earliest();
@@ -713,8 +798,8 @@ static bool arena_empty(void)
 {
     const struct tcp_stack *t = &cx[OURS].st->tcp;
     return t->conns.live + t->half_opens.live + t->time_waits.live + t->chunks.live +
-                   t->records.live + t->ranges.live + t->flows.count + t->norphans +
-                   cx[OURS].st->ip.small.live + cx[OURS].st->ip.large.live ==
+                   t->parcels.live + t->records.live + t->ranges.live + t->flows.count +
+                   t->norphans + cx[OURS].st->ip.small.live + cx[OURS].st->ip.large.live ==
                0 &&
            arena_bad_frees(cx[OURS].st->arena) == 0;
 }
@@ -738,7 +823,8 @@ static _Noreturn void aftermath(uintptr_t at)
     for (unsigned i = 0; i < STREAMS; i++)
         for (enum side from = OURS; from <= PEER; from++) {
             struct stream *s = &streams[i];
-            s->end[from] = s->sent[from] + rnd(REST);
+            const uint32_t packed = s->out[from] != NULL ? tcp_parcel_len(s->out[from]) : 0;
+            s->end[from] = s->sent[from] + packed + rnd(REST);
             if (loss == 0 && s->sent[from] != s->got[!from])
                 s->since[from] = now;
         }
@@ -827,7 +913,8 @@ int main(int argc, char **argv)
     struct sigaction trap = {.sa_sigaction = on_trap, .sa_flags = SA_SIGINFO};
     random_state = argc > 2 ? (uint32_t)atoi(argv[2]) * 2654435761u + 1 : 1;
     places = argc > 3 && strcmp(argv[3], "place") == 0;
-    inside = argc > 3 && strcmp(argv[3], "inside") == 0;
+    copies = argc > 3 && strcmp(argv[3], "copies") == 0;
+    inside = copies || (argc > 3 && strcmp(argv[3], "inside") == 0);
     only = argc > 4 ? (uint32_t)atoi(argv[4]) : 0;
     tally = mmap(NULL, sizeof(*tally), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     sigaction(SIGSEGV, &fault, NULL);
@@ -847,7 +934,7 @@ int main(int argc, char **argv)
         cx[OURS].now = cx[PEER].now = now;
         peer_turn();
         our_turn();
-        guard(true);
+        guard(!copies);
         victim_turn();
         guard(false);
     }
@@ -855,6 +942,6 @@ int main(int argc, char **argv)
            tally->most);
     for (unsigned i = 0; i < SLOT_BUCKETS; i++)
         printf(" %u", tally->late[i]);
-    printf(" %s\n", inside ? "inside" : places ? "place" : "wire");
+    printf(" %s\n", copies ? "copies" : inside ? "inside" : places ? "place" : "wire");
     return tally->most > 1 || tally->died < kills;
 }

@@ -376,3 +376,197 @@ TEST(inside_or_not, "text and segments in turn, whatever is sent and set: all ar
         check_eq(got[1], sent[1]);
     }
 }
+
+/* ---- text in the hands of who copies it (stack/tcp/parcel.h) ---- */
+
+#define HOLDER 7
+#define PIECE  40000u
+#define PIECES 3
+
+static uint8_t piece[PIECES][PIECE];
+
+static uint64_t in_hand(void)
+{
+    return the_stack()->tcp.parcels.live;
+}
+
+/* A piece of so many bytes, all of them `mark`; NULL: not by parcel. */
+static struct tcp_parcel *pack(uint8_t mark, uint32_t len)
+{
+    struct tcp_parcel *p = tcp_pack(the_cx(), client, len, HOLDER);
+    memset(piece[0], mark, PIECE);
+    if (p != NULL)
+        tcp_parcel_fill(p, piece[0]);
+    return p;
+}
+
+static struct tcp_parcel *take(unsigned to, int64_t *got)
+{
+    struct tcp_parcel *p;
+    const struct slice s = {piece[to], PIECE};
+    *got = tcp_recv_parcel(the_cx(), server, &s, HOLDER, &p);
+    return p;
+}
+
+static void check_marks(const uint8_t *text, int64_t len, uint8_t mark)
+{
+    for (int64_t i = 0; i < len; i++)
+        check_eq(text[i], mark);
+}
+
+TEST(parcel_passes,
+     "large text passes by whole chunks, in no more than the two copies of who has it")
+{
+    connect_inside(0);
+    const uint64_t before = segments();
+    for (unsigned i = 1; i <= 20; i++) {
+        int64_t got;
+        struct tcp_parcel *p = pack((uint8_t)i, PIECE);
+        check(p != NULL && tcp_parcel_len(p) == PIECE);
+        check_eq(tcp_outq(client), 0); /* it is nobody's yet */
+        check_eq(tcp_inq(server), 0);
+        check_eq(tcp_send_parcel(the_cx(), client, p), PIECE);
+        check_eq(tcp_inq(server), PIECE);
+        check((tcp_poll(server) & TCP_EV_IN) != 0);
+        p = take(1, &got);
+        check(p != NULL);
+        check_eq(got, PIECE);
+        check_eq(tcp_inq(server), 0);
+        tcp_parcel_empty(p, piece[1]);
+        tcp_parcel_free(the_cx(), p);
+        check_marks(piece[1], got, (uint8_t)i);
+        check_eq(the_stack()->tcp.chunks.live, 0);
+    }
+    check_eq(segments() - before, 20);
+    check(pack(0, 16383) == NULL); /* not worth it */
+    look(true);
+    check(pack(0, PIECE) == NULL);
+    check_eq(in_hand(), 0);
+}
+
+TEST(parcel_order, "two readers at once: each has a part without gaps, the second what follows")
+{
+    int64_t got[2], r;
+    connect_inside(0);
+    struct tcp_parcel *first = pack(1, PIECE), *second = pack(2, PIECE), *p[2];
+    check_eq(tcp_send_parcel(the_cx(), client, second), PIECE);
+    check_eq(tcp_send_parcel(the_cx(), client, first), PIECE); /* as they are handed in */
+    p[0] = take(1, &got[0]);
+    p[1] = take(2, &got[1]);
+    check(p[0] != NULL && p[1] != NULL && got[0] == PIECE && got[1] == PIECE);
+    tcp_parcel_empty(p[1], piece[2]);
+    tcp_parcel_free(the_cx(), p[1]);
+    check_eq(call_send(client, 5000), 5000); /* takes what the second gave back */
+    tcp_parcel_empty(p[0], piece[1]);
+    tcp_parcel_free(the_cx(), p[0]);
+    check_marks(piece[1], PIECE, 2);
+    check_marks(piece[2], PIECE, 1);
+    while ((r = call_recv(server, 70000)) > 0)
+        ;
+    check_eq(in_hand(), 0);
+}
+
+TEST(parcel_waits,
+     "a window and a send buffer full of pieces, read in others: nothing lost or doubled")
+{
+    for (uint64_t seed = 1; seed <= 30; seed++) {
+        uint64_t state = seed;
+        uint32_t sent = 0, got = 0, part = 0;
+        struct tcp_parcel *p;
+        connect_inside(0);
+        tcp_opts(server)->rcvlowat = seed % 5 == 0 ? 20000 : 1;
+        for (unsigned i = 0; i < 300; i++) {
+            const uint32_t len = 16384 + draw(&state, PIECE - 16384);
+            if (draw(&state, 2) == 0 && (p = tcp_pack(the_cx(), client, len, HOLDER)) != NULL) {
+                const uint32_t n = tcp_parcel_len(p);
+                for (uint32_t k = 0; k < n; k++)
+                    piece[0][k] = (uint8_t)((sent + k) % 251);
+                tcp_parcel_fill(p, piece[0]);
+                check_eq(tcp_send_parcel(the_cx(), client, p), n);
+                sent += n;
+            } else {
+                int64_t n = 0;
+                const struct slice s = {piece[1], 1 + draw(&state, PIECE)};
+                p = NULL;
+                if (draw(&state, 3) != 0)
+                    n = tcp_recv_parcel(the_cx(), server, &s, HOLDER, &p);
+                if (n == 0)
+                    n = tcp_recv(the_cx(), server, &s, 1, 0, 0);
+                if (p != NULL) {
+                    tcp_parcel_empty(p, piece[1]);
+                    tcp_parcel_free(the_cx(), p);
+                }
+                for (int64_t k = 0; k < n; k++)
+                    check_eq(piece[1][k], (got + k) % 251);
+                got += n > 0 ? (uint32_t)n : 0;
+                part += p != NULL;
+            }
+            flush();
+            check(client->sendbuf.len == 0 || (tcp_poll(server) & TCP_EV_IN) != 0);
+            check_eq(tcp_outq(client) + tcp_inq(server), sent - got);
+        }
+        check(part > 0);
+        check_eq(in_hand(), 0);
+    }
+}
+
+TEST(parcel_too_late,
+     "reset, shut down or closed while it was copied: refused, and nothing is left")
+{
+    /* Linux: after the peer's close it is the next one that fails, by the reset */
+    const int64_t results[] = {-EPIPE, -ECONNRESET, -ECONNRESET, PIECE};
+    for (unsigned what = 0; what < ARRAY_LEN(results); what++) {
+        connect_inside(0);
+        struct tcp_parcel *p = pack(1, PIECE);
+        check(p != NULL);
+        if (what == 0)
+            call_shutdown(client, TCP_SHUT_WR);
+        else if (what == 1)
+            call_abort(server);
+        else if (what == 2)
+            tcp_disconnect(the_cx(), client);
+        else
+            call_close(server);
+        t_run(ms(1));
+        const int64_t r = tcp_send_parcel(the_cx(), client, p);
+        check_eq(r, results[what]);
+        t_run(ms(1));
+        check_eq(in_hand(), 0);
+        check_eq(the_stack()->tcp.chunks.live, 0);
+    }
+}
+
+TEST(parcel_watched, "looked at while it was copied: by segments")
+{
+    connect_inside(0);
+    struct tcp_parcel *p = pack(1, PIECE);
+    const uint64_t before = segments();
+    look(true);
+    check_eq(tcp_send_parcel(the_cx(), client, p), PIECE);
+    flush();
+    t_run(ms(1));
+    check(segments() > before + 1);
+    check_eq(tcp_inq(server), PIECE);
+}
+
+TEST(parcel_of_the_dead, "chunks in hand live through a repair, until their holder is dead")
+{
+    int64_t got;
+    connect_inside(0);
+    struct tcp_parcel *out = pack(1, PIECE), *in;
+    check_eq(tcp_send_parcel(the_cx(), client, out), PIECE);
+    in = take(1, &got);
+    out = pack(2, PIECE);
+    check(in != NULL && out != NULL);
+    stack_repair(the_cx());
+    check_eq(call_send(client, 20000), 20000); /* takes none of theirs */
+    tcp_parcel_empty(in, piece[1]);
+    check_marks(piece[1], got, 1);
+    tcp_parcel_free(the_cx(), in);
+    tcp_parcels_drop(the_stack(), HOLDER + 1);
+    check_eq(in_hand(), 1);
+    tcp_parcels_drop(the_stack(), HOLDER);
+    check_eq(in_hand(), 0);
+    check_eq(call_recv(server, 30000), 20000);
+    check_eq(the_stack()->tcp.chunks.live, 0);
+}

@@ -116,6 +116,51 @@ static bool transfer(const struct host *h, struct tcp_conn *from, struct tcp_con
     return good && got == BYTES;
 }
 
+/* The same by parcels, which are filled and emptied while others have the lock. */
+static bool transfer_parcels(const struct host *h, struct tcp_conn *from, struct tcp_conn *to,
+                             unsigned id)
+{
+    static __thread uint8_t out[40000], in[40000];
+    size_t sent = 0, got = 0;
+    bool good = true;
+    const nsec_t began = now();
+    while (good && got < BYTES && !late(began)) {
+        struct stack_cx cx;
+        struct tcp_parcel *p;
+        const struct slice give = {out, min_u64(sizeof(out), BYTES - sent)};
+        for (size_t i = 0; i < give.len; i++)
+            out[i] = pattern(id, sent + i);
+        enter(h, &cx);
+        p = tcp_pack(&cx, from, give.len, id + 1);
+        if (p != NULL) {
+            leave(h, &cx);
+            tcp_parcel_fill(p, out);
+            enter(h, &cx);
+        }
+        int64_t r = p != NULL      ? tcp_send_parcel(&cx, from, p)
+                    : give.len > 0 ? tcp_send(&cx, from, &give, 1, 0)
+                                   : 0; /* segments are on their way, or the rest is too small */
+        sent += r > 0 ? (size_t)r : 0;
+        leave(h, &cx);
+        const struct slice take = {in, sizeof(in)};
+        enter(h, &cx);
+        r = tcp_recv_parcel(&cx, to, &take, id + 1, &p);
+        if (r == 0)
+            r = tcp_recv(&cx, to, &take, 1, 0, 0);
+        leave(h, &cx);
+        if (p != NULL) {
+            tcp_parcel_empty(p, in);
+            enter(h, &cx);
+            tcp_parcel_free(&cx, p);
+            leave(h, &cx);
+        }
+        for (int64_t i = 0; i < r; i++)
+            good = good && in[i] == pattern(id, got + (size_t)i);
+        got += r > 0 ? (size_t)r : 0;
+    }
+    return good && got == BYTES;
+}
+
 static bool one_round(const struct host *h, unsigned id, unsigned round)
 {
     const struct endpoint at = {.addr = ip_addr_from_v4(htobe32(0x7f000001)),
@@ -141,7 +186,8 @@ static bool one_round(const struct host *h, unsigned id, unsigned round)
         a = tcp_accept(&cx, l);
         leave(h, &cx);
     }
-    ok = ok && a != NULL && transfer(h, c, a, id) && transfer(h, a, c, id + 100);
+    ok = ok && a != NULL && transfer(h, c, a, id) && transfer(h, a, c, id + 100) &&
+         transfer_parcels(h, c, a, id);
     enter(h, &cx);
     tcp_close(&cx, c);
     if (a != NULL)
