@@ -122,7 +122,7 @@ static void add_option(struct stack_cx *cx, struct tcp_conn *c, struct tcp_optio
         return;
     x->option[0] = TCP_ACCECN_1;
     x->option[1] = (uint8_t)(2 + n * (int)COUNTER_BYTES);
-    for (unsigned i = 0; i < (unsigned)n; i++) {
+    for (unsigned i = 0; i < COUNTERS && i < (unsigned)n; i++) {
         const unsigned field = field_of(TCP_ACCECN_1, i);
         put_counter(x->option + 2 + i * COUNTER_BYTES,
                     x->received_bytes[field - 1] + begin_of(field));
@@ -426,11 +426,11 @@ void tcp_accecn_feedback(struct stack_cx *cx, struct tcp_conn *c, const struct t
                          struct sent_ack *a)
 {
     struct tcp_accecn *x = c->accecn;
+    const bool first = x->handshake;
+    x->handshake = false;
     if (s->flags & TCP_SYN)
         return;
     const bool pure = s->len == 0 && !(s->flags & TCP_FIN) && s->opt.sack_count == 0;
-    const bool first = x->handshake;
-    x->handshake = false;
     if (first && pure) {
         third_ack(cx->st, x, tcp_ace(s));
         return;

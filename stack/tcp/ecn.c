@@ -71,6 +71,7 @@ void tcp_ecn_crossed(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_s
 {
     if (c->accecn != NULL && tcp_accecn_asked(syn)) {
         c->accecn->deal.syn_field = c->accecn->last_field = tos & IP_ECN_MASK;
+        c->accecn->handshake = true;
         return;
     }
     if (c->accecn != NULL)

@@ -25,6 +25,12 @@ static uint32_t near(struct fuzz_input *in, uint32_t at)
     return at + fuzz_take(in, 4);
 }
 
+/* Accurate ECN (RFC 9768) is on. */
+static bool accurate(void)
+{
+    return F.cx.st->config.ecn >= STACK_ECN_ACCURATE;
+}
+
 static unsigned put_options(struct fuzz_input *in, const struct fuzz_flow *f, uint8_t *o, bool syn)
 {
     unsigned n = 0, what = fuzz_take(in, 1);
@@ -56,6 +62,16 @@ static unsigned put_options(struct fuzz_input *in, const struct fuzz_flow *f, ui
             n += 4 + 8 * blocks;
         }
     }
+    if (accurate() && what & 128 && n <= 28) { /* either order, any number of counters */
+        const uint32_t how = fuzz_take(in, 1);
+        const unsigned len = 2 + 3 * (how >> 1 & 3);
+        memset(o + n, 1, 12);
+        o[n] = how & 1 ? 172 : 174;
+        o[n + 1] = (uint8_t)(len < 11 ? len : 11);
+        for (unsigned i = 2; i < o[n + 1]; i++)
+            o[n + i] = (uint8_t)(how & 8 ? fuzz_take(in, 1) : i % 3 == 1);
+        n += 12;
+    }
     if (what & 32 && n <= 36) {
         put_be32(o + n, fuzz_take(in, 4));
         n += 4;
@@ -79,6 +95,11 @@ static void segment(struct fuzz_input *in)
         .flags = how < 224 ? usual[how % 8] : (uint8_t)fuzz_take(in, 1),
         .text = text,
     };
+    if (accurate()) {
+        const uint32_t ecn = fuzz_take(in, 1);
+        s.flags ^= (uint16_t)((ecn & 7) << 6);
+        s.tos = ecn >> 3 & 3;
+    }
     s.seq = near(in, f->peer_nxt);
     s.ack = near(in, fuzz_take(in, 1) & 1 ? f->host_nxt : f->host_una + fuzz_take(in, 2));
     s.win = how & 16 ? 65535 : (uint16_t)fuzz_take(in, 2);
@@ -188,7 +209,9 @@ static void call(struct fuzz_input *in)
 static void start(struct fuzz_input *in)
 {
     uint32_t how = fuzz_take(in, 1);
-    fuzz_start(how & 1, how & 2);
+    fuzz_start_with(&(struct stack_config){.own_address = !(how & 1),
+                                           .ecn = how & 128 ? STACK_ECN_ACCURATE : STACK_ECN_OFF},
+                    how & 2);
     F.nflows = 4;
     F.places = how & 8;
     F.patient = how & 64;
@@ -215,7 +238,7 @@ static void start(struct fuzz_input *in)
                          .dport = f->hport,
                          .seq = f->peer_nxt - 1,
                          .ack = f->host_nxt,
-                         .flags = TCP_SYN | TCP_ACK,
+                         .flags = TCP_SYN | TCP_ACK | (accurate() ? TCP_CWR : 0),
                          .win = 65535,
                          .optlen = 8,
                          .opts = {2, 4, 5, 180, 4, 2, 1, 1}};

@@ -331,6 +331,18 @@ TEST(accecn_crossing, "RFC 9768 3.1.1: SYNs that cross, both of which ask")
     expect_tx("AEN seq 1 len 10");
 }
 
+TEST(accecn_crossing_ack, "RFC 9768 table 4: an ACK in SYN_RECEIVED says how our SYN-ACK came")
+{
+    accurate_world(TCP_CC_CUBIC);
+    struct tcp_conn *c = call_connect();
+    expect_tx("SEWN seq 0");
+    inject("SEWN seq 0 " OPTS);
+    expect_tx("SAW seq 0 ack 1");
+    inject("AW seq 1 ack 1");
+    expect_state(TCP_ESTABLISHED);
+    check_eq(counts(c).delivered_ce, 0);
+}
+
 TEST(accecn_counts, "RFC 9768 3.2, 3.2.2.2: CE marks in the ACE field, which wraps; bytes by mark")
 {
     struct tcp_conn *c = usual_server();
