@@ -42,7 +42,8 @@ struct tcp_options {
     bool fast_open_exp; /* in the option's experimental form (RFC 6994) */
     uint8_t cookie_len;
     const uint8_t *cookie;
-    /* RFC 9768: the option as it is on the wire, of 2 bytes at least; NULL: none */
+    /* RFC 9768: the option as it is on the wire, of 2 bytes at least; NULL: none. One that is sent
+     * has TCP_ACCECN_MAX at most, and either SACK blocks beside it or what only a SYN says. */
     const uint8_t *accecn;
 };
 
