@@ -10,6 +10,7 @@
  * over N connections. take and read say `ready` first; give and write print as print_bulk().
  */
 #include "frames.h"
+#include "stack/base.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -49,25 +50,6 @@ static struct half halves[STREAMS_MAX];
 static unsigned streams;
 static uint8_t program[STREAMS_MAX][BLOCK];
 
-static uint32_t get32(const uint8_t *p)
-{
-    uint32_t v;
-    memcpy(&v, p, 4);
-    return ntohl(v);
-}
-
-static void put32(uint8_t *p, uint32_t v)
-{
-    v = htonl(v);
-    memcpy(p, &v, 4);
-}
-
-static void put16(uint8_t *p, uint32_t v)
-{
-    const uint16_t n = htons((uint16_t)v);
-    memcpy(p, &n, 2);
-}
-
 /* Keeps the kernel from answering for the port: a listener that sees nothing. Returns the port. */
 static uint16_t guard(const char *port)
 {
@@ -87,23 +69,23 @@ static uint16_t guard(const char *port)
 static void fill_ip(struct half *h, size_t tcp_bytes)
 {
     uint8_t *ip = h->frame.bytes + IP_AT;
-    put16(ip + 2, (uint32_t)(20 + tcp_bytes));
-    put16(ip + 10, 0);
+    put_be16(ip + 2, (uint16_t)(20 + tcp_bytes));
+    put_be16(ip + 10, 0);
     uint32_t sum = 0;
     for (int i = 0; i < 20; i += 2)
         sum += (uint32_t)(ip[i] << 8 | ip[i + 1]);
     sum = (sum & 0xffff) + (sum >> 16);
-    put16(ip + 10, ~(sum + (sum >> 16)));
+    put_be16(ip + 10, (uint16_t) ~(sum + (sum >> 16)));
 }
 
 /* The next segment's headers. */
 static void fill(struct half *h, uint8_t flags, size_t bytes)
 {
     uint8_t *tcp = h->frame.bytes + TCP_AT;
-    put32(tcp + 4, h->snd_nxt);
-    put32(tcp + 8, h->rcv_nxt);
+    put_be32(tcp + 4, h->snd_nxt);
+    put_be32(tcp + 8, h->rcv_nxt);
     tcp[13] = flags;
-    put16(tcp + 14, flags & SYN ? 65535 : RECEIVE >> SCALE);
+    put_be16(tcp + 14, flags & SYN ? 65535 : RECEIVE >> SCALE);
     fill_ip(h, TCP_HEADER + bytes);
     h->frame.head.gso_type = bytes > MSS ? VIRTIO_NET_HDR_GSO_TCPV4 : VIRTIO_NET_HDR_GSO_NONE;
     h->snd_nxt += (uint32_t)bytes + ((flags & (SYN | FIN)) != 0);
@@ -157,9 +139,9 @@ static struct half *take_headers(const struct segment *s, ssize_t got, size_t *b
     struct half *h = half_of(s);
     if (got < (ssize_t)sizeof(s->frame) || h == NULL || tcp[13] & SYN)
         return NULL;
-    const int32_t ahead = (int32_t)(get32(tcp + 4) - h->rcv_nxt);
+    const int32_t ahead = (int32_t)(get_be32(tcp + 4) - h->rcv_nxt);
     must(ahead <= 0, "a segment was lost");
-    h->snd_una = get32(tcp + 8);
+    h->snd_una = get_be32(tcp + 8);
     h->snd_wnd = (uint32_t)(tcp[14] << 8 | tcp[15]) << h->snd_scale;
     memcpy(h->frame.bytes + ECHO_AT, tcp + 24, 4);
     *bytes = ahead < 0 ? 0 : (size_t)(ip[2] << 8 | ip[3]) - 20 - TCP_HEADER;
@@ -172,7 +154,7 @@ static void take_syn(struct half *h, const struct segment *s)
 {
     const uint8_t *tcp = s->frame.bytes + TCP_AT;
     h->snd_scale = scale_of(tcp + 20, tcp + (tcp[12] >> 4) * 4);
-    h->rcv_nxt = h->acked = get32(tcp + 4) + 1;
+    h->rcv_nxt = h->acked = get_be32(tcp + 4) + 1;
     /* the timestamp stands behind MSS and SACK permitted */
     memcpy(h->frame.bytes + ECHO_AT, tcp + 28, 4);
 }

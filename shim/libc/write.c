@@ -56,7 +56,8 @@ static int64_t send_from(struct call *c, const struct slice *from, unsigned n, s
                          ((flags & MSG_OOB) != 0 ? TCP_SEND_OOB : 0) |
                          ((flags & MSG_EOR) != 0 ? TCP_SEND_EOR : 0) |
                          (nonblock ? TCP_SEND_ONCE : 0);
-    const uint32_t wait = (how & ~TCP_SEND_ONCE) == 0 && follow_write(c) ? TCP_SEND_UNFINISHED : 0;
+    const bool plain = (how & ~TCP_SEND_ONCE) == 0;
+    const uint32_t wait = plain && follow_write(c) ? TCP_SEND_UNFINISHED : 0;
     size_t total = 0;
     for (unsigned i = 0; i < n; i++)
         total += from[i].len;
@@ -74,9 +75,8 @@ static int64_t send_from(struct call *c, const struct slice *from, unsigned n, s
         const unsigned slices = cursor_window(&k, &window);
         const uint32_t more = slices < k.n ? TCP_SEND_MORE | TCP_SEND_PART
                                            : 0; /* the rest of the vector follows at once */
-        const bool plain = slices == 1 && more == 0 && (how & ~TCP_SEND_ONCE) == 0;
         int64_t r;
-        if (!plain || !send_parcel(c, window, copied, &r))
+        if (!plain || slices != 1 || more != 0 || !send_parcel(c, window, copied, &r))
             r = tcp_send(&c->cx, us->conn, window, slices, how | more | wait);
         else if (unlikely(r == 0))
             continue;

@@ -7,7 +7,6 @@
 
 #include "stack/tcp/conn.h"
 
-#define ACE_MASK 7u
 /* Of an ACE field that says how a SYN or SYN-ACK arrived, by the ECN field (3.1.1, tables 2 and 3).
  */
 static const uint8_t handshake_ace[] = {2, 3, 4, 6};
@@ -218,7 +217,7 @@ static void check_transition(const struct stack *st, struct tcp_accecn *x, unsig
  * all but the first; see frame_payload_max(). */
 static void note_ace(struct tcp_conn *c)
 {
-    c->cwr_due = (c->accecn->received_ce + TCP_ACE_BEGIN) & 2;
+    c->cwr_due = (tcp_ace_told(c->accecn) & 2) != 0;
 }
 
 void tcp_accecn_granted(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *syn_ack,
@@ -292,7 +291,7 @@ void tcp_accecn_mark(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_e
     if (x->reflects && s->opt.sack_count == 0)
         tcp_set_ace(s, handshake_ace[x->deal.syn_field]);
     else
-        tcp_set_ace(s, (x->received_ce + TCP_ACE_BEGIN) & ACE_MASK);
+        tcp_set_ace(s, tcp_ace_told(x));
     x->unreported = 0;
     if (!x->no_ect && !x->deal.plain) /* Linux: everything, as ECN++ has it */
         *tos |= IP_ECT_0;
@@ -411,14 +410,14 @@ static void note_ack_size(struct tcp_accecn *x, uint32_t segs)
 static uint32_t new_marks(const struct tcp_conn *c, unsigned ace, uint32_t segs, bool told,
                           uint32_t marked_bytes)
 {
-    const uint32_t least = (ace - TCP_ACE_BEGIN - c->accecn->delivered_ce) & ACE_MASK;
-    if (segs <= ACE_MASK)
+    const uint32_t least = (ace - TCP_ACE_BEGIN - c->accecn->delivered_ce) & TCP_ACE_MASK;
+    if (segs <= TCP_ACE_MASK)
         return least;
-    const uint32_t most = segs - ((segs - least) & ACE_MASK);
+    const uint32_t most = segs - ((segs - least) & TCP_ACE_MASK);
     if (!told)
         return c->accecn->ack_size > THIN_ACKS ? least : most;
     const uint32_t wanted = (marked_bytes + c->mss - 1) / c->mss;
-    const uint32_t wraps = wanted > least ? (wanted - least + ACE_MASK) & ~ACE_MASK : 0;
+    const uint32_t wraps = wanted > least ? (wanted - least + TCP_ACE_MASK) & ~TCP_ACE_MASK : 0;
     return min_u32(least + wraps, most);
 }
 

@@ -70,6 +70,7 @@ struct sent_ack;
 
 /* What r.cep begins at on the wire (3.2.1): a middlebox that clears the field is found out. */
 #define TCP_ACE_BEGIN 5u
+#define TCP_ACE_MASK  7u
 /* The ACE field: AE, CWR, ECE. */
 static inline unsigned tcp_ace(const struct tcp_segment *s)
 {
@@ -80,6 +81,11 @@ static inline void tcp_set_ace(struct tcp_segment *s, unsigned ace)
 {
     s->ae = (ace & 4) != 0;
     s->flags |= (uint8_t)((ace & 2 ? TCP_CWR : 0) | (ace & 1 ? TCP_ECE : 0));
+}
+/* What a segment of ours tells: the last bits of r.cep. */
+static inline unsigned tcp_ace_told(const struct tcp_accecn *x)
+{
+    return (x->received_ce + TCP_ACE_BEGIN) & TCP_ACE_MASK;
 }
 /* Whether a SYN asks for it: any flags but none and those of RFC 3168 (3.1.3). */
 static inline bool tcp_accecn_asked(const struct tcp_segment *syn)
@@ -98,7 +104,7 @@ void tcp_accecn_answer(const struct stack *st, struct tcp_ecn_deal *d, unsigned 
                        struct tcp_segment *syn_ack);
 /* The object, all counters zero. NULL: no memory. */
 struct tcp_accecn *tcp_accecn_new(struct stack *st, const struct tcp_ecn_deal *d);
-/* The connection does without. */
+/* The connection does without, if it had any. */
 void tcp_accecn_drop(struct stack *st, struct tcp_conn *c);
 /* The SYN-ACK agrees to what the SYN asked for. Next is tcp_accecn_ack_syn(). */
 void tcp_accecn_granted(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *syn_ack,

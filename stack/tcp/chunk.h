@@ -17,4 +17,15 @@ struct chunk {
     uint8_t data[CHUNK_DATA]; /* begins at a line: a span's first object lies 16 bytes before one */
     uint8_t unused[CHUNK_LINE - 16];
 };
+/* Puts the chain first..last behind the one from *head to *tail (both NULL: there is none). */
+static inline void chunks_append(struct chunk **head, struct chunk **tail, struct chunk *first,
+                                 struct chunk *last)
+{
+    if (*tail != NULL)
+        (*tail)->next = first;
+    else
+        *head = first;
+    *tail = last;
+}
+
 _Static_assert(sizeof(struct chunk) % CHUNK_LINE == 0, "the next one's text begins at a line, too");

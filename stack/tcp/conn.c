@@ -243,7 +243,7 @@ bool tcp_reap(struct stack_cx *cx, struct tcp_conn *c)
     if (unlikely(c->extra != NULL))
         pool_free(&t->extras, c->extra);
     if (unlikely(c->accecn != NULL))
-        pool_free(&t->accecns, c->accecn);
+        tcp_accecn_drop(cx->st, c);
     if (t->foreseen == c)
         t->foreseen = NULL;
     if (t->unfinished == c)

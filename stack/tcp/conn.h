@@ -624,6 +624,9 @@ bool tcp_probe_on_ack(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_
 void tcp_process_urgent(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s);
 void tcp_process_text(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s,
                       uint16_t gso_size);
+/* Text from start to end came twice: what our next ACK says of it (RFC 2883, RFC 9768 3.2.3.2.2).
+ */
+void tcp_note_duplicate(struct stack_cx *cx, struct tcp_conn *c, tcp_seq start, tcp_seq end);
 void tcp_schedule_ack(struct stack_cx *cx, struct tcp_conn *c, enum tcp_reason why);
 /* Text in order arrived: Linux's sk_data_ready(), where SO_RCVLOWAT allows. direct: bytes of it
  * that are in the reader's hands already. */

@@ -149,7 +149,7 @@ static void process_fin(struct stack_cx *cx, struct tcp_conn *c)
     tcp_notify(cx, c, TCP_WAKE_ALL);
 }
 
-static void answer_duplicate(struct stack_cx *cx, struct tcp_conn *c, tcp_seq start, tcp_seq end)
+void tcp_note_duplicate(struct stack_cx *cx, struct tcp_conn *c, tcp_seq start, tcp_seq end)
 {
     if (unlikely(c->accecn != NULL))
         tcp_accecn_duplicate(cx, c, start);
@@ -157,6 +157,11 @@ static void answer_duplicate(struct stack_cx *cx, struct tcp_conn *c, tcp_seq st
         c->dsack_due = true;
         c->dsack = (struct tcp_sack_block){start, end};
     }
+}
+
+static void answer_duplicate(struct stack_cx *cx, struct tcp_conn *c, tcp_seq start, tcp_seq end)
+{
+    tcp_note_duplicate(cx, c, start, end);
     more_quickacks(c);
     tcp_schedule_ack(cx, c, TCP_WHY_SEND_ACK_DUPLICATE);
 }

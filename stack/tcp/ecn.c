@@ -20,8 +20,7 @@ void tcp_ecn_begin(struct stack_cx *cx, struct tcp_conn *c)
     c->ecn_ok = mode == STACK_ECN_ASK || mode == STACK_ECN_ACCURATE ||
                 mode == STACK_ECN_ACCURATE_ASK_CLASSIC || exact(&c->opts);
     c->ece_due = c->cwr_due = false;
-    if (unlikely(c->accecn != NULL)) /* of an attempt that failed */
-        tcp_accecn_drop(st, c);
+    tcp_accecn_drop(st, c);         /* of an attempt that failed */
     if (mode == STACK_ECN_ACCURATE) /* without memory it is RFC 3168's that is asked for */
         c->accecn = tcp_accecn_new(st, &accurate);
 }
@@ -74,8 +73,7 @@ void tcp_ecn_crossed(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_s
         c->accecn->handshake = true;
         return;
     }
-    if (c->accecn != NULL)
-        tcp_accecn_drop(cx->st, c);
+    tcp_accecn_drop(cx->st, c);
     c->ecn_ok = accepts_classic(cx->st, &c->opts, syn, tos);
 }
 

@@ -117,13 +117,10 @@ static void answer_unacceptable(struct stack_cx *cx, struct tcp_conn *c,
         challenge_syn(cx, c, s, p);
         return;
     }
-    if (unlikely(c->accecn != NULL) && s->len && seq_lt(s->seq, c->rcv_nxt)) {
-        tcp_accecn_arrives(cx, c, s, p); /* an ACK that was lost is no mark that is */
-        tcp_accecn_duplicate(cx, c, s->seq);
-    }
-    if (s->len && seq_lt(s->seq, c->rcv_nxt) && c->sack_ok) {
-        c->dsack_due = true;
-        c->dsack = (struct tcp_sack_block){s->seq, seq_min(seq_add(s->seq, s->len), c->rcv_nxt)};
+    if (s->len && seq_lt(s->seq, c->rcv_nxt)) {
+        if (unlikely(c->accecn != NULL))
+            tcp_accecn_arrives(cx, c, s, p); /* an ACK that was lost is no mark that is */
+        tcp_note_duplicate(cx, c, s->seq, seq_min(seq_add(s->seq, s->len), c->rcv_nxt));
     }
     if (tcp_segment_len(s) == 0 && !seq_eq(s->seq, seq_sub(c->rcv_nxt, 1))) {
         tcp_challenge(cx, c); /* a bare ACK out of place must not start a war of ACKs */

@@ -40,11 +40,7 @@ uint32_t tcp_parcel_add(struct tcp_parcel *p, struct chunk *c)
 {
     const uint32_t len = c->end - c->start;
     c->next = NULL;
-    if (p->tail != NULL)
-        p->tail->next = c;
-    else
-        p->head = c;
-    p->tail = c;
+    chunks_append(&p->head, &p->tail, c, c);
     p->chunks++;
     p->len += len;
     return len;

@@ -387,11 +387,8 @@ void recvbuf_adopt(struct recvbuf *rb, struct chunk *c)
     c->next = NULL;
     c->start = rb->next_pos - c->start;
     c->end = c->start + CHUNK_DATA;
-    if (rb->tail != NULL)
-        rb->tail->next = c;
-    else
-        rb->head = c;
-    rb->tail = rb->fill = c;
+    chunks_append(&rb->head, &rb->tail, c, c);
+    rb->fill = c;
     rb->chunks++;
     rb->next_pos += held;
 }

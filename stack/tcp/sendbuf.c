@@ -12,11 +12,7 @@ static struct chunk *grow(struct pool *chunks, struct sendbuf *sb)
         return NULL;
     c->next = NULL;
     c->start = c->end = 0;
-    if (sb->tail != NULL)
-        sb->tail->next = c;
-    else
-        sb->head = c;
-    sb->tail = c;
+    chunks_append(&sb->head, &sb->tail, c, c);
     sb->chunks++;
     return c;
 }
@@ -163,11 +159,7 @@ void sendbuf_release(struct pool *chunks, struct sendbuf *sb, uint32_t n)
 void sendbuf_link(struct sendbuf *sb, struct chunk *head, struct chunk *tail, uint32_t chunks,
                   uint32_t len)
 {
-    if (sb->tail != NULL)
-        sb->tail->next = head;
-    else
-        sb->head = head;
-    sb->tail = tail;
+    chunks_append(&sb->head, &sb->tail, head, tail);
     sb->chunks += chunks;
     sb->len += len;
 }
