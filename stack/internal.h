@@ -47,7 +47,7 @@ struct tcp_stack {
     nsec_t mtus_until;           /* none of them is of use from then on */
     struct list output_pending;  /* connections that stack_flush() must look at */
     struct list held_acks;       /* connections that owe ACKs which it held back, oldest first */
-    bool handshake_held;         /* one of these ACKs may complete a handshake */
+    struct list held_handshakes; /* the same where this ACK completes a handshake */
     bool patient;                /* stack_flush_patiently() is at work */
     struct tcp_conn *unfinished; /* whose text waits for what is to follow (TCP_SEND_UNFINISHED) */
     bool unfinished_now;         /* since this pass, or once more: the next one ends it */

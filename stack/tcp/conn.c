@@ -26,6 +26,7 @@ void tcp_stack_init(struct stack *st, nsec_t now)
     pool_init(st->arena, &t->parcels, sizeof(struct tcp_parcel));
     list_init(&t->output_pending);
     list_init(&t->held_acks);
+    list_init(&t->held_handshakes);
     list_init(&t->orphans);
     list_init(&t->time_wait_age);
     t->next_number = 1;

@@ -493,8 +493,9 @@ void tcp_output(struct stack_cx *cx, struct tcp_conn *c);
 /* Whether the ACK that is due may wait for company: see stack_flush_patiently(). */
 bool tcp_ack_has_time(const struct tcp_conn *c);
 /*
- * c is about to send. Who said connect() before is to be accepted before the peer's program hears
- * of that: ACKs of handshakes that were held back leave first, unless this completes one itself.
+ * c is about to send text. Who said connect() before is to be accepted before the peer's program
+ * hears of that: ACKs of handshakes that were held back leave first. If this completes a handshake
+ * itself, those of who was connected before c said connect(): the order of accept() is theirs.
  */
 void tcp_release_handshakes(struct stack_cx *cx, const struct tcp_conn *c);
 /* Arms the retransmission timer or, where a probe may come first, the loss probe's. */

@@ -100,7 +100,8 @@ static int do_connect(struct stack_cx *cx, struct tcp_conn *c, const struct endp
 int tcp_connect(struct stack_cx *cx, struct tcp_conn *c, const struct endpoint *local,
                 const struct endpoint *remote, const struct ip_path *path)
 {
-    tcp_release_handshakes(cx, c);
+    if (unlikely(c->sendbuf.len != 0)) /* which the SYN may carry */
+        tcp_release_handshakes(cx, c);
     struct flow *outer = work_begin(cx->st, &c->flow);
     const int r = do_connect(cx, c, local, remote, path);
     work_end(cx->st, outer);

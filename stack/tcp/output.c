@@ -377,11 +377,15 @@ static void note_app_limited(struct tcp_conn *c, enum tcp_reason why)
         sentmap_app_limited(&c->sent);
 }
 
-/* A held ACK's delayed-ACK timer tells since when it waits. */
+/* A held ACK's delayed-ACK timer tells since when it waits: whether since `when`, or longer. */
+static bool held_since(const struct tcp_conn *c, nsec_t when)
+{
+    return !c->ack_delayed || c->deadline[TCP_TIMER_DELAYED_ACK] <= when + TCP_DELACK_MIN;
+}
+
 static bool held_enough(const struct stack_cx *cx, const struct tcp_conn *c)
 {
-    return !c->ack_delayed ||
-           c->deadline[TCP_TIMER_DELAYED_ACK] + TCP_ACK_PATIENCE <= cx->now + TCP_DELACK_MIN;
+    return held_since(c, cx->now - TCP_ACK_PATIENCE);
 }
 
 bool tcp_ack_has_time(const struct tcp_conn *c)
@@ -414,8 +418,9 @@ static void hold_ack(struct stack_cx *cx, struct tcp_conn *c)
     if (c->needs_output)
         list_remove(&c->pending_link);
     c->needs_output = c->ack_held = true;
-    cx->st->tcp.handshake_held |= c->ack_why == TCP_WHY_SEND_ACK_HANDSHAKE;
-    list_push_back(&cx->st->tcp.held_acks, &c->pending_link);
+    struct tcp_stack *t = &cx->st->tcp;
+    list_push_back(c->ack_why == TCP_WHY_SEND_ACK_HANDSHAKE ? &t->held_handshakes : &t->held_acks,
+                   &c->pending_link);
 }
 
 /*
@@ -468,51 +473,67 @@ bool tcp_flush_pending(const struct stack *st)
     return !list_empty(&st->tcp.output_pending);
 }
 
-/* To the front, for it is older: the newest of those that are released goes first. */
-static void release(struct tcp_stack *t, struct list *held)
+/* To the front, for they are older: the newest of them goes there first. */
+static void release(struct stack_cx *cx, struct list *held, bool all)
 {
-    list_remove(held);
-    list_push_front(&t->output_pending, held);
+    if (list_empty(held) ||
+        (!all && !held_enough(cx, list_first(held, struct tcp_conn, pending_link))))
+        return;
+    while (!list_empty(held)) {
+        struct list *newest = held->prev;
+        list_remove(newest);
+        list_push_front(&cx->st->tcp.output_pending, newest);
+    }
 }
 
 void tcp_release_held(struct stack_cx *cx, bool all)
 {
-    struct list *held = &cx->st->tcp.held_acks;
-    if (likely(list_empty(held)) ||
-        (!all && !held_enough(cx, list_first(held, struct tcp_conn, pending_link))))
+    struct tcp_stack *t = &cx->st->tcp;
+    if (likely(list_empty(&t->held_acks) && list_empty(&t->held_handshakes)))
         return;
-    cx->st->tcp.handshake_held = false;
-    while (!list_empty(held))
-        release(&cx->st->tcp, held->prev);
+    release(cx, &t->held_acks, all);
+    release(cx, &t->held_handshakes, all);
+}
+
+/* c waited on a list, and was taken from it. */
+static inline void output_listed(struct stack_cx *cx, struct tcp_conn *c)
+{
+    struct flow *outer = work_begin(cx->st, &c->flow);
+    c->needs_output = c->ack_held = false;
+    tcp_output(cx, c);
+    work_end(cx->st, outer);
+}
+
+/* c completes its own handshake by what it sends. */
+static bool completes_handshake(const struct tcp_conn *c)
+{
+    return tcp_synchronized(c) && (c->ack_now || c->ack_delayed) &&
+           c->ack_why == TCP_WHY_SEND_ACK_HANDSHAKE;
+}
+
+static void __attribute__((noinline))
+release_handshakes(struct stack_cx *cx, const struct tcp_conn *c)
+{
+    const struct list *held = &cx->st->tcp.held_handshakes;
+    const bool own = completes_handshake(c);
+    while (!list_empty(held)) {
+        struct tcp_conn *first = list_first(held, struct tcp_conn, pending_link);
+        if (own && (first == c || !held_since(first, c->created)))
+            return;
+        list_remove(&first->pending_link);
+        output_listed(cx, first);
+    }
 }
 
 void tcp_release_handshakes(struct stack_cx *cx, const struct tcp_conn *c)
 {
-    if (likely(!cx->st->tcp.handshake_held))
-        return;
-    if (tcp_synchronized(c) && (c->ack_now || c->ack_delayed) &&
-        c->ack_why == TCP_WHY_SEND_ACK_HANDSHAKE)
-        return; /* its own request */
-    struct tcp_stack *t = &cx->st->tcp;
-    t->handshake_held = false;
-    struct list *before;
-    for (struct list *n = t->held_acks.prev; n != &t->held_acks; n = before) {
-        before = n->prev;
-        if (list_entry(n, struct tcp_conn, pending_link)->ack_why != TCP_WHY_SEND_ACK_HANDSHAKE)
-            continue;
-        release(t, n);
-    }
-    tcp_flush(cx);
+    if (unlikely(!list_empty(&cx->st->tcp.held_handshakes)))
+        release_handshakes(cx, c);
 }
 
 void tcp_flush(struct stack_cx *cx)
 {
     struct list *n;
-    while ((n = list_pop_front(&cx->st->tcp.output_pending))) {
-        struct tcp_conn *c = list_entry(n, struct tcp_conn, pending_link);
-        struct flow *outer = work_begin(cx->st, &c->flow);
-        c->needs_output = c->ack_held = false;
-        tcp_output(cx, c);
-        work_end(cx->st, outer);
-    }
+    while ((n = list_pop_front(&cx->st->tcp.output_pending)))
+        output_listed(cx, list_entry(n, struct tcp_conn, pending_link));
 }

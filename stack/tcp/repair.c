@@ -274,7 +274,8 @@ static void empty_tables(struct tcp_stack *t)
     t->flows.last = NULL;
     list_init(&t->output_pending);
     list_init(&t->held_acks);
-    t->handshake_held = t->patient = false;
+    list_init(&t->held_handshakes);
+    t->patient = false;
     list_init(&t->orphans);
     list_init(&t->time_wait_age);
     t->norphans = 0;

@@ -76,6 +76,23 @@ TEST(fastopen_asks_and_uses, "RFC 7413 4.2.1: the cookie of a server, then data 
     check_eq(counter(COUNT_FASTOPEN_ACTIVE), 1);
 }
 
+TEST(fastopen_keeps_order,
+     "text in a SYN tells a program: whose connect() was over before is to be accepted before")
+{
+    learn();
+    program_goes_on(true);
+    call_connect_from(call_open(), 5001, PEER_PORT);
+    flow(5001, PEER_PORT);
+    expect_tx("S seq 0");
+    inject("SA seq 0 ack 1");
+    expect_none(us(100));
+    open_fast(5002, 100);
+    flow(5001, PEER_PORT);
+    expect_tx("A seq 1 ack 1 len 0");
+    flow(5002, PEER_PORT);
+    expect_tx("S seq 0 len 100");
+}
+
 TEST(fastopen_text_refused,
      "RFC 7413 4.2.1: a SYN-ACK of the SYN alone: the data goes again at once")
 {

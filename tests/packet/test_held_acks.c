@@ -119,24 +119,76 @@ TEST(ack_of_fin_and_text_waits_for_close, "who has sent all needs no ACK to send
     inject("A ack 2");
 }
 
-TEST(ack_of_handshake_waits, "the request carries it; an earlier connection's goes before a SYN")
+TEST(ack_of_handshake_waits, "the request carries it; an earlier connection's waits on for its own")
+{
+    program_goes_on(true);
+    struct tcp_conn *first = call_connect();
+    expect_tx("S seq 0");
+    struct tcp_conn *second = call_open();
+    call_connect_from(second, HOST_PORT + 1, PEER_PORT);
+    flow(HOST_PORT + 1, PEER_PORT);
+    expect_tx("S seq 0");
+    t_run(us(50));
+    flow(HOST_PORT, PEER_PORT);
+    inject("SA seq 0 ack 1");
+    flow(HOST_PORT + 1, PEER_PORT);
+    inject("SA seq 0 ack 1");
+    expect_none(us(100));
+    check_eq(call_send(second, 10), 10);
+    expect_tx("PA seq 1 ack 1 len 10");
+    inject("A ack 11");
+    check_eq(call_send(first, 20), 20);
+    flow(HOST_PORT, PEER_PORT);
+    expect_tx("PA seq 1 ack 1 len 20");
+    inject("A ack 21");
+    expect_none(ms(100));
+}
+
+TEST(ack_of_handshake_waits_at_syn, "by the SYN of another connection no program hears anything")
 {
     program_goes_on(true);
     struct tcp_conn *first = call_connect();
     expect_tx("S seq 0");
     inject("SA seq 0 ack 1");
     expect_none(us(100));
-    struct tcp_conn *second = call_open();
-    call_connect_from(second, HOST_PORT + 1, PEER_PORT);
-    flow(HOST_PORT, PEER_PORT);
-    expect_tx("A seq 1 ack 1 len 0");
+    call_connect_from(call_open(), HOST_PORT + 1, PEER_PORT);
     flow(HOST_PORT + 1, PEER_PORT);
     expect_tx("S seq 0");
     inject("SA seq 0 ack 1");
-    check_eq(call_send(second, 10), 10);
+    expect_none(us(100));
+    check_eq(call_send(first, 10), 10);
+    flow(HOST_PORT, PEER_PORT);
     expect_tx("PA seq 1 ack 1 len 10");
-    inject("A ack 11");
-    check_eq(tcp_state(first), TCP_ESTABLISHED);
+    expect_none(us(100));
+}
+
+TEST(ack_of_handshake_keeps_order,
+     "accepted in the order in which they were made, where one was up before the next connect()")
+{
+    program_goes_on(true);
+    call_connect();
+    expect_tx("S seq 0");
+    inject("SA seq 0 ack 1");
+    expect_none(us(100));
+    struct tcp_conn *second = call_open(), *third = call_open();
+    call_connect_from(second, HOST_PORT + 1, PEER_PORT);
+    flow(HOST_PORT + 1, PEER_PORT);
+    expect_tx("S seq 0");
+    expect_none(us(100));
+    call_connect_from(third, HOST_PORT + 2, PEER_PORT);
+    flow(HOST_PORT + 2, PEER_PORT);
+    expect_tx("S seq 0");
+    t_run(us(50));
+    flow(HOST_PORT + 1, PEER_PORT);
+    inject("SA seq 0 ack 1");
+    flow(HOST_PORT + 2, PEER_PORT);
+    inject("SA seq 0 ack 1");
+    check_eq(call_send(third, 10), 10);
+    flow(HOST_PORT, PEER_PORT);
+    expect_tx("A seq 1 ack 1 len 0");
+    flow(HOST_PORT + 2, PEER_PORT);
+    expect_tx("PA seq 1 ack 1 len 10"); /* the second came up after connect() of the third */
+    expect_none(us(100));
 }
 
 TEST(ack_of_handshake_waits_not_for_others,
@@ -163,19 +215,24 @@ TEST(ack_of_handshake_waits_not_for_others,
 TEST(ack_of_fin_waits_where_handshakes_do_not, "that of a FIN has nothing to tell by being first")
 {
     struct tcp_conn *old = established(NULL);
-    program_goes_on(true);
-    inject("FA");
-    expect_none(us(100));
-    call_connect_from(call_open(), HOST_PORT + 1, PEER_PORT);
+    struct tcp_conn *other = call_open();
+    call_connect_from(other, HOST_PORT + 1, PEER_PORT);
     flow(HOST_PORT + 1, PEER_PORT);
     expect_tx("S seq 0");
     inject("SA seq 0 ack 1");
-    expect_none(us(100));
-    call_connect_from(call_open(), HOST_PORT + 2, PEER_PORT);
-    flow(HOST_PORT + 1, PEER_PORT);
     expect_tx("A seq 1 ack 1 len 0");
+    program_goes_on(true);
+    flow(HOST_PORT, PEER_PORT);
+    inject("FA");
+    call_connect_from(call_open(), HOST_PORT + 2, PEER_PORT);
     flow(HOST_PORT + 2, PEER_PORT);
     expect_tx("S seq 0");
+    inject("SA seq 0 ack 1");
+    expect_none(us(100));
+    check_eq(call_send(other, 10), 10);
+    expect_tx("A seq 1 ack 1 len 0");
+    flow(HOST_PORT + 1, PEER_PORT);
+    expect_tx("PA seq 1 ack 1 len 10");
     expect_none(us(100));
     call_close(old);
     flow(HOST_PORT, PEER_PORT);
