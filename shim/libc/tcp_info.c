@@ -87,24 +87,34 @@ struct info_accecn {
     uint32_t mode; /* 2 bits mode, 2 bits option seen, 4 bits failures; Linux 7.0 */
 };
 _Static_assert(TCP_INFO_ACCECN + sizeof(struct info_accecn) == TCP_INFO_LEN, "Linux's layout");
-#define ECN_MODE_ACCURATE 2u /* TCPI_ECN_MODE_ACCECN */
+/* TCPI_ECN_MODE_* */
+enum { ECN_MODE_NONE, ECN_MODE_CLASSIC, ECN_MODE_ACCURATE, ECN_MODE_PENDING };
 
-static void fill_accecn(const struct tcp_conn *c, struct tcp_info *info, uint8_t *whole)
+static uint32_t ecn_mode(const struct tcp_view *v)
 {
+    if (!v->ecn)
+        return ECN_MODE_NONE;
+    if (v->state == TCP_SYN_SENT)
+        return ECN_MODE_PENDING;
+    return v->accecn ? ECN_MODE_ACCURATE : ECN_MODE_CLASSIC;
+}
+
+static void fill_ecn(const struct tcp_view *view, const struct tcp_conn *c, struct tcp_info *info,
+                     uint8_t *whole)
+{
+    struct info_accecn i = {.mode = ecn_mode(view)};
     struct tcp_view_accecn v;
-    if (!tcp_view_accecn(c, &v))
-        return;
-    info->tcpi_delivered_ce = v.delivered_ce;
-    const struct info_accecn i = {
-        .received_ce = v.received_ce,
-        .delivered_e1 = v.delivered_e1,
-        .delivered_e0 = v.delivered_e0,
-        .delivered_ce = v.delivered_ce_bytes,
-        .received_e1 = v.received_e1,
-        .received_e0 = v.received_e0,
-        .received_ce_bytes = v.received_ce_bytes,
-        .mode = ECN_MODE_ACCURATE | (uint32_t)v.option_seen << 2 | (uint32_t)v.failures << 4,
-    };
+    if (tcp_view_accecn(c, &v)) {
+        info->tcpi_delivered_ce = v.delivered_ce;
+        i.received_ce = v.received_ce;
+        i.delivered_e1 = v.delivered_e1;
+        i.delivered_e0 = v.delivered_e0;
+        i.delivered_ce = v.delivered_ce_bytes;
+        i.received_e1 = v.received_e1;
+        i.received_e0 = v.received_e0;
+        i.received_ce_bytes = v.received_ce_bytes;
+        i.mode |= (uint32_t)v.option_seen << 2 | (uint32_t)v.failures << 4;
+    }
     memcpy(whole + TCP_INFO_ACCECN, &i, sizeof(i));
 }
 
@@ -117,7 +127,7 @@ int64_t option_get_tcp_info(struct call *c, void *val, socklen_t *len)
         struct tcp_view view;
         tcp_view(&c->cx, c->us->conn, &view);
         fill(&view, &info);
-        fill_accecn(c->us->conn, &info, whole);
+        fill_ecn(&view, c->us->conn, &info, whole);
     } else if (c->us->kind == USOCK_LISTENER) {
         /* Linux reports the queue of a listener in these two. */
         uint32_t syn_queue, accept_queue, backlog;

@@ -309,6 +309,16 @@ static void count_bytes(struct tcp_accecn *x, unsigned field, uint32_t len)
         x->demand = (uint8_t)max_u32(x->demand, 1) & 3;
 }
 
+/*
+ * Linux makes use of the option from the second ACK of text on, and takes a first one of more than
+ * 7 segments for a counter that wrapped. Of frames that come together the first few have their own.
+ */
+static bool first_ack_due(const struct tcp_conn *c)
+{
+    return seq_eq(c->rcv_wup, seq_add(c->irs, 1)) &&
+           (uint32_t)seq_diff(c->rcv_nxt, c->rcv_wup) > 3u * c->rcv_mss;
+}
+
 void tcp_accecn_arrives(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s,
                         const struct ip_packet *p)
 {
@@ -319,6 +329,8 @@ void tcp_accecn_arrives(struct stack_cx *cx, struct tcp_conn *c, const struct tc
         x->seen = judge(s->opt.accecn);
         tcp_update_mss(cx, c);
     }
+    if (s->len && first_ack_due(c))
+        tcp_emit_ack(cx, c, TCP_WHY_SEND_ACK_NOW);
     const unsigned field = p->tos & IP_ECN_MASK;
     const bool changed = field != x->last_field;
     x->last_field = field & 3;
@@ -434,11 +446,11 @@ void tcp_accecn_feedback(struct stack_cx *cx, struct tcp_conn *c, const struct t
         third_ack(cx->st, x, tcp_ace(s));
         return;
     }
-    /* 3.2.2.2, A.1: one that a later ACK has superseded, or may have, says nothing. One that comes
-     * before any of our text was acknowledged may still say how a SYN-ACK arrived. */
+    /* 3.2.2.2, A.1: one that a later ACK has superseded, or may have, says nothing. A pure one that
+     * comes before any of our text was acknowledged may still say how a SYN-ACK arrived. */
     const bool newer = c->ts_ok && s->opt.has_ts && (int32_t)(s->opt.ts_val - c->ts_recent) > 0;
-    const bool talked = c->sent.total != 0 || a->acked || c->bytes_acked;
-    if (x->deaf || !talked || !(a->acked || a->newly_sacked || newer))
+    const bool counter = !pure || c->sent.total != 0 || a->acked || c->bytes_acked;
+    if (x->deaf || !counter || !(a->acked || a->newly_sacked || newer))
         return;
     const uint32_t before = x->delivered_bytes[IP_CE - 1];
     const bool told = take_counters(c, s->opt.accecn, a->delivered);

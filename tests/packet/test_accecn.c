@@ -363,6 +363,26 @@ TEST(accecn_counts, "RFC 9768 3.2, 3.2.2.2: CE marks in the ACE field, which wra
     check(view(c).ecn_seen);
 }
 
+TEST(accecn_first_ack_alone, "RFC 9768 3.2.2.5.2: Linux reads the option from the second ACK of "
+                             "text on; a first one of more "
+                             "than seven segments would seem a wrap to it")
+{
+    struct tcp_conn *c = usual_server();
+    frames_together(true);
+    for (unsigned i = 0; i < 10; i++)
+        inject("AEN len 1460 tos 2");
+    frames_together(false);
+    expect_tx("AEN ack 5841 <accecn 1 0 5841>");
+    expect_tx("AEN ack 14601 <accecn 1 0 14601>");
+    call_recv(c, 14600);
+    drain_tx();
+    frames_together(true);
+    for (unsigned i = 0; i < 10; i++)
+        inject("AEN len 1460 tos 2");
+    frames_together(false);
+    expect_tx("AEN ack 29201");
+}
+
 TEST(accecn_counts_duplicates, "RFC 9768 3.2: text that comes again counts again")
 {
     usual_server();
@@ -450,6 +470,29 @@ TEST(accecn_newer_by_stamp, "RFC 9768 A.1: a newer timestamp tells that an ACK i
     check_eq(counts(c).delivered_ce, 0);
     inject("AWN ack 1 <nop,nop,ts 2 0>");
     check_eq(counts(c).delivered_ce, 1);
+}
+
+TEST(accecn_marks_of_acks, "RFC 9768 3.2.2.1: who only receives hears by text how its ACKs fare; "
+                           "its own text was unmarked")
+{
+    accurate_world(TCP_CC_CUBIC);
+    struct tcp_listener *l = call_listen(5);
+    inject("SEWN seq 0 " OPTS_T);
+    drain_tx();
+    inject("AW seq 1 ack 1 tos 2 <nop,nop,ts 2 0>");
+    struct tcp_conn *c = call_accept(l);
+    static const char *const ace[] = {"AEN", "AWN", "AEWN"}; /* 5, 6, 7 */
+    for (unsigned i = 0; i < 3; i++) {
+        char text[60];
+        snprintf(text, sizeof(text), "%s len 100 tos 2 <nop,nop,ts %u 0>", ace[i], 3 + i);
+        inject(text);
+        check_eq(counts(c).delivered_ce, i);
+    }
+    call_send(c, 1000);
+    drain_tx();
+    inject("AEWN ack 1001 <nop,nop,ts 6 0>");
+    check_eq(counts(c).delivered_ce, 2);
+    check_eq(counter(COUNT_ECN_REDUCED), 0);
 }
 
 TEST(accecn_safe_count, "RFC 9768 3.2.2.5.2, A.2: many segments at once may be a wrap of the "
