@@ -4,6 +4,7 @@
 #   make demo        two hosts in network namespaces, three transfers, what happened on each
 #   make check       all test suites; ends with `N passed, N failed, N skipped`
 #   make check-python  Python's own test suite on both stacks     make check-apps   all programs, large ones too
+#   make check-accecn  accurate ECN against a Linux 7 of Debian's, which apt downloads, in a virtual machine
 #   make docs-applications  docs/applications.md, from a run of all programs
 #   make sim         SEEDS simulated runs from seed FIRST     make fuzz    each fuzzer for FUZZ_TIME seconds
 #   make bench       kernel and user stack side by side, paired runs, 20 minutes; docs/results/
@@ -157,6 +158,11 @@ $(BUILD)/tests/%: tests/flood/%.c
 	@mkdir -p $(@D)
 	$(CC) $(BASE) $(WARN) $(CFLAGS) -o $@ $<
 
+$(BUILD)/tests/accecn_peer: tests/interop/accecn_peer.c
+	@mkdir -p $(@D)
+	$(CC) $(BASE) $(WARN) $(CFLAGS) -static -o $@.static $<
+	$(CC) $(BASE) $(WARN) $(CFLAGS) -o $@ $<
+
 $(BUILD)/tests/interop_lwip: tests/interop/lwip.c
 	@mkdir -p $(@D)
 	$(CC) $(BASE) $(WARN) $(CFLAGS) -isystem /usr/include/lwip -o $@ $< -llwip
@@ -212,7 +218,7 @@ check:
 	@tests/deps.sh build check
 	@$(PYTHON) tests/run_all.py --build $(BUILD)
 
-.PHONY: check-python check-apps docs-applications
+.PHONY: check-python check-apps check-accecn docs-applications
 check-python: all
 	@tests/deps.sh build check
 	@tests/as-root.sh $(PYTHON) tests/python/run.py --build $(BUILD)
@@ -220,6 +226,10 @@ check-python: all
 check-apps: all
 	@tests/deps.sh build apps
 	@tests/as-root.sh $(PYTHON) tests/apps/run.py --build $(BUILD) --long
+
+check-accecn: all $(BUILD)/tests/accecn_peer
+	@tests/deps.sh build accecn
+	@tests/as-root.sh $(PYTHON) tests/interop/accecn_vm.py --build $(BUILD)
 
 docs-applications: all
 	@tests/deps.sh build apps
@@ -358,7 +368,7 @@ docs-man: $(BUILD)/tcpshim
 	$(BUILD)/tcpshim --generate man > docs/tcpshim.1
 
 install-deps:
-	@tests/deps.sh build demo check apps bench lint
+	@tests/deps.sh build demo check apps accecn bench lint
 
 clean:
 	rm -rf $(BUILD)

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the Debian packages that are missing. Usage: tests/deps.sh SET...  (build demo check apps bench lint)
+# Installs the Debian packages that are missing. Usage: tests/deps.sh SET...  (build demo check apps accecn bench lint)
 # Quick and silent when all is there. Daemons that come with a package are not started.
 set -u
 
@@ -11,6 +11,7 @@ set_check="$set_demo clang libclang-rt-14-dev python3-jsonschema valgrind check 
     busybox-static libpython3.11-testsuite apache2-bin rsync vsftpd openbsd-inetd mosquitto mosquitto-clients
     php8.2-fpm libfcgi-bin ruby git dnsmasq-base tinyproxy aria2 exim4-daemon-light postgresql-15 openssl libcap2-bin mandoc"
 set_apps="$set_check mariadb-server default-jdk-headless"
+set_accecn="$set_demo qemu-system-x86 nftables tcpdump ethtool busybox-static xz-utils zstd"
 set_bench="$set_demo iperf3 wrk redis-server redis-tools netcat-openbsd strace valgrind
     sockperf gnuplot-nox"
 set_lint="clang clang-format clang-tidy cppcheck libclang-rt-14-dev shellcheck"
@@ -22,9 +23,10 @@ for name in "$@"; do
     demo) wanted="$wanted $set_demo" ;;
     check) wanted="$wanted $set_check" ;;
     apps) wanted="$wanted $set_apps" ;;
+    accecn) wanted="$wanted $set_accecn" ;;
     bench) wanted="$wanted $set_bench" ;;
     lint) wanted="$wanted $set_lint" ;;
-    *) echo "deps.sh: unknown set '$name'; known: build demo check apps bench lint" >&2; exit 2 ;;
+    *) echo "deps.sh: unknown set '$name'; known: build demo check apps accecn bench lint" >&2; exit 2 ;;
     esac
 done
 

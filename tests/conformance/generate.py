@@ -27,7 +27,7 @@ Tests: a plain name is one of `tests/packet` (`build/asan/packet NAME`), `unit:N
 
 
 def read_requirements():
-    """[(title, [(id, text, [tests], note)])]"""
+    """[(title, [(id, text, [tests], note)], [line of prose])]"""
     sections = []
     with open(SOURCE) as source:
         for number, line in enumerate(source, 1):
@@ -35,7 +35,10 @@ def read_requirements():
             if not line or line.startswith("#"):
                 continue
             if line.startswith("="):
-                sections.append((line[1:].strip(), []))
+                sections.append((line[1:].strip(), [], []))
+                continue
+            if line.startswith(">"):
+                sections[-1][2].append(line[1:].strip())
                 continue
             parts = [part.strip() for part in line.split("|")]
             if len(parts) != 3:
@@ -103,7 +106,7 @@ def write_document(sections, results):
     out = [HEAD]
     shown = absent = 0
     body = []
-    for title, rows in sections:
+    for title, rows, prose in sections:
         body.append(f"\n## {title}\n\n| | requirement | test | result |\n|---|---|---|---|")
         for number, text, tests, note in rows:
             result = "passes" if tests and all(results(name) for name in tests) else "fails" if tests else ""
@@ -112,7 +115,9 @@ def write_document(sections, results):
             shown += bool(tests)
             absent += note.startswith("absent")
             body.append(f"| {number} | {text} | {', '.join(f'`{name}`' for name in tests)} | {result} |")
-    total = sum(len(rows) for _, rows in sections)
+        if prose:
+            body += ["", *prose]
+    total = sum(len(rows) for _, rows, _ in sections)
     out.append(f"{total} requirements: {shown} shown by tests, {absent} of features that are absent, "
                f"{total - shown - absent} that the sockets API or Linux's choice settles.")
     out += body
@@ -132,10 +137,10 @@ def main():
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
     sections = read_requirements()
-    wanted = {name for _, rows in sections for row in rows for name in row[2]}
+    wanted = {name for _, rows, _ in sections for row in rows for name in row[2]}
     tests = Tests(os.path.abspath(options.build), wanted)
     bad = 0
-    for title, rows in sections:
+    for title, rows, _ in sections:
         for number, text, names, note in rows:
             if not names and not note:
                 print(f"{title}, {number}: no test: {text}")
