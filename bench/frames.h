@@ -20,6 +20,7 @@
 #define HEADERS    (14 + 20 + TCP_HEADER)
 #define TEXT_MAX   (45 * MSS) /* what a frame of 65,535 bytes has room for */
 #define BUFFER     (16 << 20)
+#define ONE_PIECE  (65536 - 640) /* shim/link/vnet.h */
 
 struct frame {
     struct virtio_net_hdr head;
@@ -42,6 +43,12 @@ static inline int open_interface(const char *name)
     return fd;
 }
 
+/* hdr_len of a frame with so many bytes of text: most of it one piece of memory. */
+static inline uint16_t in_one_piece(size_t bytes)
+{
+    return HEADERS + bytes < ONE_PIECE ? (uint16_t)(HEADERS + bytes) : ONE_PIECE;
+}
+
 /* A TCP segment of so many bytes between addresses that nobody has; its checksum is left open. */
 static inline struct frame make_frame(size_t bytes)
 {
@@ -50,7 +57,7 @@ static inline struct frame make_frame(size_t bytes)
     if (bytes > MSS) {
         f.head.gso_type = VIRTIO_NET_HDR_GSO_TCPV4;
         f.head.gso_size = MSS;
-        f.head.hdr_len = HEADERS;
+        f.head.hdr_len = in_one_piece(bytes);
     }
     static const uint8_t fixed[] = {2,    0,  0, 0, 0,   1,  2, 0, 0,  0, 0, 2, 8, 0, /* Ethernet */
                                     0x45, 0,  0, 0, 0,   0,  0, 0, 64, 6, 0, 0,       /* IP */

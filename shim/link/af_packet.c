@@ -20,7 +20,7 @@
 #include "shim/link/interfaces.h"
 #include "shim/link/link.h"
 #include "shim/link/ports.h"
-#include "stack/tcp/chunk.h"
+#include "shim/link/vnet.h"
 
 #define RX_BYTES_MAX 131072
 /* Behind a frame of PLACE_MIN so many are worth a look at their headers, to save a copy. */
@@ -70,32 +70,6 @@ static struct af_packet *bottom(struct link *l)
     while (l->lower != NULL)
         l = l->lower;
     return self(l);
-}
-
-/*
- * What the virtio-net header says are headers the kernel copies to a small buffer, and the rest to
- * pages. So many bytes of text in front make that rest begin where a line of the chunk does.
- */
-static uint32_t up_to_line(const struct frame_out *f)
-{
-    const uint32_t before = (uint32_t) - (uintptr_t)f->slices[0].base % CHUNK_LINE;
-    return before < f->slices[0].len ? before : 0;
-}
-
-/* The virtio-net header (virtio 1.2, 5.1.6) that says what the kernel has to complete. */
-static void describe(const struct frame_out *f, struct virtio_net_hdr *h)
-{
-    *h = (struct virtio_net_hdr){.gso_type = VIRTIO_NET_HDR_GSO_NONE};
-    if (!f->csum_partial)
-        return;
-    h->flags = VIRTIO_NET_HDR_F_NEEDS_CSUM;
-    h->csum_start = (uint16_t)(f->l4 - f->head_start);
-    h->csum_offset = f->csum_offset;
-    if (f->gso_size > 0 && f->payload_len > f->gso_size) {
-        h->gso_type = VIRTIO_NET_HDR_GSO_TCPV4;
-        h->gso_size = f->gso_size;
-        h->hdr_len = (uint16_t)(f->head_end - f->head_start + up_to_line(f));
-    }
 }
 
 static uint16_t ethertype(const struct netif *nif, const struct frame_out *f)
@@ -158,7 +132,7 @@ static void packet_flush(struct link *l, struct stack_cx *cx)
     int err = 0;
     if (batch_count() == 0)
         return;
-    const unsigned refused = batch_send(&err);
+    const unsigned refused = batch_send(cx->now, &err);
     if (likely(refused == 0))
         return;
     for (unsigned i = 0; i < refused; i++)
@@ -193,7 +167,7 @@ static int packet_transmit(struct link *l, struct stack_cx *cx, const struct fra
     if (head + f->payload_len > FRAME_BYTES_MAX)
         return -EMSGSIZE;
     if (a->vnet) {
-        describe(f, &vnet);
+        vnet_describe(&vnet, f, cx->now);
         if (keep(nif, f, &vnet)) {
             if (batch_count() == BATCH_MAX)
                 packet_flush(l, cx);
@@ -215,7 +189,8 @@ static int packet_transmit(struct link *l, struct stack_cx *cx, const struct fra
     ssize_t sent;
     do
         sent = piece ? send_piece(l->fd, &m) : send_frame(l->fd, f, &m);
-    while (sent == -EINTR);
+    while (sent == -EINTR ||
+           (unlikely(sent < 0) && a->vnet && vnet_to_pages(&vnet, head, (int)sent, cx->now)));
     if (unlikely(sent == -EMSGSIZE || sent == -ENETDOWN || sent == -ENXIO))
         look_again(a, cx); /* its MTU changed, or it is down or gone */
     return sent < 0 ? (int)sent : 0;

@@ -7,6 +7,7 @@
 
 #include "shim/core/fdtable.h"
 #include "shim/core/raw.h"
+#include "shim/link/vnet.h"
 
 #define WRITER_SNDBUF (4 << 20)
 
@@ -146,46 +147,58 @@ void batch_add(int writer, const struct virtio_net_hdr *vnet, const struct frame
                             .aio_nbytes = n};
 }
 
-/* One by one, from the frame `first` on. */
-static unsigned write_each(unsigned first, int *err)
+static long write_one(const struct kept *k)
 {
-    unsigned refused = 0;
-    for (unsigned i = first; i < count; i++) {
-        const struct iocb *call = &kept[i].call;
-        long r;
-        do
-            r = raw_syscall(SYS_writev, call->aio_fildes, (long)call->aio_buf,
-                            (long)call->aio_nbytes, 0, 0, 0);
-        while (r == -EINTR);
-        if (r < 0) {
-            *err = (int)r;
-            refused++;
-        }
-    }
-    return refused;
+    const struct iocb *call = &k->call;
+    long r;
+    do
+        r = raw_syscall(SYS_writev, call->aio_fildes, (long)call->aio_buf, (long)call->aio_nbytes,
+                        0, 0, 0);
+    while (r == -EINTR);
+    return r;
+}
+
+/* What came of a frame; one that needs smaller pieces of memory is written again. */
+static bool refused(struct kept *k, long result, nsec_t now, int *err)
+{
+    if (likely(result >= 0))
+        return false;
+    if (vnet_to_pages(&k->vnet, k->iov[1].iov_len, (int)result, now))
+        result = write_one(k);
+    if (result < 0)
+        *err = (int)result;
+    return result < 0;
+}
+
+/* One by one, from the frame `first` on. */
+static unsigned write_each(unsigned first, nsec_t now, int *err)
+{
+    unsigned failed = 0;
+    for (unsigned i = first; i < count; i++)
+        failed += refused(&kept[i], write_one(&kept[i]), now, err);
+    return failed;
 }
 
 /* The kernel has written `sent` frames: what it says of each. */
-static unsigned take_events(unsigned sent, int *err)
+static unsigned take_events(unsigned sent, nsec_t now, int *err)
 {
     struct ring *r = ring_of(context);
-    unsigned refused = 0;
+    unsigned failed = 0;
     uint32_t head = r->head;
     for (unsigned i = 0; i < sent && head != __atomic_load_n(&r->tail, __ATOMIC_ACQUIRE); i++) {
-        if (r->events[head].res < 0) {
-            *err = (int)r->events[head].res;
-            refused++;
-        }
+        const struct io_event *e = &r->events[head];
+        struct iocb *call = (struct iocb *)(uintptr_t)e->obj;
+        failed += refused(container_of(call, struct kept, call), e->res, now, err);
         head = head + 1 == r->nr ? 0 : head + 1;
     }
     __atomic_store_n(&r->head, head, __ATOMIC_RELEASE);
-    return refused;
+    return failed;
 }
 
-unsigned batch_send(int *err)
+unsigned batch_send(nsec_t now, int *err)
 {
     struct iocb *calls[BATCH_MAX];
-    unsigned sent = 0, refused = 0;
+    unsigned sent = 0, failed = 0;
     if (count > 1 && able == READY) {
         for (unsigned i = 0; i < count; i++)
             calls[i] = &kept[i].call;
@@ -198,11 +211,11 @@ unsigned batch_send(int *err)
                 able = IMPOSSIBLE;
                 break;
             }
-            refused += take_events((unsigned)r, err);
+            failed += take_events((unsigned)r, now, err);
             sent += (unsigned)r;
         }
     }
-    refused += write_each(sent, err);
+    failed += write_each(sent, now, err);
     count = 0;
-    return refused;
+    return failed;
 }

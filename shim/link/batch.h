@@ -36,10 +36,10 @@ void batch_add(int writer, const struct virtio_net_hdr *vnet, const struct frame
 /* How many are kept. */
 unsigned batch_count(void);
 /*
- * Sends what is kept, in order. Returns how many the kernel refused; *err is the errno (negative)
- * of one of them.
+ * Sends what is kept, in order, but for frames that the kernel had no memory for at first. Returns
+ * how many it refused; *err is the errno (negative) of one of them.
  */
-unsigned batch_send(int *err);
+unsigned batch_send(nsec_t now, int *err);
 /* No more from now on: a filter of system calls does not allow it. */
 void batch_forbid(void);
 /* The kernel knows the child's contexts apart from the parent's. */
