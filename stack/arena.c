@@ -168,11 +168,12 @@ static void span_give_back(struct pool *p, struct span *s)
 void pool_init(struct arena *a, struct pool *p, size_t object_size)
 {
     const size_t size = round_up(object_size < 8 ? 8 : object_size, 8);
+    const size_t align = size % 64 == 0 ? 64 : 16;
     /* each object takes its bytes and a bit; then fewer until the rounding fits, too */
     uint32_t n = (uint32_t)((ARENA_SPAN_SIZE - sizeof(struct span)) / size);
     size_t offset;
     for (;; n--) {
-        offset = round_up(sizeof(struct span) + (n + 63) / 64 * sizeof(uint64_t), 16);
+        offset = round_up(sizeof(struct span) + (n + 63) / 64 * sizeof(uint64_t), align);
         if (offset + n * size <= ARENA_SPAN_SIZE)
             break;
     }
@@ -205,6 +206,53 @@ void *pool_alloc_raw(struct pool *p)
         span_push(&p->full, s);
     }
     return (uint8_t *)s + p->data_offset + (size_t)(w * 64 + bit) * p->object_size;
+}
+
+/* Spans that are looked at for a run, before a new one is taken. */
+#define RUN_LOOKS 4
+
+/* The first bit of n free ones in a row of the span, at a multiple of n; -1: there are none. */
+static int find_run(const struct pool *p, const struct span *s, uint32_t n)
+{
+    const uint64_t first_of_each = n == 64 ? 1 : ~(uint64_t)0 / (((uint64_t)1 << n) - 1);
+    for (uint32_t w = s->hint; w < words_of(p); w++) {
+        uint64_t runs = ~s->live[w];
+        for (uint32_t step = 1; step < n; step *= 2)
+            runs &= runs >> step;
+        runs &= first_of_each;
+        if (runs != 0)
+            return (int)(w * 64) + __builtin_ctzll(runs);
+    }
+    return -1;
+}
+
+static uint64_t run_bits(uint32_t first, uint32_t n)
+{
+    return (n == 64 ? ~(uint64_t)0 : ((uint64_t)1 << n) - 1) << (first % 64);
+}
+
+void *pool_alloc_run(struct pool *p, uint32_t n)
+{
+    struct span *s = p->partial;
+    int first = -1;
+    for (unsigned looks = 0; s != NULL && looks < RUN_LOOKS; looks++, s = s->next)
+        if ((first = find_run(p, s, n)) >= 0)
+            break;
+    if (first < 0) {
+        s = span_take(p);
+        if (s == NULL)
+            return NULL;
+        first = find_run(p, s, n);
+    }
+    const uint32_t at = (uint32_t)first;
+    s->live[at / 64] |= run_bits(at, n);
+    p->live += n;
+    s->used += n;
+    if (s->used == p->objects_per_span) {
+        span_remove(&p->partial, s);
+        span_push(&p->full, s);
+    }
+    return (uint8_t *)s + p->data_offset + (size_t)at * p->object_size;
 }
 
 void *pool_alloc(struct pool *p)
@@ -241,6 +289,24 @@ static bool find_live(const struct pool *p, const void *object, struct span **sp
            ((*span)->live[*index / 64] >> (*index % 64) & 1) != 0;
 }
 
+/* The objects of these bits of word w are no more. */
+static inline void give_back(struct pool *p, struct span *s, uint32_t w, uint64_t bits, uint32_t n)
+{
+    s->live[w] &= ~bits;
+    if (w < s->hint)
+        s->hint = w;
+    p->live -= n;
+    const bool was_full = s->used == p->objects_per_span;
+    s->used -= n;
+    if (unlikely(s->used == 0)) {
+        span_remove(was_full ? &p->full : &p->partial, s);
+        span_give_back(p, s);
+    } else if (unlikely(was_full)) {
+        span_remove(&p->full, s);
+        span_push(&p->partial, s);
+    }
+}
+
 void pool_free(struct pool *p, void *object)
 {
     if (unlikely(object == NULL))
@@ -251,19 +317,27 @@ void pool_free(struct pool *p, void *object)
         p->arena->bad_frees++;
         return;
     }
-    s->live[i / 64] &= ~((uint64_t)1 << (i % 64));
-    if (i / 64 < s->hint)
-        s->hint = i / 64;
-    p->live--;
-    const bool was_full = s->used == p->objects_per_span;
-    s->used--;
-    if (unlikely(s->used == 0)) {
-        span_remove(was_full ? &p->full : &p->partial, s);
-        span_give_back(p, s);
-    } else if (unlikely(was_full)) {
-        span_remove(&p->full, s);
-        span_push(&p->partial, s);
+    give_back(p, s, i / 64, (uint64_t)1 << (i % 64), 1);
+}
+
+void pool_free_run(struct pool *p, void *first, uint32_t n)
+{
+    struct span *s;
+    uint32_t i;
+    if (unlikely(!find_live(p, first, &s, &i) || i % n != 0 ||
+                 (~s->live[i / 64] & run_bits(i, n)) != 0)) {
+        p->arena->bad_frees++;
+        return;
     }
+    give_back(p, s, i / 64, run_bits(i, n), n);
+}
+
+bool pool_has_run(const struct pool *p, const void *first, uint32_t n)
+{
+    struct span *s;
+    uint32_t i;
+    return n > 0 && n <= 64 && (n & (n - 1)) == 0 && find_place(p, first, &s, &i) && i % n == 0 &&
+           i + n <= p->objects_per_span;
 }
 
 bool pool_owns(const struct pool *p, const void *object)

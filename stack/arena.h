@@ -52,20 +52,29 @@ bool arena_low(const struct arena *a);
 bool arena_reserve_only(const struct arena *a);
 
 void pool_init(struct arena *a, struct pool *p, size_t object_size);
-/* A zeroed object, aligned to 16 bytes (8 when its size is no multiple of 16), or NULL: the arena
- * is full. */
+/* A zeroed object, aligned to 64 bytes when its size is a multiple of that (else to 16, or 8), or
+ * NULL: the arena is full. */
 void *pool_alloc(struct pool *p);
 /* The same without zeroing, for payload buffers: what the object holds is undefined. */
 void *pool_alloc_raw(struct pool *p);
 /* object must come from the same pool (NULL is ignored); freeing twice is caught, ignored and
  * counted. */
 void pool_free(struct pool *p, void *object);
+/*
+ * n objects one behind the other, likewise not zeroed: n is a power of two, and a span holds as
+ * many beginning at any multiple of it. NULL: there are none near at hand, and the arena is full.
+ */
+void *pool_alloc_run(struct pool *p, uint32_t n);
+/* Gives back all n of them. */
+void pool_free_run(struct pool *p, void *first, uint32_t n);
 /* How often pool_free() was given what was not a live object of its pool: a defect of ours. */
 uint64_t arena_bad_frees(const struct arena *a);
 /* Calls visit for each live object. visit may free the object it is given. */
 void pool_each(struct pool *p, void (*visit)(void *object, void *arg), void *arg);
 /* Whether object is where an object of this pool may be, live or not. */
 bool pool_has_place(const struct pool *p, const void *object);
+/* The same for all n objects of a run. */
+bool pool_has_run(const struct pool *p, const void *first, uint32_t n);
 /* Whether object is a live object of this pool: for checks and for repair. */
 bool pool_owns(const struct pool *p, const void *object);
 /*

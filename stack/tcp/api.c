@@ -165,7 +165,7 @@ static int64_t do_send(struct stack_cx *cx, struct tcp_conn *c, const struct sli
         room = min_u32(room, moderate(c));
     if (room && (c->sendbuf.len == 0 || tcp_unsent(c) < c->opts.notsent_lowat))
         took = sendbuf_append(&cx->st->tcp.chunks, &c->sendbuf, from, n, passed,
-                              (uint32_t)min_u64(want - passed, room));
+                              (uint32_t)min_u64(want - passed, room), c->path.netif != NETIF_LOOP);
     c->no_room = passed + took < want;
     if (took == 0)
         return passed > 0 ? (int64_t)passed : -EAGAIN;
@@ -247,8 +247,8 @@ int64_t tcp_send_ahead(struct stack_cx *cx, struct tcp_conn *c, const struct ip_
         want += from[i].len;
     const uint16_t mss = tcp_local_mss(cx->st, path, &c->opts, server);
     const uint32_t room = min_u32(tcp_send_room(c), tcp_fastopen_room(cx->st, c, server, mss));
-    const uint32_t took =
-        sendbuf_append(&cx->st->tcp.chunks, &c->sendbuf, from, n, 0, (uint32_t)min_u64(want, room));
+    const uint32_t took = sendbuf_append(&cx->st->tcp.chunks, &c->sendbuf, from, n, 0,
+                                         (uint32_t)min_u64(want, room), false);
     if (took > 0)
         tcp_note_limit(cx, c, TCP_LIMIT_BUSY);
     TRACE(cx, BUFFER, &c->flow, BUFFER_IN, took, c->sendbuf.len, c->opts.sndbuf, c->sendbuf.len);

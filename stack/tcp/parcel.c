@@ -52,7 +52,7 @@ uint32_t tcp_parcel_add(struct tcp_parcel *p, struct chunk *c)
 static void add_chunks(struct stack *st, struct tcp_parcel *p, uint32_t len)
 {
     while (p->len < len) {
-        struct chunk *c = pool_alloc_raw(&st->tcp.chunks);
+        struct chunk *c = chunk_new(&st->tcp.chunks);
         if (c == NULL)
             break;
         c->start = 0;
@@ -158,7 +158,7 @@ static bool parcel_whole(const struct tcp_stack *t, const struct tcp_parcel *p)
     uint32_t n = 0;
     for (const struct chunk *c = p->head; c != NULL; c = c->next)
         if (n++ == p->chunks || !pool_has_place(&t->chunks, c) || c->start > c->end ||
-            c->end > CHUNK_DATA)
+            c->end > CHUNK_DATA || c->objects != 1)
             return false;
     return n == p->chunks;
 }

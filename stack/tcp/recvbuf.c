@@ -26,7 +26,7 @@ static inline bool chunk_holds(const struct chunk *c, uint32_t pos)
 static struct chunk *add_chunk(struct pool *chunks, struct recvbuf *rb, struct chunk *prev,
                                uint32_t start)
 {
-    struct chunk *c = pool_alloc_raw(chunks);
+    struct chunk *c = chunk_new(chunks);
     if (c == NULL)
         return NULL;
     c->start = start;

@@ -26,8 +26,9 @@ static bool sendbuf_whole(const struct tcp_stack *t, const struct sendbuf *sb)
     uint32_t n = 0;
     const struct chunk *last = NULL;
     for (const struct chunk *c = sb->head; c != NULL; c = c->next) {
-        if (n++ == sb->chunks || !pool_has_place(&t->chunks, c) || c->start > c->end ||
-            c->end > CHUNK_DATA)
+        if (n++ == sb->chunks || !pool_has_place(&t->chunks, c) ||
+            !pool_has_run(&t->chunks, c, c->objects) || c->start > c->end ||
+            c->end > chunk_room(c->objects))
             return false;
         bytes += c->end - c->start;
         last = c;
@@ -40,7 +41,7 @@ static bool recvbuf_whole(const struct tcp_stack *t, const struct recvbuf *rb)
     uint32_t n = 0;
     const struct chunk *last = NULL;
     for (const struct chunk *c = rb->head; c != NULL; c = c->next) {
-        if (n++ == rb->chunks || !pool_has_place(&t->chunks, c))
+        if (n++ == rb->chunks || !pool_has_place(&t->chunks, c) || c->objects != 1)
             return false;
         last = c;
     }
@@ -102,8 +103,9 @@ static bool conn_whole(const struct stack *st, const struct tcp_conn *c)
 static bool claim_chunks(struct tcp_stack *t, const struct chunk *c)
 {
     for (; c != NULL; c = c->next)
-        if (!pool_claim(&t->chunks, c))
-            return false;
+        for (uint32_t i = 0; i < c->objects; i++)
+            if (!pool_claim(&t->chunks, c + i))
+                return false;
     return true;
 }
 

@@ -4,10 +4,23 @@
  */
 #include "stack/tcp/sendbuf.h"
 
-/* A new, empty tail; NULL when the arena is full. */
-static struct chunk *grow(struct pool *chunks, struct sendbuf *sb)
+/* A chunk for so many bytes, which are there to fill it; NULL when the arena is full. */
+static struct chunk *chunk_for(struct pool *chunks, uint32_t bytes)
 {
-    struct chunk *c = pool_alloc_raw(chunks);
+    for (uint32_t objects = CHUNK_OBJECTS_MAX; objects > 1; objects /= 2) {
+        struct chunk *c = bytes >= chunk_room(objects) ? pool_alloc_run(chunks, objects) : NULL;
+        if (c != NULL) {
+            c->objects = objects;
+            return c;
+        }
+    }
+    return chunk_new(chunks);
+}
+
+/* A new, empty tail; NULL when the arena is full. */
+static struct chunk *grow(struct pool *chunks, struct sendbuf *sb, uint32_t bytes)
+{
+    struct chunk *c = chunk_for(chunks, bytes);
     if (c == NULL)
         return NULL;
     c->next = NULL;
@@ -18,18 +31,19 @@ static struct chunk *grow(struct pool *chunks, struct sendbuf *sb)
 }
 
 /* Copies n bytes to the tail, as far as memory reaches. */
-static uint32_t append_run(struct pool *chunks, struct sendbuf *sb, const uint8_t *p, uint32_t n)
+static uint32_t append_piece(struct pool *chunks, struct sendbuf *sb, const uint8_t *p, uint32_t n,
+                             bool runs)
 {
     uint32_t done = 0;
     while (done < n) {
         struct chunk *c = sb->tail;
-        if (c == NULL || c->end == CHUNK_DATA) {
-            c = grow(chunks, sb);
+        if (c == NULL || c->end == chunk_room(c->objects)) {
+            c = grow(chunks, sb, runs ? n - done : 0);
             if (c == NULL)
                 break;
         }
-        const uint32_t step = min_u32(n - done, CHUNK_DATA - c->end);
-        memcpy(c->data + c->end, p + done, step);
+        const uint32_t step = min_u32(n - done, chunk_room(c->objects) - c->end);
+        memcpy(chunk_text(c) + c->end, p + done, step);
         c->end += step;
         done += step;
     }
@@ -38,7 +52,7 @@ static uint32_t append_run(struct pool *chunks, struct sendbuf *sb, const uint8_
 }
 
 uint32_t sendbuf_append(struct pool *chunks, struct sendbuf *sb, const struct slice *from,
-                        unsigned n, size_t skip, uint32_t limit)
+                        unsigned n, size_t skip, uint32_t limit, bool runs)
 {
     uint32_t done = 0;
     for (unsigned i = 0; i < n && done < limit; i++) {
@@ -47,7 +61,8 @@ uint32_t sendbuf_append(struct pool *chunks, struct sendbuf *sb, const struct sl
             continue;
         }
         const uint32_t want = (uint32_t)min_u64(from[i].len - skip, limit - done);
-        const uint32_t took = append_run(chunks, sb, (const uint8_t *)from[i].base + skip, want);
+        const uint32_t took =
+            append_piece(chunks, sb, (const uint8_t *)from[i].base + skip, want, runs);
         skip = 0;
         done += took;
         if (took < want)
@@ -103,7 +118,7 @@ unsigned sendbuf_gather(struct sendbuf *sb, uint32_t off, uint32_t len, struct s
         const uint32_t held = c->end - c->start;
         const uint32_t within = off - at;
         const uint32_t step = min_u32(len, held - within);
-        out[n++] = (struct slice){c->data + c->start + within, step};
+        out[n++] = (struct slice){chunk_text(c) + c->start + within, step};
         *got += step;
         off += step;
         len -= step;
@@ -134,7 +149,7 @@ static void drop_head(struct pool *chunks, struct sendbuf *sb)
 {
     struct chunk *c = sb->head;
     unlink_head(sb);
-    pool_free(chunks, c);
+    chunk_free(chunks, c);
 }
 
 void sendbuf_release(struct pool *chunks, struct sendbuf *sb, uint32_t n)
@@ -167,7 +182,7 @@ void sendbuf_link(struct sendbuf *sb, struct chunk *head, struct chunk *tail, ui
 struct chunk *sendbuf_take(struct sendbuf *sb, uint32_t most)
 {
     struct chunk *c = sb->head;
-    if (c == NULL || c->end - c->start > most)
+    if (c == NULL || c->objects > 1 || c->end - c->start > most)
         return NULL;
     const uint32_t held = c->end - c->start;
     unlink_head(sb);

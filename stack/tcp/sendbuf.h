@@ -1,6 +1,6 @@
 /*
- * The send buffer: the bytes from SND.UNA up to what the program wrote last, in a chain of small
- * chunks that are taken on demand and given back as ACKs arrive. Offsets count from the first
+ * The send buffer: the bytes from SND.UNA up to what the program wrote last, in a chain of chunks
+ * that are taken on demand and given back as ACKs arrive. Offsets count from the first
  * unacknowledged byte.
  */
 #pragma once
@@ -23,10 +23,11 @@ struct sendbuf {
 
 /*
  * Copies up to `limit` bytes from the slices, beginning `skip` bytes into them. Returns the bytes
- * taken, fewer when the arena is full.
+ * taken, fewer when the arena is full. runs: text that fills several objects may lie in one piece,
+ * which sendbuf_take() does not take out.
  */
 uint32_t sendbuf_append(struct pool *chunks, struct sendbuf *sb, const struct slice *from,
-                        unsigned n, size_t skip, uint32_t limit);
+                        unsigned n, size_t skip, uint32_t limit, bool runs);
 /* Points up to `max` slices at [off, off+len); returns how many, and through *got the bytes that
  * they cover. */
 unsigned sendbuf_gather(struct sendbuf *sb, uint32_t off, uint32_t len, struct slice *out,
@@ -38,7 +39,7 @@ void sendbuf_link(struct sendbuf *sb, struct chunk *head, struct chunk *tail, ui
                   uint32_t len);
 /*
  * Takes the first chunk out, which is the caller's from now on: its text is its bytes [start, end).
- * NULL: there is none, or it holds more than `most`.
+ * NULL: there is none, it holds more than `most`, or is a run.
  */
 struct chunk *sendbuf_take(struct sendbuf *sb, uint32_t most);
 void sendbuf_clear(struct pool *chunks, struct sendbuf *sb);

@@ -162,6 +162,59 @@ static void visit(void *object, void *arg)
         pool_free(v->pool, object);
 }
 
+START_TEST(runs_lie_in_one_piece)
+{
+    struct pool p;
+    pool_init(arena, &p, 4032);
+    ck_assert_uint_eq(p.objects_per_span, 16);
+    uint8_t *one = pool_alloc_raw(&p);
+    ck_assert_uint_eq((uintptr_t)one % 64, 0);
+    uint8_t *eight = pool_alloc_run(&p, 8); /* 8 to 15 of the same span */
+    ck_assert_ptr_eq(eight, one + 8 * 4032);
+    uint8_t *four = pool_alloc_run(&p, 4);
+    ck_assert_ptr_eq(four, one + 4 * 4032);
+    ck_assert_ptr_eq(pool_alloc_run(&p, 2), one + 2 * 4032);
+    ck_assert_uint_eq(p.live, 15);
+    uint8_t *other = pool_alloc_run(&p, 4); /* only one is free there: another span */
+    ck_assert_uint_eq(p.spans, 2);
+    ck_assert_ptr_eq(pool_alloc_run(&p, 8), other + 8 * 4032);
+    ck_assert(pool_has_run(&p, four, 4));
+    ck_assert(!pool_has_run(&p, four, 8));
+    ck_assert(!pool_has_run(&p, four, 3));
+    ck_assert(!pool_has_run(&p, four, 0));
+    ck_assert(!pool_has_run(&p, four + 4032, 4));
+    ck_assert(!pool_has_run(&p, one, 32));
+    pool_free_run(&p, four + 4032, 4); /* not where a run begins */
+    pool_free_run(&p, one, 4);         /* not all live */
+    ck_assert_uint_eq(arena_bad_frees(arena), 2);
+    ck_assert_uint_eq(p.live, 27);
+    pool_free_run(&p, eight, 8);
+    ck_assert_uint_eq(p.live, 19);
+    pool_free_run(&p, eight, 8);
+    ck_assert_uint_eq(arena_bad_frees(arena), 3);
+    ck_assert_ptr_eq(pool_alloc_run(&p, 8), eight);
+    pool_free_run(&p, four, 4);
+    ck_assert_ptr_eq(pool_alloc_run(&p, 4), other + 4 * 4032); /* the span used last comes first */
+    ck_assert_ptr_eq(pool_alloc_run(&p, 4), four);
+}
+END_TEST
+
+/* As long as there is any room a run or single objects are found. */
+START_TEST(runs_until_it_is_full)
+{
+    struct pool p;
+    pool_init(arena, &p, 4032);
+    uint32_t n = 0;
+    while (pool_alloc_run(&p, 8) != NULL)
+        n += 8;
+    ck_assert_uint_eq(n, 63 * 16);
+    ck_assert_ptr_null(pool_alloc_raw(&p));
+    ck_assert_uint_eq(p.live, n);
+    pool_repair(&p);
+    ck_assert_uint_eq(p.live, n);
+}
+END_TEST
+
 START_TEST(each_live_object_is_visited)
 {
     struct pool p, q;
@@ -319,6 +372,8 @@ Suite *suite_arena(void)
     tcase_add_test(t, sixteen_chunks_a_span);
     tcase_add_test(t, full_and_pressure);
     tcase_add_test(t, wrong_frees_are_caught);
+    tcase_add_test(t, runs_lie_in_one_piece);
+    tcase_add_test(t, runs_until_it_is_full);
     tcase_add_test(t, each_live_object_is_visited);
     tcase_add_loop_test(t, random_operations_and_repair, 0, 5);
     suite_add_tcase(s, t);

@@ -38,16 +38,24 @@ static void check_bytes(struct sendbuf *sb, uint32_t off, uint32_t len, const ui
     ck_assert_uint_eq(done, len);
 }
 
+static uint32_t objects_of(const struct sendbuf *sb)
+{
+    uint32_t n = 0;
+    for (const struct chunk *c = sb->head; c != NULL; c = c->next)
+        n += c->objects;
+    return n;
+}
+
 START_TEST(test_append_slices)
 {
     struct sendbuf sb = {0};
     char a[] = "hello ", b[] = "", c[] = "world";
     const struct slice from[] = {{a, 6}, {b, 0}, {c, 5}};
-    ck_assert_uint_eq(sendbuf_append(&chunks, &sb, from, 3, 0, 100), 11);
-    ck_assert_uint_eq(sendbuf_append(&chunks, &sb, from, 3, 8, 100), 3);
-    ck_assert_uint_eq(sendbuf_append(&chunks, &sb, from, 3, 2, 5), 5);
-    ck_assert_uint_eq(sendbuf_append(&chunks, &sb, from, 3, 11, 100), 0);
-    ck_assert_uint_eq(sendbuf_append(&chunks, &sb, from, 3, 500, 100), 0);
+    ck_assert_uint_eq(sendbuf_append(&chunks, &sb, from, 3, 0, 100, false), 11);
+    ck_assert_uint_eq(sendbuf_append(&chunks, &sb, from, 3, 8, 100, false), 3);
+    ck_assert_uint_eq(sendbuf_append(&chunks, &sb, from, 3, 2, 5, false), 5);
+    ck_assert_uint_eq(sendbuf_append(&chunks, &sb, from, 3, 11, 100, false), 0);
+    ck_assert_uint_eq(sendbuf_append(&chunks, &sb, from, 3, 500, 100, false), 0);
     ck_assert_uint_eq(sb.len, 19);
     ck_assert_uint_eq(sb.chunks, 1);
     check_bytes(&sb, 0, 19, (const uint8_t *)"hello worldrldllo w");
@@ -68,7 +76,7 @@ START_TEST(test_gather_limits)
     struct slice out[4];
     uint32_t got;
     ck_assert_uint_eq(sendbuf_gather(&sb, 0, 10, out, 4, &got), 0);
-    ck_assert_uint_eq(sendbuf_append(&chunks, &sb, &from, 1, 0, UINT32_MAX), sizeof(data));
+    ck_assert_uint_eq(sendbuf_append(&chunks, &sb, &from, 1, 0, UINT32_MAX, false), sizeof(data));
     ck_assert_uint_eq(sendbuf_gather(&sb, sizeof(data), 1, out, 4, &got), 0);
     ck_assert_uint_eq(sendbuf_gather(&sb, 0, 0, out, 4, &got), 0);
     ck_assert_uint_eq(sendbuf_gather(&sb, 0, UINT32_MAX, out, 2, &got), 2);
@@ -87,7 +95,7 @@ START_TEST(test_text_begins_at_lines)
     const struct slice from = {data, sizeof(data)};
     struct slice out[40];
     uint32_t got;
-    ck_assert_uint_eq(sendbuf_append(&chunks, &sb, &from, 1, 0, UINT32_MAX), sizeof(data));
+    ck_assert_uint_eq(sendbuf_append(&chunks, &sb, &from, 1, 0, UINT32_MAX, false), sizeof(data));
     ck_assert_uint_eq(sendbuf_gather(&sb, 0, UINT32_MAX, out, 40, &got), 40);
     for (unsigned i = 0; i < 40; i++) {
         ck_assert_uint_eq((uintptr_t)out[i].base % CHUNK_LINE, 0);
@@ -97,18 +105,47 @@ START_TEST(test_text_begins_at_lines)
 }
 END_TEST
 
+/* Text that is there at once lies in few pieces, which are given back as a whole. */
+START_TEST(test_runs)
+{
+    struct sendbuf sb = {0};
+    static uint8_t data[128 << 10];
+    for (size_t i = 0; i < sizeof(data); i++)
+        data[i] = (uint8_t)(i * 7 + i / 256);
+    const struct slice from = {data, sizeof(data)};
+    const uint32_t run = chunk_room(CHUNK_OBJECTS_MAX);
+    ck_assert_uint_eq(sendbuf_append(&chunks, &sb, &from, 1, 0, UINT32_MAX, true), sizeof(data));
+    ck_assert_uint_eq(sb.chunks, 5); /* four of 32,192 bytes, and a rest of 2,304 */
+    ck_assert_uint_eq(objects_of(&sb), 4 * CHUNK_OBJECTS_MAX + 1);
+    check_bytes(&sb, 0, sizeof(data), data);
+    ck_assert_ptr_null(sendbuf_take(&sb, UINT32_MAX));
+    sendbuf_release(&chunks, &sb, run - 1);
+    ck_assert_uint_eq(chunks.live, 4 * CHUNK_OBJECTS_MAX + 1);
+    sendbuf_release(&chunks, &sb, 1);
+    ck_assert_uint_eq(chunks.live, 3 * CHUNK_OBJECTS_MAX + 1);
+    /* less than fills two objects takes one after the other */
+    ck_assert_uint_eq(sendbuf_append(&chunks, &sb, &from, 1, 0, 8191, true), 8191);
+    ck_assert_uint_eq(sb.chunks, 4 + 2);
+    check_bytes(&sb, 0, sizeof(data) - run, data + run);
+    check_bytes(&sb, sizeof(data) - run, 8191, data);
+    sendbuf_clear(&chunks, &sb);
+    ck_assert_uint_eq(chunks.live, 0);
+    ck_assert_uint_eq(arena_bad_frees(pools.arena), 0);
+}
+END_TEST
+
 START_TEST(test_arena_full)
 {
     struct sendbuf sb = {0};
     static uint8_t data[8 << 20];
     const struct slice from = {data, sizeof(data)};
-    const uint32_t took = sendbuf_append(&chunks, &sb, &from, 1, 0, sizeof(data));
+    const uint32_t took = sendbuf_append(&chunks, &sb, &from, 1, 0, sizeof(data), false);
     ck_assert_uint_gt(took, 3 << 20);
     ck_assert_uint_lt(took, sizeof(data));
     ck_assert_uint_eq(sb.len, took);
-    ck_assert_uint_eq(sendbuf_append(&chunks, &sb, &from, 1, 0, 100), 0);
+    ck_assert_uint_eq(sendbuf_append(&chunks, &sb, &from, 1, 0, 100, false), 0);
     sendbuf_release(&chunks, &sb, CHUNK_DATA);
-    ck_assert_uint_eq(sendbuf_append(&chunks, &sb, &from, 1, 0, 100), 100);
+    ck_assert_uint_eq(sendbuf_append(&chunks, &sb, &from, 1, 0, 100, false), 100);
     sendbuf_clear(&chunks, &sb);
     ck_assert_uint_eq(chunks.live, 0);
 }
@@ -122,7 +159,7 @@ START_TEST(test_cursors)
     for (size_t i = 0; i < sizeof(data); i++)
         data[i] = (uint8_t)(i * 7 + i / 256);
     const struct slice from = {data, sizeof(data)};
-    ck_assert_uint_eq(sendbuf_append(&chunks, &sb, &from, 1, 0, sizeof(data)), sizeof(data));
+    ck_assert_uint_eq(sendbuf_append(&chunks, &sb, &from, 1, 0, sizeof(data), false), sizeof(data));
     check_bytes(&sb, 0, 600000, data);
     for (uint32_t i = 0; i < 200; i++) {
         check_bytes(&sb, 600000 + i * 1448, 1448, data + 600000 + i * 1448);
@@ -137,19 +174,21 @@ END_TEST
 
 static void model_run(uint64_t seed)
 {
-    enum { CAP = 300000 };
+    enum { CAP = 600000 };
     struct test_random r = {seed};
     struct sendbuf sb = {0};
     uint8_t *model = malloc(CAP);
     uint8_t *input = malloc(CAP);
     uint32_t len = 0, next = 0;
+    const bool runs = seed % 2 == 0;
     for (int op = 0; op < 3000; op++) {
         const uint32_t kind = test_random_below(&r, 10);
         if (kind < 4) {
             struct slice from[4];
             uint32_t total = 0;
             for (int i = 0; i < 4; i++) {
-                const uint32_t n = test_random_below(&r, test_random_one_in(&r, 4) ? 9000 : 300);
+                const uint32_t most = test_random_one_in(&r, 8) ? 60000 : 9000;
+                const uint32_t n = test_random_below(&r, test_random_one_in(&r, 4) ? most : 300);
                 for (uint32_t k = 0; k < n; k++)
                     input[total + k] = (uint8_t)test_random_u64(&r);
                 from[i] = (struct slice){input + total, n};
@@ -158,7 +197,7 @@ static void model_run(uint64_t seed)
             const uint32_t skip = test_random_below(&r, total + 1);
             const uint32_t limit = min_u32(test_random_below(&r, total + 2), CAP - len);
             const uint32_t want = min_u32(total - skip, limit);
-            ck_assert_uint_eq(sendbuf_append(&chunks, &sb, from, 4, skip, limit), want);
+            ck_assert_uint_eq(sendbuf_append(&chunks, &sb, from, 4, skip, limit, runs), want);
             memcpy(model + len, input + skip, want);
             len += want;
         } else if (kind < 7) {
@@ -180,8 +219,10 @@ static void model_run(uint64_t seed)
             len = next = 0;
         }
         ck_assert_uint_eq(sb.len, len);
-        ck_assert_uint_eq(sb.chunks, chunks.live);
+        ck_assert_uint_eq(objects_of(&sb), chunks.live);
+        /* the first and the last one are not full; nor is what such a run was added to */
         ck_assert_uint_le(sb.chunks, len / CHUNK_DATA + 2);
+        ck_assert_uint_le(chunks.live, len / CHUNK_DATA + (runs ? CHUNK_OBJECTS_MAX + 1 : 2));
         if (len == 0)
             ck_assert_uint_eq(sb.chunks, 0);
     }
@@ -206,6 +247,7 @@ Suite *suite_sendbuf(void)
     tcase_add_test(tc, test_append_slices);
     tcase_add_test(tc, test_gather_limits);
     tcase_add_test(tc, test_text_begins_at_lines);
+    tcase_add_test(tc, test_runs);
     tcase_add_test(tc, test_arena_full);
     tcase_add_test(tc, test_cursors);
     tcase_add_loop_test(tc, test_model, 0, 8);
