@@ -264,8 +264,8 @@ void *pool_alloc(struct pool *p)
 }
 
 /* Whether object is where an object of the pool may be; its number in the span. */
-static bool find_place(const struct pool *p, const void *object, struct span **span,
-                       uint32_t *index)
+static inline bool find_place(const struct pool *p, const void *object, struct span **span,
+                              uint32_t *index)
 {
     const struct arena *a = p->arena;
     const uintptr_t off = (uintptr_t)object - (uintptr_t)a->spans;
@@ -283,7 +283,8 @@ static bool find_place(const struct pool *p, const void *object, struct span **s
     return true;
 }
 
-static bool find_live(const struct pool *p, const void *object, struct span **span, uint32_t *index)
+static inline bool find_live(const struct pool *p, const void *object, struct span **span,
+                             uint32_t *index)
 {
     return find_place(p, object, span, index) &&
            ((*span)->live[*index / 64] >> (*index % 64) & 1) != 0;

@@ -32,8 +32,8 @@ TODAY = {
     "send-64": 2159,                    # send() of 64 bytes, frame out
     "receive-64": 2200,                 # frame of 64 bytes in, recv(), an ACK when one is due
     "round-trip-64": 5106,              # request in, recv(), send(), answer out
-    "send-64k": 4279,                   # send() of a frame of 45 segments
-    "ack-64k": 3436,                    # its ACK in
+    "send-64k": 2799,                   # send() of a frame of 45 segments
+    "ack-64k": 2517,                    # its ACK in
     "receive-64k": 6455,                # such a frame in, recv(), ACK out
     "accept-close": 12218,              # SYN, ACK, accept(), close(), FIN: 3 frames in, 3 out
     "connect-close": 11503,             # SYN out, SYN-ACK in, close(), FIN

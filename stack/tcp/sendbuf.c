@@ -4,23 +4,25 @@
  */
 #include "stack/tcp/sendbuf.h"
 
-/* A chunk for so many bytes, which are there to fill it; NULL when the arena is full. */
-static struct chunk *chunk_for(struct pool *chunks, uint32_t bytes)
+/* A run for so many bytes, chunk_room(2) at least, which are there to fill it; NULL: none is to be
+ * had. */
+static struct chunk *run_for(struct pool *chunks, uint32_t bytes)
 {
-    for (uint32_t objects = CHUNK_OBJECTS_MAX; objects > 1; objects /= 2) {
-        struct chunk *c = bytes >= chunk_room(objects) ? pool_alloc_run(chunks, objects) : NULL;
-        if (c != NULL) {
-            c->objects = objects;
-            return c;
-        }
-    }
-    return chunk_new(chunks);
+    uint32_t objects = CHUNK_OBJECTS_MAX;
+    while (bytes < chunk_room(objects))
+        objects /= 2;
+    struct chunk *c = pool_alloc_run(chunks, objects);
+    if (c != NULL)
+        c->objects = objects;
+    return c;
 }
 
 /* A new, empty tail; NULL when the arena is full. */
 static struct chunk *grow(struct pool *chunks, struct sendbuf *sb, uint32_t bytes)
 {
-    struct chunk *c = chunk_for(chunks, bytes);
+    struct chunk *c = bytes >= chunk_room(2) ? run_for(chunks, bytes) : NULL;
+    if (c == NULL)
+        c = chunk_new(chunks);
     if (c == NULL)
         return NULL;
     c->next = NULL;
