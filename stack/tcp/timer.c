@@ -123,12 +123,18 @@ static void persist_timeout(struct stack_cx *cx, struct tcp_conn *c)
         return;
     }
     tcp_trace_fired(cx, c, TCP_TIMER_PERSIST, c->probes_out + 1u);
-    /* A peer that answers keeps the connection for ever (RFC 9293 MUST-37); silence ends it. */
+    /*
+     * A peer that answers keeps the connection for ever (RFC 9293 MUST-37); silence ends it. Text
+     * that no program answers for waits until the backoff is at its bound, as Linux's
+     * tcp_probe_timer() has it: else a peer could fill the memory with it.
+     */
     const nsec_t silent = cx->now - tcp_last_heard(c);
     const bool orphan = !c->app_held && !c->half_accepted;
     const unsigned most = orphan ? TCP_ORPHAN_RETRIES : TCP_RETRIES2;
-    if (c->opts.user_timeout ? c->probes_out && silent >= c->opts.user_timeout * NSEC_PER_MSEC
-                             : c->probes_out >= most) {
+    const bool forgotten = orphan && tcp_backed_off(c, c->persist_backoff) >= tcp_rto_max(&c->opts);
+    if (forgotten ||
+        (c->opts.user_timeout ? c->probes_out && silent >= c->opts.user_timeout * NSEC_PER_MSEC
+                              : c->probes_out >= most)) {
         give_up(cx, c, ETIMEDOUT,
                 c->opts.user_timeout ? TCP_WHY_TIMEOUT_USER : TCP_WHY_TIMEOUT_RETRANSMIT);
         return;
