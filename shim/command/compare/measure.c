@@ -438,6 +438,8 @@ static void add_errors(struct text *to, const struct run *r, int side)
         text_add(to, "%s%s", i > 0 ? ", " : "", seen[i]);
 }
 
+#define UNKNOWN "?" /* nobody could see it */
+
 static void error_rows(struct table *t, const struct run *runs)
 {
     for (int side = 0; side < 2; side++) {
@@ -449,7 +451,7 @@ static void error_rows(struct table *t, const struct run *runs)
             add_errors(&errors, &runs[i], side);
             /* sock_diag does not show the kernel's */
             bool blind = !run_user(&runs[i], side) && runs[i].watch != WATCH_TRACEPOINT;
-            set_text(r, i, "%s", errors.n > 0 ? errors.s : blind ? "?" : "none");
+            set_text(r, i, "%s", errors.n > 0 ? errors.s : blind ? UNKNOWN : "none");
             text_free(&errors);
         }
     }
@@ -518,6 +520,20 @@ static void time_rows(struct table *t, const struct run *runs)
     }
 }
 
+/* Whether two of the values differ. What is unknown says nothing. */
+static bool texts_differ(const struct table_row *r, unsigned n)
+{
+    const char *first = NULL;
+    for (unsigned k = 0; k < n; k++) {
+        if (strcmp(r->text[k], UNKNOWN) == 0)
+            continue;
+        if (first != NULL && strcmp(first, r->text[k]) != 0)
+            return true;
+        first = r->text[k];
+    }
+    return false;
+}
+
 /* ---- all of it ---- */
 
 void table_make(struct table *t, const struct run *runs, unsigned n)
@@ -539,8 +555,8 @@ void table_make(struct table *t, const struct run *runs, unsigned n)
         for (unsigned k = 0; k < n; k++)
             if (!r->text[k])
                 set_text(r, k, "-");
-        for (unsigned k = 1; k < n && (r->class == ROW_RESULT || r->class == ROW_PROTOCOL); k++)
-            r->differs |= strcmp(r->text[0], r->text[k]) != 0;
+        if (r->class == ROW_RESULT || r->class == ROW_PROTOCOL)
+            r->differs = texts_differ(r, n);
     }
 }
 
