@@ -285,6 +285,14 @@ static void handshake_rows(struct table *t, const struct run *runs)
 
 /* ---- states ---- */
 
+#define UNKNOWN "?" /* nobody could see it */
+
+/* sock_diag shows the kernel's states that last a millisecond or more, and no errors. */
+static bool glimpsed(const struct run *r, int side)
+{
+    return !run_user(r, side) && r->watch != WATCH_TRACEPOINT;
+}
+
 static const char *const state_order[] = {"SYN_SENT",   "SYN_RECEIVED", "ESTABLISHED",
                                           "FIN_WAIT_1", "FIN_WAIT_2",   "CLOSE_WAIT",
                                           "CLOSING",    "LAST_ACK",     "TIME_WAIT"};
@@ -322,7 +330,10 @@ static void walk_rows(struct table *t, const struct run *runs)
             struct text walk = {0};
             if (f)
                 add_walk(&walk, f, side);
-            set_text(r, i, "%s", walk.n > 0 ? walk.s : "-");
+            set_text(r, i, "%s",
+                     walk.n > 0                      ? walk.s
+                     : f && glimpsed(&runs[i], side) ? UNKNOWN
+                                                     : "-");
             text_free(&walk);
         }
     }
@@ -438,8 +449,6 @@ static void add_errors(struct text *to, const struct run *r, int side)
         text_add(to, "%s%s", i > 0 ? ", " : "", seen[i]);
 }
 
-#define UNKNOWN "?" /* nobody could see it */
-
 static void error_rows(struct table *t, const struct run *runs)
 {
     for (int side = 0; side < 2; side++) {
@@ -449,9 +458,10 @@ static void error_rows(struct table *t, const struct run *runs)
         for (unsigned i = 0; i < t->pairs; i++) {
             struct text errors = {0};
             add_errors(&errors, &runs[i], side);
-            /* sock_diag does not show the kernel's */
-            bool blind = !run_user(&runs[i], side) && runs[i].watch != WATCH_TRACEPOINT;
-            set_text(r, i, "%s", errors.n > 0 ? errors.s : blind ? UNKNOWN : "none");
+            set_text(r, i, "%s",
+                     errors.n > 0               ? errors.s
+                     : glimpsed(&runs[i], side) ? UNKNOWN
+                                                : "none");
             text_free(&errors);
         }
     }
