@@ -20,7 +20,7 @@
 #define HEADERS    (14 + 20 + TCP_HEADER)
 #define TEXT_MAX   (45 * MSS) /* what a frame of 65,535 bytes has room for */
 #define BUFFER     (16 << 20)
-#define ONE_PIECE  (65536 - 640) /* shim/link/vnet.h */
+#define ONE_PIECE  (65536 - 640) /* ONE_PIECE_MAX of shim/link/vnet.c */
 
 struct frame {
     struct virtio_net_hdr head;
@@ -43,10 +43,14 @@ static inline int open_interface(const char *name)
     return fd;
 }
 
-/* hdr_len of a frame with so many bytes of text: most of it one piece of memory. */
-static inline uint16_t in_one_piece(size_t bytes)
+/* How a frame with so many bytes of text is cut; most of a large one is one piece of memory. */
+static inline void set_cut(struct frame *f, size_t bytes)
 {
-    return HEADERS + bytes < ONE_PIECE ? (uint16_t)(HEADERS + bytes) : ONE_PIECE;
+    const int large = bytes > MSS;
+    const size_t piece = HEADERS + bytes < ONE_PIECE ? HEADERS + bytes : ONE_PIECE;
+    f->head.gso_type = large ? VIRTIO_NET_HDR_GSO_TCPV4 : VIRTIO_NET_HDR_GSO_NONE;
+    f->head.gso_size = large ? MSS : 0;
+    f->head.hdr_len = large ? (uint16_t)piece : 0;
 }
 
 /* A TCP segment of so many bytes between addresses that nobody has; its checksum is left open. */
@@ -54,11 +58,7 @@ static inline struct frame make_frame(size_t bytes)
 {
     struct frame f = {
         .head = {.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM, .csum_start = 34, .csum_offset = 16}};
-    if (bytes > MSS) {
-        f.head.gso_type = VIRTIO_NET_HDR_GSO_TCPV4;
-        f.head.gso_size = MSS;
-        f.head.hdr_len = in_one_piece(bytes);
-    }
+    set_cut(&f, bytes);
     static const uint8_t fixed[] = {2,    0,  0, 0, 0,   1,  2, 0, 0,  0, 0, 2, 8, 0, /* Ethernet */
                                     0x45, 0,  0, 0, 0,   0,  0, 0, 64, 6, 0, 0,       /* IP */
                                     198,  18, 0, 1, 198, 18, 0, 2};

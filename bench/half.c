@@ -87,8 +87,7 @@ static void fill(struct half *h, uint8_t flags, size_t bytes)
     tcp[13] = flags;
     put_be16(tcp + 14, flags & SYN ? 65535 : RECEIVE >> SCALE);
     fill_ip(h, TCP_HEADER + bytes);
-    h->frame.head.gso_type = bytes > MSS ? VIRTIO_NET_HDR_GSO_TCPV4 : VIRTIO_NET_HDR_GSO_NONE;
-    h->frame.head.hdr_len = bytes > MSS ? in_one_piece(bytes) : 0;
+    set_cut(&h->frame, bytes);
     h->snd_nxt += (uint32_t)bytes + ((flags & (SYN | FIN)) != 0);
 }
 

@@ -186,6 +186,20 @@ void pool_init(struct arena *a, struct pool *p, size_t object_size)
     };
 }
 
+/* The objects of these bits, of which `first` is the lowest, are the caller's now. */
+static inline void *hand_out(struct pool *p, struct span *s, uint32_t first, uint64_t bits,
+                             uint32_t n)
+{
+    s->live[first / 64] |= bits;
+    p->live += n;
+    s->used += n;
+    if (unlikely(s->used == p->objects_per_span)) {
+        span_remove(&p->partial, s);
+        span_push(&p->full, s);
+    }
+    return (uint8_t *)s + p->data_offset + (size_t)first * p->object_size;
+}
+
 void *pool_alloc_raw(struct pool *p)
 {
     struct span *s = p->partial;
@@ -198,23 +212,23 @@ void *pool_alloc_raw(struct pool *p)
     while (s->live[w] == ~(uint64_t)0)
         w++;
     const uint32_t bit = (uint32_t)__builtin_ctzll(~s->live[w]);
-    s->live[w] |= (uint64_t)1 << bit;
     s->hint = w;
-    p->live++;
-    if (unlikely(++s->used == p->objects_per_span)) {
-        span_remove(&p->partial, s);
-        span_push(&p->full, s);
-    }
-    return (uint8_t *)s + p->data_offset + (size_t)(w * 64 + bit) * p->object_size;
+    return hand_out(p, s, w * 64 + bit, (uint64_t)1 << bit, 1);
 }
 
 /* Spans that are looked at for a run, before a new one is taken. */
 #define RUN_LOOKS 4
 
+/* The bits of n objects in the word of the first one. */
+static uint64_t run_bits(uint32_t first, uint32_t n)
+{
+    return (((uint64_t)1 << n) - 1) << (first % 64);
+}
+
 /* The first bit of n free ones in a row of the span, at a multiple of n; -1: there are none. */
 static int find_run(const struct pool *p, const struct span *s, uint32_t n)
 {
-    const uint64_t first_of_each = n == 64 ? 1 : ~(uint64_t)0 / (((uint64_t)1 << n) - 1);
+    const uint64_t first_of_each = ~(uint64_t)0 / run_bits(0, n);
     for (uint32_t w = s->hint; w < words_of(p); w++) {
         uint64_t runs = ~s->live[w];
         for (uint32_t step = 1; step < n; step *= 2)
@@ -224,11 +238,6 @@ static int find_run(const struct pool *p, const struct span *s, uint32_t n)
             return (int)(w * 64) + __builtin_ctzll(runs);
     }
     return -1;
-}
-
-static uint64_t run_bits(uint32_t first, uint32_t n)
-{
-    return (n == 64 ? ~(uint64_t)0 : ((uint64_t)1 << n) - 1) << (first % 64);
 }
 
 void *pool_alloc_run(struct pool *p, uint32_t n)
@@ -244,15 +253,7 @@ void *pool_alloc_run(struct pool *p, uint32_t n)
             return NULL;
         first = find_run(p, s, n);
     }
-    const uint32_t at = (uint32_t)first;
-    s->live[at / 64] |= run_bits(at, n);
-    p->live += n;
-    s->used += n;
-    if (s->used == p->objects_per_span) {
-        span_remove(&p->partial, s);
-        span_push(&p->full, s);
-    }
-    return (uint8_t *)s + p->data_offset + (size_t)at * p->object_size;
+    return hand_out(p, s, (uint32_t)first, run_bits((uint32_t)first, n), n);
 }
 
 void *pool_alloc(struct pool *p)
@@ -337,8 +338,8 @@ bool pool_has_run(const struct pool *p, const void *first, uint32_t n)
 {
     struct span *s;
     uint32_t i;
-    return n > 0 && n <= 64 && (n & (n - 1)) == 0 && find_place(p, first, &s, &i) && i % n == 0 &&
-           i + n <= p->objects_per_span;
+    return n > 0 && n <= POOL_RUN_MAX && (n & (n - 1)) == 0 && find_place(p, first, &s, &i) &&
+           i % n == 0 && i + n <= p->objects_per_span;
 }
 
 bool pool_owns(const struct pool *p, const void *object)

@@ -61,9 +61,11 @@ void *pool_alloc_raw(struct pool *p);
  * counted. */
 void pool_free(struct pool *p, void *object);
 /*
- * n objects one behind the other, likewise not zeroed: n is a power of two, and a span holds as
- * many beginning at any multiple of it. NULL: there are none near at hand, and the arena is full.
+ * n objects one behind the other, likewise not zeroed: n is a power of two up to POOL_RUN_MAX, and
+ * a span holds as many beginning at any multiple of it. NULL: there are none near at hand, and the
+ * arena is full.
  */
+#define POOL_RUN_MAX 32
 void *pool_alloc_run(struct pool *p, uint32_t n);
 /* Gives back all n of them. */
 void pool_free_run(struct pool *p, void *first, uint32_t n);

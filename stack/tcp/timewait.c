@@ -67,7 +67,7 @@ void tcp_time_wait_enter(struct stack_cx *cx, struct tcp_conn *c, enum tcp_reaso
         tw->ts_ok = c->ts_ok;
         tw->accecn = c->accecn != NULL;
         if (c->accecn != NULL)
-            tw->ace = tcp_ace_told(c->accecn) & 7;
+            tw->ace = tcp_ace_told(c->accecn);
         tw->tos = c->opts.tos;
         tw->ttl = c->opts.ttl;
         tw->ts_recent = c->ts_recent;

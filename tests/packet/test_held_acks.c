@@ -119,6 +119,17 @@ TEST(ack_of_fin_and_text_waits_for_close, "who has sent all needs no ACK to send
     inject("A ack 2");
 }
 
+/* A connection whose handshake's ACK waits. */
+static struct tcp_conn *connect_held(uint16_t hport)
+{
+    struct tcp_conn *c = call_open();
+    check_eq(call_connect_from(c, hport, PEER_PORT), 0);
+    expect_tx("S seq 0");
+    inject("SA seq 0 ack 1");
+    expect_none(us(100));
+    return c;
+}
+
 TEST(ack_of_handshake_waits, "the request carries it; an earlier connection's waits on for its own")
 {
     program_goes_on(true);
@@ -147,15 +158,8 @@ TEST(ack_of_handshake_waits, "the request carries it; an earlier connection's wa
 TEST(ack_of_handshake_waits_at_syn, "by the SYN of another connection no program hears anything")
 {
     program_goes_on(true);
-    struct tcp_conn *first = call_connect();
-    expect_tx("S seq 0");
-    inject("SA seq 0 ack 1");
-    expect_none(us(100));
-    call_connect_from(call_open(), HOST_PORT + 1, PEER_PORT);
-    flow(HOST_PORT + 1, PEER_PORT);
-    expect_tx("S seq 0");
-    inject("SA seq 0 ack 1");
-    expect_none(us(100));
+    struct tcp_conn *first = connect_held(HOST_PORT);
+    connect_held(HOST_PORT + 1);
     check_eq(call_send(first, 10), 10);
     flow(HOST_PORT, PEER_PORT);
     expect_tx("PA seq 1 ack 1 len 10");
@@ -166,10 +170,7 @@ TEST(ack_of_handshake_keeps_order,
      "accepted in the order in which they were made, where one was up before the next connect()")
 {
     program_goes_on(true);
-    call_connect();
-    expect_tx("S seq 0");
-    inject("SA seq 0 ack 1");
-    expect_none(us(100));
+    connect_held(HOST_PORT);
     struct tcp_conn *second = call_open(), *third = call_open();
     call_connect_from(second, HOST_PORT + 1, PEER_PORT);
     flow(HOST_PORT + 1, PEER_PORT);
@@ -200,12 +201,7 @@ TEST(ack_of_handshake_waits_not_for_others,
     flush();
     expect_tx("A seq 1 ack 11");
     program_goes_on(true);
-    struct tcp_conn *fresh = call_open();
-    call_connect_from(fresh, HOST_PORT + 1, PEER_PORT);
-    flow(HOST_PORT + 1, PEER_PORT);
-    expect_tx("S seq 0");
-    inject("SA seq 0 ack 1");
-    expect_none(us(100));
+    connect_held(HOST_PORT + 1);
     check_eq(call_send(old, 5), 5);
     expect_tx("A seq 1 ack 1 len 0");
     flow(HOST_PORT, PEER_PORT);
@@ -224,11 +220,7 @@ TEST(ack_of_fin_waits_where_handshakes_do_not, "that of a FIN has nothing to tel
     program_goes_on(true);
     flow(HOST_PORT, PEER_PORT);
     inject("FA");
-    call_connect_from(call_open(), HOST_PORT + 2, PEER_PORT);
-    flow(HOST_PORT + 2, PEER_PORT);
-    expect_tx("S seq 0");
-    inject("SA seq 0 ack 1");
-    expect_none(us(100));
+    connect_held(HOST_PORT + 2);
     check_eq(call_send(other, 10), 10);
     expect_tx("A seq 1 ack 1 len 0");
     flow(HOST_PORT + 1, PEER_PORT);
@@ -253,10 +245,7 @@ TEST(ack_of_handshake_waits_not_long, "a server that speaks first hears of conne
 TEST(ack_of_handshake_waits_until_sleep, "a program that waits for the server's greeting")
 {
     program_goes_on(true);
-    call_connect();
-    expect_tx("S seq 0");
-    inject("SA seq 0 ack 1");
-    expect_none(us(100));
+    connect_held(HOST_PORT);
     program_goes_on(false);
     flush();
     expect_tx("A seq 1 ack 1 len 0");

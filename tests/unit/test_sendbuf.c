@@ -38,6 +38,13 @@ static void check_bytes(struct sendbuf *sb, uint32_t off, uint32_t len, const ui
     ck_assert_uint_eq(done, len);
 }
 
+/* Bytes that tell their place. */
+static void fill(uint8_t *data, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        data[i] = (uint8_t)(i * 7 + i / 256);
+}
+
 static uint32_t objects_of(const struct sendbuf *sb)
 {
     uint32_t n = 0;
@@ -110,8 +117,7 @@ START_TEST(test_runs)
 {
     struct sendbuf sb = {0};
     static uint8_t data[128 << 10];
-    for (size_t i = 0; i < sizeof(data); i++)
-        data[i] = (uint8_t)(i * 7 + i / 256);
+    fill(data, sizeof(data));
     const struct slice from = {data, sizeof(data)};
     const uint32_t run = chunk_room(CHUNK_OBJECTS_MAX);
     ck_assert_uint_eq(sendbuf_append(&chunks, &sb, &from, 1, 0, UINT32_MAX, true), sizeof(data));
@@ -156,8 +162,7 @@ START_TEST(test_cursors)
 {
     struct sendbuf sb = {0};
     static uint8_t data[1 << 20];
-    for (size_t i = 0; i < sizeof(data); i++)
-        data[i] = (uint8_t)(i * 7 + i / 256);
+    fill(data, sizeof(data));
     const struct slice from = {data, sizeof(data)};
     ck_assert_uint_eq(sendbuf_append(&chunks, &sb, &from, 1, 0, sizeof(data), false), sizeof(data));
     check_bytes(&sb, 0, 600000, data);
