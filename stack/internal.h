@@ -6,6 +6,7 @@
 #include "stack/stack.h"
 #include "stack/tcp/arrivals.h"
 #include "stack/tcp/flow.h"
+#include "stack/tcp/marks.h"
 
 /* Owners of wheel timers (wheel_timer.kind). */
 enum stack_timer_kind {
@@ -38,6 +39,7 @@ struct tcp_mtu_entry {
 
 struct tcp_stack {
     struct flow_table flows;
+    struct flow_mark *marks; /* of the connections in it; NULL: nobody reads them */
     struct pool conns, listeners, half_opens, time_waits;
     struct pool chunks, ranges, records, extras, accecns;
     struct pool parcels; /* parcel.h */

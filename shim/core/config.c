@@ -187,6 +187,12 @@ static const char *parse_loopback(struct config *c, const char *value)
     return c->loopback_user || strcmp(value, "kernel") == 0 ? NULL : "user or kernel";
 }
 
+static const char *parse_ingress(struct config *c, const char *value)
+{
+    c->ingress_drop = strcmp(value, "drop") == 0;
+    return c->ingress_drop || strcmp(value, "pass") == 0 ? NULL : "drop or pass";
+}
+
 static const char *parse_exec(struct config *c, const char *value)
 {
     static const char *const words[] = {

@@ -24,6 +24,7 @@
 #include "shim/link/group.h"
 #include "shim/link/guard.h"
 #include "shim/link/impair_store.h"
+#include "shim/link/ingress.h"
 #include "shim/link/link.h"
 #include "shim/wait/epset.h"
 #include "shim/wait/herd.h"
@@ -317,6 +318,7 @@ unsigned engine_drain_for(struct stack_cx *cx, const struct drain *d)
             stack_flush_patiently(cx);
             engine_clock(cx);
         }
+        ingress_count(cx, frames, link_lowest(l)->netif);
     }
     link_release(l, cx);
     if (stack_deadline(cx->st) <= cx->now)

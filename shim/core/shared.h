@@ -122,6 +122,7 @@ struct shared {
     struct list herd;      /* struct herd_turn, by `at` */
     struct port_set ports; /* what the family's packet socket lets through (shim/link) */
     int32_t family_fds[FAMILY_FDS]; /* numbers of what every member has (shim/life/handover.c) */
+    uint32_t ingress_asked;         /* interfaces of the stack, a bit each: shim/link/ingress.h */
     int32_t keeper; /* its pid; 0: not started yet; negative: see shim/life/keeper.c (atomic) */
     uint64_t
         grouped[65536 / 64]; /* ports that had a listener with SO_REUSEPORT (shim/link/group.h) */

@@ -224,6 +224,7 @@ void finish(struct stack *st)
     if (link_af_packet_attach(st, KEEPER_FD_PACKET, &config, &engine.link) < 0)
         return;
     link_wrap(st, &config, KEEPER_FD_CAPTURE, &engine.link);
+    tcp_use_marks(st, NULL);
     if (!config.own_address)
         stack_ignore_strangers(st);
     read_clock(&cx);

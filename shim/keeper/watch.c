@@ -7,6 +7,7 @@
 
 #include "shim/core/raw.h"
 #include "shim/core/shared.h"
+#include "shim/keeper/ingress.h"
 #include "shim/life/births.h"
 #include "shim/life/keeper.h"
 
@@ -81,8 +82,11 @@ static bool take_birth(void)
     const ssize_t r = raw_recvmsg(KEEPER_FD_BIRTHS, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     if (r <= 0)
         return false;
-    if (m.msg_controllen < sizeof(struct cmsghdr) || control.header.cmsg_type != SCM_RIGHTS)
+    if (m.msg_controllen < sizeof(struct cmsghdr) || control.header.cmsg_type != SCM_RIGHTS) {
+        if (notice.number == 0)
+            ingress_attach(notice.generation); /* births_ask_ingress() */
         return true;
+    }
     int fd;
     memcpy(&fd, CMSG_DATA(&control.header), sizeof(fd));
     if (n == ARRAY_LEN(who) || notice.number - 1 >= PROCESSES_MAX) {
@@ -120,14 +124,15 @@ static bool take_deaths(struct shared *sh)
 void watch_family(struct stack *st)
 {
     struct shared *sh = stack_extra(st);
-    bool waits = false; /* for survivors who were rung */
+    bool waits = false;                                        /* for survivors who were rung */
+    __atomic_store_n(&sh->ingress_asked, 0, __ATOMIC_RELAXED); /* of one that was killed */
     fds[0] = (struct pollfd){.fd = KEEPER_FD_CUSTODY};
     fds[1] = (struct pollfd){.fd = KEEPER_FD_BIRTHS, .events = POLLIN};
     for (;;) {
         struct timespec again = {.tv_nsec = (long)RING_AGAIN};
         const int r = raw_ppoll(fds, FIXED_FDS + n, waits ? &again : NULL);
         if (r > 0 && fds[0].revents != 0)
-            return; /* all ends for writing are closed: nobody is left */
+            break; /* all ends for writing are closed: nobody is left */
         waits = waits && unburied(sh);
         if (waits && r == 0)
             ring_survivors(sh, PROCESSES_MAX);
@@ -147,4 +152,5 @@ void watch_family(struct stack *st)
             waits = true;
         }
     }
+    ingress_end();
 }

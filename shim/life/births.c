@@ -65,6 +65,7 @@ void births_ring(void)
         raw_write(bell, &one, sizeof(one));
 }
 
+/* fd: -1: none goes with it. */
 static bool send_notice(uint32_t number, uint32_t generation, int fd)
 {
     struct birth_notice notice = {.number = number, .generation = generation};
@@ -79,8 +80,13 @@ static bool send_notice(uint32_t number, uint32_t generation, int fd)
     const struct msghdr m = {.msg_iov = &iov,
                              .msg_iovlen = 1,
                              .msg_control = &control,
-                             .msg_controllen = sizeof(control.space)};
+                             .msg_controllen = fd >= 0 ? sizeof(control.space) : 0};
     return raw_sendmsg(out, &m, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0;
+}
+
+bool births_ask_ingress(uint32_t ifindex)
+{
+    return out >= 0 && send_notice(0, ifindex, -1);
 }
 
 bool births_announce(uint32_t number, uint32_t generation, int32_t pid)

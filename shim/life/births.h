@@ -28,6 +28,11 @@ void births_prepare(void);
 int births_lifeline(uint32_t number, uint32_t generation);
 /* Process `number` has this pid. Not entered. False: the queue is full, or there is none. */
 bool births_announce(uint32_t number, uint32_t generation, int32_t pid);
+/*
+ * Asks the keeper for the program at an interface's ingress (shim/link/ingress.h): a message
+ * without a descriptor, whose generation is the interface's number. False: as above.
+ */
+bool births_ask_ingress(uint32_t ifindex);
 /* What a new image of the process needs of it (shim/life/handover.c); -1: there is none. */
 enum { BIRTHS_HAVE = 3 };
 void births_fds(int fds[BIRTHS_HAVE]);

@@ -22,6 +22,7 @@
 #include "shim/life/keeper.h"
 #include "shim/life/own_address.h"
 #include "shim/link/diag.h"
+#include "shim/link/ingress.h"
 #include "shim/link/link.h"
 #include "shim/wait/epset.h"
 #include "shim/wait/wait.h"
@@ -30,7 +31,7 @@
 #define DOORS_MAX 256
 
 /* The family's descriptors, in the order of the variable; -1: there is none. */
-enum { PACKET = KEEPER_HAS, ADDRESS, CAPTURE, BIRTHS, HANDED = BIRTHS + BIRTHS_HAVE };
+enum { PACKET = KEEPER_HAS, ADDRESS, CAPTURE, MARKS_MAP, BIRTHS, HANDED = BIRTHS + BIRTHS_HAVE };
 
 static void family_fds(int fds[HANDED])
 {
@@ -39,6 +40,7 @@ static void family_fds(int fds[HANDED])
     fds[ADDRESS] = own_address_fd();
     births_fds(&fds[BIRTHS]);
     fds[CAPTURE] = link_capture_fd();
+    fds[MARKS_MAP] = ingress_fd();
 }
 
 static uint64_t inode_of(int fd)
@@ -194,6 +196,8 @@ static bool enter_family(const struct paper *p, void (*attach)(void))
     for (unsigned i = 0; i < HANDED; i++)
         if (p->fds[i] >= 0)
             fd_mark_internal(p->fds[i]);
+    if (!ingress_adopt(st, p->fds[MARKS_MAP]))
+        return false;
     config.mem = p->size;
     engine.sh = stack_extra(st);
     if (link_af_packet_attach(st, p->fds[PACKET], &config, &l) < 0)

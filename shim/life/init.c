@@ -25,6 +25,7 @@
 #include "shim/life/leader.h"
 #include "shim/life/own_address.h"
 #include "shim/link/batch.h"
+#include "shim/link/ingress.h"
 #include "shim/link/link.h"
 #include "shim/link/standing.h"
 #include "shim/wait/wait.h"
@@ -237,6 +238,8 @@ static int start(void)
         drop_arena(base, file);
         return err;
     }
+    if (!config.own_address)
+        ingress_prepare(st, (uint8_t *)base + config.mem);
     births_prepare();
     keeper_prepare(file);
     engine.sh = stack_extra(st);

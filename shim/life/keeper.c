@@ -34,6 +34,7 @@
 #include "shim/life/own_address.h"
 #include "shim/link/diag.h"
 #include "shim/link/guard.h"
+#include "shim/link/ingress.h"
 #include "shim/link/link.h"
 #include "shim/link/standing.h"
 
@@ -243,6 +244,7 @@ static int32_t conceive(struct birth *b)
     b->fds[KEEPER_FD_BIRTHS] = births_in();
     b->fds[KEEPER_FD_BELL] = births_bell();
     b->fds[KEEPER_FD_CAPTURE] = link_capture_fd();
+    b->fds[KEEPER_FD_MARKS] = ingress_fd();
     b->fds[KEEPER_FD_END] = keeper.program;
     if (!adopts_orphans())
         return real_ready()->clone(intermediate, stacks[0] + STACK_BYTES, CLONE_VM, b);

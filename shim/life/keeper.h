@@ -18,6 +18,7 @@ enum keeper_fd {
     KEEPER_FD_BIRTHS,     /* the reading end of births (shim/life/births.h) */
     KEEPER_FD_BELL,       /* the family's bell */
     KEEPER_FD_CAPTURE,    /* TCPSHIM_PCAP's file, or not open */
+    KEEPER_FD_MARKS,      /* the map of marks (shim/link/ingress.h), or not open */
     KEEPER_FD_END,
 };
 

@@ -67,9 +67,7 @@ static struct af_packet *self(struct link *l)
 /* Below the links that wrap it. */
 static struct af_packet *bottom(struct link *l)
 {
-    while (l->lower != NULL)
-        l = l->lower;
-    return self(l);
+    return self(link_lowest(l));
 }
 
 static uint16_t ethertype(const struct netif *nif, const struct frame_out *f)
@@ -236,7 +234,7 @@ static bool wanted(struct af_packet *a, struct stack_cx *cx, const struct sockad
     int netif = incoming_netif(a, cx, (uint32_t)from->sll_ifindex);
     if (netif <= 0)
         return false;
-    f->netif = (uint8_t)netif;
+    f->netif = a->link.netif = (uint8_t)netif;
     return true;
 }
 

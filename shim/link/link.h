@@ -10,6 +10,7 @@
 struct link {
     const struct link_ops *ops;
     int fd;             /* readable when frames wait: what the driver polls; -1: none */
+    uint8_t netif;      /* of the packet socket's: over which the last frame arrived */
     struct link *lower; /* the link that this one wraps; NULL: none */
     struct link *upper; /* who wraps this one and gets what arrives; NULL: the stack */
 };
@@ -46,13 +47,20 @@ static inline void link_input(struct link *l, struct stack_cx *cx, const struct 
         upper->ops->input(upper, cx, frame);
 }
 
+/* The packet socket's, below those that wrap it. */
+static inline struct link *link_lowest(struct link *l)
+{
+    while (unlikely(l->lower != NULL))
+        l = l->lower;
+    return l;
+}
+
 /* Entered: what was kept leaves. l may be NULL. */
 static inline void link_flush(struct link *l, struct stack_cx *cx)
 {
     if (unlikely(l == NULL))
         return;
-    while (unlikely(l->lower != NULL))
-        l = l->lower;
+    l = link_lowest(l);
     if (likely(l->ops->flush != NULL))
         l->ops->flush(l, cx);
 }

@@ -89,12 +89,30 @@ void tcp_set_state(struct stack_cx *cx, struct tcp_conn *c, enum tcp_state s, en
     c->state = s;
 }
 
+void tcp_conn_insert(struct stack *st, struct tcp_conn *c)
+{
+    const struct netif *nif = &st->netifs[c->path.netif];
+    flow_insert(&st->tcp.flows, &c->flow);
+    c->in_table = true;
+    if (st->tcp.marks != NULL && nif->kind == NETIF_ETHERNET)
+        mark_set(st->tcp.marks, &c->flow.tuple, nif->ifindex);
+}
+
+void tcp_conn_remove(struct stack *st, struct tcp_conn *c)
+{
+    if (!c->in_table)
+        return;
+    c->in_table = false;
+    flow_remove(&st->tcp.flows, &c->flow);
+    if (st->tcp.marks != NULL)
+        mark_clear(st->tcp.marks, &c->flow.tuple);
+}
+
 void tcp_conn_enter(struct stack_cx *cx, struct tcp_conn *c, const struct flow_tuple *t)
 {
     c->flow.tuple = *t;
     c->ts_offset = ts_offset(&cx->st->tcp.ts_secret, t);
-    flow_insert(&cx->st->tcp.flows, &c->flow);
-    c->in_table = true;
+    tcp_conn_insert(cx->st, c);
 }
 
 void tcp_notify(struct stack_cx *cx, struct tcp_conn *c, uint32_t events)
@@ -194,10 +212,7 @@ void tcp_done(struct stack_cx *cx, struct tcp_conn *c, int err, enum tcp_reason 
 {
     if (unlikely(c->fast_open))
         tcp_fastopen_done(cx, c);
-    if (c->in_table) {
-        flow_remove(&cx->st->tcp.flows, &c->flow);
-        c->in_table = false;
-    }
+    tcp_conn_remove(cx->st, c);
     for (unsigned i = 0; i < TCP_CONN_TIMERS; i++)
         tcp_timer_stop(cx, c, i);
     wheel_cancel(&cx->st->wheel, &c->timer);
@@ -232,8 +247,7 @@ bool tcp_reap(struct stack_cx *cx, struct tcp_conn *c)
     if (c->state != TCP_CLOSED || c->app_held || c->half_accepted)
         return false;
     struct tcp_stack *t = &cx->st->tcp;
-    if (c->in_table)
-        flow_remove(&t->flows, &c->flow);
+    tcp_conn_remove(cx->st, c);
     wheel_cancel(&cx->st->wheel, &c->timer);
     list_remove(&c->pending_link);
     if (list_linked(&c->holder_link)) {

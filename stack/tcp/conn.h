@@ -302,6 +302,9 @@ struct tcp_conn *tcp_conn_new(struct stack_cx *cx);
 void tcp_set_state(struct stack_cx *cx, struct tcp_conn *c, enum tcp_state s, enum tcp_reason why);
 /* Puts the tuple into the table. */
 void tcp_conn_enter(struct stack_cx *cx, struct tcp_conn *c, const struct flow_tuple *t);
+/* Into the table, with the tuple that it has, and marked; and out of it, if it is there. */
+void tcp_conn_insert(struct stack *st, struct tcp_conn *c);
+void tcp_conn_remove(struct stack *st, struct tcp_conn *c);
 /* The connection is over: leaves the table, timers stop, unsent bytes go, state CLOSED, the program
  * is told err. */
 void tcp_done(struct stack_cx *cx, struct tcp_conn *c, int err, enum tcp_reason why);

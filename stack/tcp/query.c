@@ -248,7 +248,17 @@ bool tcp_view_accecn(const struct tcp_conn *c, struct tcp_view_accecn *out)
     return true;
 }
 
-/* ---- ports ---- */
+/* ---- ports and marks ---- */
+
+void tcp_use_marks(struct stack *st, struct flow_mark *marks)
+{
+    st->tcp.marks = marks;
+}
+
+struct flow_mark *tcp_marks(const struct stack *st)
+{
+    return st->tcp.marks;
+}
 
 bool tcp_port_in_use(const struct stack *st, uint16_t port)
 {

@@ -188,7 +188,7 @@ static void enter_conn(void *object, void *arg)
     if (c->in_table && flow_find(&t->flows, &c->flow.tuple) != NULL)
         strip(c);
     if (c->in_table)
-        flow_insert(&t->flows, &c->flow);
+        tcp_conn_insert(r->cx->st, c);
     if (c->half_accepted) {
         list_push_back(&c->listener->accept_queue, &c->holder_link);
         c->listener->accept_queue_len++;
@@ -274,6 +274,8 @@ static void empty_tables(struct tcp_stack *t)
             list_init(&t->flows.port_buckets[i]);
     t->flows.count = 0;
     t->flows.last = NULL;
+    if (t->marks != NULL)
+        memset(t->marks, 0, MARKS_BYTES);
     list_init(&t->output_pending);
     list_init(&t->held_acks);
     list_init(&t->held_handshakes);

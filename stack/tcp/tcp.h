@@ -10,6 +10,8 @@
 #include "stack/tcp/cc.h"
 #include "stack/tcp/names.h"
 
+struct flow_mark;
+
 /* Readiness, with poll(2)'s bits so that they pass through. */
 #define TCP_EV_IN    0x0001u /* POLLIN */
 #define TCP_EV_PRI   0x0002u /* POLLPRI: urgent data */
@@ -109,6 +111,13 @@ bool tcp_deferred(const struct tcp_conn *c);
 uint16_t tcp_ephemeral_port(struct stack_cx *cx, const struct ip_addr *local,
                             const struct endpoint *remote, uint16_t min, uint16_t max,
                             unsigned attempt);
+/*
+ * From now on connections are marked in `marks` (marks.h), which is zeroed and lies at that address
+ * in whatever process enters; NULL: no more.
+ */
+void tcp_use_marks(struct stack *st, struct flow_mark *marks);
+/* NULL: there are none. */
+struct flow_mark *tcp_marks(const struct stack *st);
 /* Whether any connection, half-open entry, TIME_WAIT entry or listener uses this local port. */
 bool tcp_port_in_use(const struct stack *st, uint16_t port);
 /* What has this tuple now, for traces; NULL: nothing. */

@@ -48,7 +48,7 @@ def unseen(run):
         for fd in os.listdir(f"/proc/{pid}/fd"):
             target = os.readlink(f"/proc/{pid}/fd/{fd}")
             run.check(target in ("/dev/null", "/memfd:tcpshim (deleted)", "anon_inode:[pidfd]",
-                                 "anon_inode:[eventfd]") or target.startswith("socket:"),
+                                 "anon_inode:[eventfd]", "anon_inode:bpf-map") or target.startswith("socket:"),
                       f"it keeps {target}")
     client.wait()
     run.check(client.stdout() == "fine\n", client.stderr()[-300:])

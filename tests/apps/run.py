@@ -24,6 +24,7 @@ import cases_address
 import cases_exec
 import cases_guard
 import cases_http
+import cases_ingress
 import cases_keeper
 import cases_link
 import cases_process
@@ -36,8 +37,8 @@ import table
 from lab import require
 
 # Each registers its cases.
-GROUPS = (cases_http, cases_stream, cases_store, cases_address, cases_guard, cases_process, cases_keeper, cases_exec,
-          cases_web, cases_services, cases_link, cases_trace)
+GROUPS = (cases_http, cases_stream, cases_store, cases_address, cases_guard, cases_ingress, cases_process,
+          cases_keeper, cases_exec, cases_web, cases_services, cases_link, cases_trace)
 
 
 def selection(options):

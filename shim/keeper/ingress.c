@@ -1,0 +1,84 @@
+#define _GNU_SOURCE
+#include "shim/keeper/ingress.h"
+
+#include <linux/bpf.h>
+#include <sys/socket.h>
+
+#include "shim/core/raw.h"
+#include "shim/life/keeper.h"
+#include "shim/link/ingress.h"
+#include "stack/tcp/marks.h"
+
+#define INTERFACES_MAX 16
+/* Constants that the headers of Linux 6.1 do not have. */
+#define TCX_INGRESS 46
+#ifndef SO_NETNS_COOKIE
+#define SO_NETNS_COOKIE 71
+#endif
+
+static uint32_t attached[INTERFACES_MAX];
+static unsigned n;
+static int program = -1;
+
+static int load(void)
+{
+    struct bpf_insn code[INGRESS_INSNS];
+    union bpf_attr attr = {0};
+    attr.prog_type = BPF_PROG_TYPE_SCHED_CLS;
+    attr.insn_cnt = ingress_program(KEEPER_FD_MARKS, code);
+    attr.insns = (uintptr_t)code;
+    attr.license = (uintptr_t) "GPL";
+    memcpy(attr.prog_name, "tcpshim_marks", sizeof("tcpshim_marks"));
+    return (int)raw_syscall(SYS_bpf, BPF_PROG_LOAD, (long)&attr, sizeof(attr), 0, 0, 0);
+}
+
+/* Interfaces are known by number, and in this process's namespace: a program may have gone into
+ * another before it started the keeper. */
+static bool at_home(void)
+{
+    uint64_t here = 0, there = 1;
+    socklen_t len = sizeof(here);
+    const int fd = raw_socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return false;
+    const bool known =
+        raw_getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &here, &len) == 0 &&
+        raw_getsockopt(KEEPER_FD_PACKET, SOL_SOCKET, SO_NETNS_COOKIE, &there, &len) == 0;
+    raw_close(fd);
+    return known && here == there;
+}
+
+static bool is_attached(uint32_t ifindex)
+{
+    for (unsigned i = 0; i < n; i++)
+        if (attached[i] == ifindex)
+            return true;
+    return false;
+}
+
+void ingress_attach(uint32_t ifindex)
+{
+    union bpf_attr attr = {0};
+    if (n == INTERFACES_MAX || is_attached(ifindex) || !at_home())
+        return;
+    if (program < 0)
+        program = load();
+    if (program < 0)
+        return;
+    attr.link_create.prog_fd = (uint32_t)program;
+    attr.link_create.target_ifindex = ifindex;
+    attr.link_create.attach_type = TCX_INGRESS;
+    /* its descriptor stays open, and the program in its place, as long as this process lives */
+    if (raw_syscall(SYS_bpf, BPF_LINK_CREATE, (long)&attr, sizeof(attr), 0, 0, 0) >= 0)
+        attached[n++] = ifindex;
+}
+
+void ingress_end(void)
+{
+    if (n == 0)
+        return;
+    void *marks =
+        raw_mmap(NULL, MARKS_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, KEEPER_FD_MARKS, 0);
+    if (!raw_is_error(marks))
+        memset(marks, 0, MARKS_BYTES);
+}

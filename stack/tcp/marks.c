@@ -1,0 +1,36 @@
+/* Marks of connections: see marks.h. */
+#include "stack/tcp/marks.h"
+
+static struct flow_mark mark_of(const struct flow_tuple *t)
+{
+    struct flow_mark m = {.local = ip_addr_v4(&t->local), .remote = ip_addr_v4(&t->remote)};
+    put_be16(&m.ports, t->rport);
+    put_be16((uint8_t *)&m.ports + 2, t->lport);
+    return m;
+}
+
+static struct flow_mark *place_of(struct flow_mark *table, const struct flow_mark *m)
+{
+    return &table[mark_index(m->ports, m->remote)];
+}
+
+/* The program may read meanwhile: it sees the old mark, none, or the new one. */
+void mark_set(struct flow_mark *table, const struct flow_tuple *t, uint32_t ifindex)
+{
+    const struct flow_mark m = mark_of(t);
+    struct flow_mark *at = place_of(table, &m);
+    __atomic_store_n(&at->ifindex, 0, __ATOMIC_RELAXED);
+    __atomic_thread_fence(__ATOMIC_RELEASE);
+    at->local = m.local;
+    at->remote = m.remote;
+    at->ports = m.ports;
+    __atomic_store_n(&at->ifindex, ifindex, __ATOMIC_RELEASE);
+}
+
+void mark_clear(struct flow_mark *table, const struct flow_tuple *t)
+{
+    const struct flow_mark m = mark_of(t);
+    struct flow_mark *at = place_of(table, &m);
+    if (at->local == m.local && at->remote == m.remote && at->ports == m.ports)
+        __atomic_store_n(&at->ifindex, 0, __ATOMIC_RELEASE);
+}
