@@ -20,10 +20,10 @@ void mark_set(struct flow_mark *table, const struct flow_tuple *t, uint32_t ifin
     const struct flow_mark m = mark_of(t);
     struct flow_mark *at = place_of(table, &m);
     __atomic_store_n(&at->ifindex, 0, __ATOMIC_RELAXED);
-    __atomic_thread_fence(__ATOMIC_RELEASE);
-    at->local = m.local;
-    at->remote = m.remote;
-    at->ports = m.ports;
+    /* releases: each comes after that */
+    __atomic_store_n(&at->local, m.local, __ATOMIC_RELEASE);
+    __atomic_store_n(&at->remote, m.remote, __ATOMIC_RELEASE);
+    __atomic_store_n(&at->ports, m.ports, __ATOMIC_RELEASE);
     __atomic_store_n(&at->ifindex, ifindex, __ATOMIC_RELEASE);
 }
 
