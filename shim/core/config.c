@@ -352,6 +352,7 @@ void config_read(char **environ_)
     config = (struct config){.mem = MEM_DEFAULT,
                              .ecn = ECN_AS_KERNEL,
                              .spin_auto = true,
+                             .ingress_drop = true,
                              .start = (nsec_t)now.tv_sec * NSEC_PER_SEC + (nsec_t)now.tv_nsec};
     for (char **e = environ_; e && *e; e++)
         if (memcmp(*e, "T", 1) == 0 && strncmp(*e, prefix, sizeof(prefix) - 1) == 0)

@@ -59,9 +59,9 @@
       "a connection (keep, the default), all, or none (plain)")                                    \
     X(IO_URING, io_uring, "io-uring", NULL, "allow",                                               \
       "let programs use io_uring, which passes the user stack by")                                 \
-    X(INGRESS, ingress, "ingress", NULL, "drop",                                                   \
-      "spare the kernel the frames of busy connections, which its IP and TCP would only drop: by " \
-      "an eBPF program at the interface")                                                          \
+    X(INGRESS, ingress, "ingress", "drop|pass", NULL,                                              \
+      "whether an eBPF program at the interface spares the kernel the frames of busy "             \
+      "connections, which its IP and TCP would only drop (drop, the default)")                     \
     X(OFF, off, "off", NULL, "1", "load the library and let every call pass to the kernel")
 
 /* TCPSHIM_EXEC: into which images the shim goes along where the program cleaned the environment. */
@@ -83,7 +83,7 @@ struct config {
     bool fallback_kernel;   /* TCPSHIM_FALLBACK=kernel */
     bool loopback_user;     /* TCPSHIM_LOOPBACK=user */
     bool io_uring;          /* TCPSHIM_IO_URING=allow */
-    bool ingress_drop;      /* TCPSHIM_INGRESS=drop */
+    bool ingress_drop;      /* TCPSHIM_INGRESS is not pass */
     uint8_t exec;           /* TCPSHIM_EXEC, enum exec_mode */
     uint8_t cc;             /* TCPSHIM_CC */
     uint8_t ecn;            /* TCPSHIM_ECN, enum stack_ecn; ECN_AS_KERNEL: not given */

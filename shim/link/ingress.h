@@ -1,12 +1,12 @@
 /*
  * Shared address mode: what arrives for the stack arrives at the kernel, too. It takes each frame
  * through its IP and TCP as far as the guard, whose filter drops it (guard.h): a tenth of what a
- * busy sender on a veth costs. So with TCPSHIM_INGRESS=drop the keeper of a family that receives
- * much puts an eBPF program at the ingress of the interface (tcx, Linux 6.6), behind the packet
- * sockets: it drops what belongs to a connection that is marked (stack/tcp/marks.h), and nothing
- * else. The marks lie in the memory of a map that all of the family have mapped. Where anything of
- * this cannot be had, and until it stands, the guards serve alone, as they do for listeners,
- * TIME_WAIT and connections without mark.
+ * busy sender on a veth costs. So, unless TCPSHIM_INGRESS=pass, the keeper of a family that
+ * receives much puts an eBPF program at the ingress of the interface (tcx, Linux 6.6), behind the
+ * packet sockets: it drops what belongs to a connection that is marked (stack/tcp/marks.h), and
+ * nothing else. The marks lie in the memory of a map that all of the family have mapped. Where
+ * anything of this cannot be had, and until it stands, the guards serve alone, as they do for
+ * listeners, TIME_WAIT and connections without mark.
  *
  * The keeper and not the family's processes: some gave up the privileges that it needs, to attach
  * and detach it waits for a grace period of RCU (10 to 20 ms), and it ends when the keeper does.

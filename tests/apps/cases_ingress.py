@@ -60,13 +60,13 @@ def kernel_connects(run, own):
     return wait_for(lambda: in_namespace(run.client_host.path, attempt), 8)
 
 
-def begin(run, how, ingress="drop"):
+def begin(run, how, shim=None):
     run.resets_allowed |= {"a", "b"}
     server = run.server([PYTHON, f"{PROGRAMS}/busy.py", "send", PORT], PORT)
     reading, go = os.pipe()
     client = run.start("client", [PYTHON, f"{PROGRAMS}/busy.py", "read", run.server_addr, PORT, OWN, how],
                        run.client_host, True, stdin=f"/proc/{os.getpid()}/fd/{reading}",
-                       shim={"TCPSHIM_INGRESS": ingress})
+                       shim=shim)
     os.close(reading)
     run.check(wait_for(lambda: "reads" in client.stdout(), 5), f"it does not read: {client.stderr()[-300:]}")
     return server, client, go
@@ -102,7 +102,7 @@ def ingress(run):
 @case("ingress-pass", pairings=("UK",), sizes=("-",), kernel=False)
 def ingress_pass(run):
     """TCPSHIM_INGRESS=pass"""
-    server, client, go = begin(run, "root", "pass")
+    server, client, go = begin(run, "root", {"TCPSHIM_INGRESS": "pass"})
     share = share_that_passes(run)
     run.check(programs(run.client_host) == 0, "there is a program")
     run.check(share > 0.5, f"only {share:.0%} of the segments pass")
