@@ -262,8 +262,7 @@ void family_after_fork_child(void)
         settle_in(p);
     engine_leave(&cx);
     if (p != NULL && !births_announce(own, p->generation, p->pid) && lifeline >= 0 && !lost) {
-        const int moved = fd_make_internal(lifeline);
-        own_lifeline = moved >= 0 ? moved : lifeline;
+        own_lifeline = fd_make_internal(lifeline);
         lifeline = -1;
     }
     let_go();

@@ -124,7 +124,7 @@ static int move_up(int fd, unsigned base)
         if (base == 0 || (int)base <= fd || (moved != -EMFILE && moved != -EINVAL)) {
             raw_fcntl(fd, F_SETFD, FD_CLOEXEC);
             set_entry(fd, FD_INTERNAL);
-            return moved;
+            return fd;
         }
     }
 }
@@ -132,8 +132,8 @@ static int move_up(int fd, unsigned base)
 int fd_make_internal(int fd)
 {
     struct rlimit limit;
-    if (fd_table_init() < 0)
-        return -ENOMEM;
+    if (fd < 0 || fd_table_init() < 0)
+        return fd;
     const bool lifted = fd_limit_lift(&limit);
     const int moved =
         move_up(fd, lifted                                      ? (unsigned)limit.rlim_cur

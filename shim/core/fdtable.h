@@ -71,8 +71,8 @@ void fd_set_epset(int fd, struct epset *ep);
 void fd_clear(int fd);
 /*
  * Moves a descriptor of our own out of the program's way: as high as the limit allows,
- * close-on-exec, marked internal. Returns the new number; the old one is closed. Negative errno:
- * kept where it was.
+ * close-on-exec, marked internal. Returns the number that it has now: its old one where it cannot
+ * be moved; a negative one as it is.
  */
 int fd_make_internal(int fd);
 /*

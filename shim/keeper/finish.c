@@ -6,6 +6,7 @@
 #include "shim/core/shared.h"
 #include "shim/core/usock.h"
 #include "shim/keeper/guards.h"
+#include "shim/keeper/ingress.h"
 #include "shim/keeper/merge.h"
 #include "shim/keeper/netns.h"
 #include "shim/life/keeper.h"
@@ -221,10 +222,10 @@ void finish(struct stack *st)
     struct stack_cx cx = {.st = st, .ops = &ops, .trace = config.trace};
     engine.st = st;
     engine.sh = stack_extra(st);
+    ingress_end(st);
     if (link_af_packet_attach(st, KEEPER_FD_PACKET, &config, &engine.link) < 0)
         return;
     link_wrap(st, &config, KEEPER_FD_CAPTURE, &engine.link);
-    tcp_use_marks(st, NULL);
     if (!config.own_address)
         stack_ignore_strangers(st);
     read_clock(&cx);

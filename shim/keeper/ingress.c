@@ -1,22 +1,22 @@
 #define _GNU_SOURCE
 #include "shim/keeper/ingress.h"
 
-#include <linux/bpf.h>
 #include <sys/socket.h>
 
 #include "shim/core/raw.h"
 #include "shim/life/keeper.h"
+#include "shim/link/bpf.h"
 #include "shim/link/ingress.h"
 #include "stack/tcp/marks.h"
+#include "stack/tcp/tcp.h"
 
-#define INTERFACES_MAX 16
 /* Constants that the headers of Linux 6.1 do not have. */
 #define TCX_INGRESS 46
 #ifndef SO_NETNS_COOKIE
 #define SO_NETNS_COOKIE 71
 #endif
 
-static uint32_t attached[INTERFACES_MAX];
+static uint32_t attached[NETIFS_MAX];
 static unsigned n;
 static int program = -1;
 
@@ -29,7 +29,7 @@ static int load(void)
     attr.insns = (uintptr_t)code;
     attr.license = (uintptr_t) "GPL";
     memcpy(attr.prog_name, "tcpshim_marks", sizeof("tcpshim_marks"));
-    return (int)raw_syscall(SYS_bpf, BPF_PROG_LOAD, (long)&attr, sizeof(attr), 0, 0, 0);
+    return bpf_call(BPF_PROG_LOAD, &attr);
 }
 
 /* Interfaces are known by number, and in this process's namespace: a program may have gone into
@@ -59,7 +59,7 @@ static bool is_attached(uint32_t ifindex)
 void ingress_attach(uint32_t ifindex)
 {
     union bpf_attr attr = {0};
-    if (n == INTERFACES_MAX || is_attached(ifindex) || !at_home())
+    if (n == NETIFS_MAX || is_attached(ifindex) || !at_home())
         return;
     if (program < 0)
         program = load();
@@ -69,12 +69,13 @@ void ingress_attach(uint32_t ifindex)
     attr.link_create.target_ifindex = ifindex;
     attr.link_create.attach_type = TCX_INGRESS;
     /* its descriptor stays open, and the program in its place, as long as this process lives */
-    if (raw_syscall(SYS_bpf, BPF_LINK_CREATE, (long)&attr, sizeof(attr), 0, 0, 0) >= 0)
+    if (bpf_call(BPF_LINK_CREATE, &attr) >= 0)
         attached[n++] = ifindex;
 }
 
-void ingress_end(void)
+void ingress_end(struct stack *st)
 {
+    tcp_use_marks(st, NULL);
     if (n == 0)
         return;
     void *marks =

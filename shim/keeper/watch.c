@@ -132,7 +132,7 @@ void watch_family(struct stack *st)
         struct timespec again = {.tv_nsec = (long)RING_AGAIN};
         const int r = raw_ppoll(fds, FIXED_FDS + n, waits ? &again : NULL);
         if (r > 0 && fds[0].revents != 0)
-            break; /* all ends for writing are closed: nobody is left */
+            return; /* all ends for writing are closed: nobody is left */
         waits = waits && unburied(sh);
         if (waits && r == 0)
             ring_survivors(sh, PROCESSES_MAX);
@@ -152,5 +152,4 @@ void watch_family(struct stack *st)
             waits = true;
         }
     }
-    ingress_end();
 }

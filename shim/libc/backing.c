@@ -29,8 +29,7 @@ static int open_internal(int family)
     const int fd = fd_socket(family, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP);
     if (fd < 0)
         return 0;
-    const int moved = fd_make_internal(fd);
-    return (moved >= 0 ? moved : fd) + 1;
+    return fd_make_internal(fd) + 1;
 }
 
 static void give_up(int *place)

@@ -207,9 +207,8 @@ static void kick(struct stack_cx *cx, int epfd, struct epset *ep)
 {
     struct epoll_event event = {.events = EPOLLIN, .data.u64 = kick_data()};
     if (kick_fd < 0) {
-        const int fd = (int)raw_syscall(SYS_eventfd2, 1, O_CLOEXEC | O_NONBLOCK, 0, 0, 0, 0);
-        const int high = fd >= 0 ? fd_make_internal(fd) : -1;
-        kick_fd = high >= 0 ? high : fd;
+        const int flags = O_CLOEXEC | O_NONBLOCK;
+        kick_fd = fd_make_internal((int)raw_syscall(SYS_eventfd2, 1, flags, 0, 0, 0, 0));
     }
     if (raw_syscall(SYS_epoll_ctl, epfd, EPOLL_CTL_ADD, kick_fd, (long)&event, 0, 0) == 0)
         ep->kicked = cx->now;

@@ -194,8 +194,7 @@ static int start(pid_t *pid, struct order *o)
     sigset_t all;
     if (pipe2(pipe_fds, O_CLOEXEC) < 0)
         return errno;
-    const int moved = fd_make_internal(pipe_fds[1]);
-    o->report = moved >= 0 ? moved : pipe_fds[1];
+    o->report = fd_make_internal(pipe_fds[1]);
     sigfillset(&all);
     real.sigprocmask(SIG_BLOCK, &all, &o->mask); /* no handler of the program's runs in the child */
     service_put_off(true); /* the child may find libc's locks taken: no thread is to start there */

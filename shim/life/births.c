@@ -12,26 +12,20 @@
 
 static int in = -1, out = -1, bell = -1;
 
-static int internal(int fd)
-{
-    const int moved = fd_make_internal(fd);
-    return moved >= 0 ? moved : fd;
-}
-
 void births_prepare(void)
 {
     int pair[2];
     const int fd = (int)raw_syscall(SYS_eventfd2, 0, EFD_CLOEXEC | EFD_NONBLOCK, 0, 0, 0, 0);
     if (fd >= 0)
-        bell = internal(fd);
+        bell = fd_make_internal(fd);
     if (raw_syscall(SYS_socketpair, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, (long)pair, 0, 0) <
         0)
         return;
     const int bytes = QUEUE_BYTES;
     if (raw_setsockopt(pair[0], SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof(bytes)) < 0)
         raw_setsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
-    out = internal(pair[0]);
-    in = internal(pair[1]);
+    out = fd_make_internal(pair[0]);
+    in = fd_make_internal(pair[1]);
 }
 
 void births_fds(int fds[BIRTHS_HAVE])

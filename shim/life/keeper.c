@@ -70,12 +70,6 @@ static struct {
     char *env[ENV_MAX + 1];
 } keeper = {.program = -1, .arena = -1, .out = -1, .in = -1, .pidfd = -1};
 
-static int internal(int fd)
-{
-    const int moved = fd_make_internal(fd);
-    return moved >= 0 ? moved : fd;
-}
-
 /* ---- before anything else ---- */
 
 /* The executable in the directory that this library came from. */
@@ -117,15 +111,15 @@ void keeper_prepare(int arena)
                                    (long)pair, 0, 0) < 0) {
         if (program >= 0)
             raw_close(program);
-        keeper.arena = arena >= 0 ? internal(arena) : -1;
+        keeper.arena = fd_make_internal(arena);
         return;
     }
     if (raw_setsockopt(pair[0], SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof(bytes)) < 0)
         raw_setsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
-    keeper.out = internal(pair[0]);
-    keeper.in = internal(pair[1]);
-    keeper.program = internal(program);
-    keeper.arena = internal(arena);
+    keeper.out = fd_make_internal(pair[0]);
+    keeper.in = fd_make_internal(pair[1]);
+    keeper.program = fd_make_internal(program);
+    keeper.arena = fd_make_internal(arena);
     copy_environment();
 }
 
@@ -305,7 +299,7 @@ static void watch(int32_t pid)
     const int fd = (int)raw_syscall(SYS_pidfd_open, pid, 0, 0, 0, 0, 0);
     if (keeper.pidfd >= 0)
         fd_release_internal(keeper.pidfd);
-    keeper.pidfd = fd >= 0 ? internal(fd) : -1;
+    keeper.pidfd = fd >= 0 ? fd_make_internal(fd) : -1;
     keeper.watched = fd >= 0 ? pid : 0;
     engine_leave(&cx);
 }

@@ -83,9 +83,7 @@ void leader_keep_view(void)
 {
     if (view >= 0)
         return;
-    const int fd = raw_open("/proc/self/stat", O_RDONLY | O_CLOEXEC, 0);
-    const int moved = fd >= 0 ? fd_make_internal(fd) : -1;
-    view = moved >= 0 ? moved : fd;
+    view = fd_make_internal(raw_open("/proc/self/stat", O_RDONLY | O_CLOEXEC, 0));
 }
 
 /* The field with this number (proc(5)) of what follows the name in parentheses. */

@@ -75,8 +75,7 @@ int own_address_lock(const struct config *cfg, char *text, size_t len)
     if (err == 0)
         err = raw_listen(fd, VISITORS_MAX);
     if (err == 0) {
-        int moved = fd_make_internal(fd);
-        lock_fd = moved >= 0 ? moved : fd;
+        lock_fd = fd_make_internal(fd);
         return 0;
     }
     if (fd >= 0)

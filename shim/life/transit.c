@@ -30,8 +30,7 @@ static void make_set(const struct stack_cx *cx)
     const int fd = (int)raw_syscall(SYS_epoll_create1, EPOLL_CLOEXEC, 0, 0, 0, 0, 0);
     if (fd < 0)
         return;
-    const int moved = fd_make_internal(fd);
-    transit.set = moved > 0 ? moved : fd;
+    transit.set = fd_make_internal(fd);
     transit.token = (uint32_t)cx->now << 12 | (process_number() & 0xfff) | 1;
 }
 

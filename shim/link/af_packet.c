@@ -645,8 +645,7 @@ static int open_socket(struct af_packet *a, const char **cure)
     }
     a->vnet = set_int(fd, SOL_PACKET, PACKET_VNET_HDR, 1) == 0;
     set_buffers(fd);
-    int moved = fd_make_internal(fd);
-    a->link.fd = moved >= 0 ? moved : fd;
+    a->link.fd = fd_make_internal(fd);
     return 0;
 }
 

@@ -31,8 +31,7 @@ static int open_writer(uint32_t ifindex)
         return 0;
     }
     (void)raw_setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof(bytes));
-    const int moved = fd_make_internal(fd);
-    return moved >= 0 ? moved : fd;
+    return fd_make_internal(fd);
 }
 
 int writer_of(uint8_t netif)

@@ -337,10 +337,8 @@ static int open_file(const struct config *cfg, int pid)
         const ssize_t w = raw_write(fd, &file_header, sizeof(file_header));
         err = w < 0 ? (int)w : 0;
     }
-    if (err == 0) {
-        const int moved = fd_make_internal(fd);
-        return moved >= 0 ? moved : fd;
-    }
+    if (err == 0)
+        return fd_make_internal(fd);
     if (fd >= 0)
         raw_close(fd);
     if (err == -EEXIST)

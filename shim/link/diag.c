@@ -67,8 +67,7 @@ static int open_diag(void)
     const int fd = fd_socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
     if (fd < 0)
         return fd;
-    const int moved = fd_make_internal(fd);
-    diag_fd = moved >= 0 ? moved : fd;
+    diag_fd = fd_make_internal(fd);
     return diag_fd;
 }
 

@@ -217,9 +217,8 @@ void guard_keep(int fd, uint16_t port)
     if (copy < 0)
         return;
     reset_waiting(copy);
-    int moved = fd_make_internal(copy);
     kept[nkept++] = (struct kept){
-        .fd = moved >= 0 ? moved : copy, .port = port, .group = get_flag(fd, SO_REUSEPORT)};
+        .fd = fd_make_internal(copy), .port = port, .group = get_flag(fd, SO_REUSEPORT)};
 }
 
 bool guard_adopt(int fd, uint16_t port)

@@ -1,16 +1,13 @@
 /* The family's side of the program at the interface's ingress: see ingress.h. */
 #include "shim/link/ingress.h"
 
-#include <errno.h>
-#include <linux/bpf.h>
-#include <sys/prctl.h>
-
 #include "shim/core/config.h"
 #include "shim/core/fdtable.h"
 #include "shim/core/raw.h"
 #include "shim/core/shared.h"
 #include "shim/life/births.h"
 #include "shim/life/keeper.h"
+#include "shim/link/bpf.h"
 #include "stack/tcp/marks.h"
 #include "stack/tcp/tcp.h"
 
@@ -24,16 +21,13 @@ static int map = -1;
 static int make_map(void)
 {
     union bpf_attr attr = {0};
-    /* A sandbox may kill for a call that a program with kernel sockets would never make. */
-    if (raw_syscall(SYS_prctl, PR_GET_SECCOMP, 0, 0, 0, 0, 0) != 0)
-        return -EPERM;
     attr.map_type = BPF_MAP_TYPE_ARRAY;
     attr.key_size = sizeof(uint32_t);
     attr.value_size = sizeof(struct flow_mark);
     attr.max_entries = MARKS;
     attr.map_flags = BPF_F_MMAPABLE;
     memcpy(attr.map_name, "tcpshim_marks", sizeof("tcpshim_marks"));
-    return (int)raw_syscall(SYS_bpf, BPF_MAP_CREATE, (long)&attr, sizeof(attr), 0, 0, 0);
+    return bpf_call(BPF_MAP_CREATE, &attr);
 }
 
 static bool map_at(void *at, int fd)
@@ -58,8 +52,7 @@ void ingress_prepare(struct stack *st, void *end)
         raw_close(fd);
         return;
     }
-    const int moved = fd_make_internal(fd);
-    map = moved >= 0 ? moved : fd;
+    map = fd_make_internal(fd);
     tcp_use_marks(st, end);
 }
 

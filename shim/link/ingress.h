@@ -33,6 +33,6 @@ bool ingress_adopt(const struct stack *st, int fd);
  */
 void ingress_count(struct stack_cx *cx, unsigned frames, unsigned netif);
 
-#define INGRESS_INSNS 80
+#define INGRESS_INSNS 64
 /* The program over a map of marks: up to INGRESS_INSNS. Returns its length. */
 unsigned ingress_program(int map, struct bpf_insn *code);

@@ -39,8 +39,7 @@ static int open_socket(void)
     int fd = fd_socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
     if (fd < 0)
         return fd;
-    int moved = fd_make_internal(fd);
-    netlink_fd = moved >= 0 ? moved : fd;
+    netlink_fd = fd_make_internal(fd);
     return 0;
 }
 

@@ -9,13 +9,12 @@
 #include "shim/link/seal.h"
 
 #include <errno.h>
-#include <linux/bpf.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "shim/core/fdtable.h"
 #include "shim/core/raw.h"
+#include "shim/link/bpf.h"
 #include "shim/link/diag.h"
 #include "shim/link/filter.h"
 #include "shim/link/interfaces.h"
@@ -43,18 +42,11 @@ static int load_program(void)
         {.code = BPF_JMP | BPF_EXIT},
     };
     union bpf_attr attr = {0};
-    /* A sandbox may kill for a call that a program with kernel sockets would never make. */
-    if (raw_syscall(SYS_prctl, PR_GET_SECCOMP, 0, 0, 0, 0, 0) != 0)
-        return -EPERM;
     attr.prog_type = BPF_PROG_TYPE_SOCKET_FILTER;
     attr.insn_cnt = ARRAY_LEN(code);
     attr.insns = (uintptr_t)code;
     attr.license = (uintptr_t) "GPL";
-    const int fd = (int)raw_syscall(SYS_bpf, BPF_PROG_LOAD, (long)&attr, sizeof(attr), 0, 0, 0);
-    if (fd < 0)
-        return fd;
-    const int moved = fd_make_internal(fd);
-    return moved >= 0 ? moved : fd;
+    return fd_make_internal(bpf_call(BPF_PROG_LOAD, &attr));
 }
 
 /* False: a filter of its own, then. */

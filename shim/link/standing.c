@@ -172,8 +172,7 @@ static int open_guard(uint16_t port)
         raw_close(fd);
         return err;
     }
-    int moved = fd_make_internal(fd);
-    return moved >= 0 ? moved : fd;
+    return fd_make_internal(fd);
 }
 
 static int make_guard(uint16_t port)

@@ -81,10 +81,8 @@ uint32_t waiter_claim(void)
     w->woken = w->asleep = w->spins = w->service = false;
     if (wake_fds[slot - 1] == 0) {
         int fd = new_eventfd();
-        if (fd >= 0) {
-            int moved = fd_make_internal(fd);
-            wake_fds[slot - 1] = moved > 0 ? moved : fd;
-        }
+        if (fd >= 0)
+            wake_fds[slot - 1] = fd_make_internal(fd);
     }
     return slot;
 }

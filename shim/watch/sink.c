@@ -138,8 +138,7 @@ static void open_sink(int pid)
     fd = settle_how(fd);
     if (config.trace_file[0] && sink.how == HOW_POLL)
         sink.how = HOW_NONBLOCK;
-    const int moved = fd_make_internal(fd);
-    sink.fd = moved >= 0 ? moved : fd;
+    sink.fd = fd_make_internal(fd);
 }
 
 void sink_open(void)

@@ -293,6 +293,15 @@ static bool glimpsed(const struct run *r, int side)
     return !run_user(r, side) && r->watch != WATCH_TRACEPOINT;
 }
 
+/* What was seen; where there is nothing: whether nobody could see it, or there was none. Frees it.
+ */
+static void set_seen(struct table_row *r, unsigned pair, struct text *seen, bool unknown,
+                     const char *none)
+{
+    set_text(r, pair, "%s", seen->n > 0 ? seen->s : unknown ? UNKNOWN : none);
+    text_free(seen);
+}
+
 static const char *const state_order[] = {"SYN_SENT",   "SYN_RECEIVED", "ESTABLISHED",
                                           "FIN_WAIT_1", "FIN_WAIT_2",   "CLOSE_WAIT",
                                           "CLOSING",    "LAST_ACK",     "TIME_WAIT"};
@@ -330,11 +339,7 @@ static void walk_rows(struct table *t, const struct run *runs)
             struct text walk = {0};
             if (f)
                 add_walk(&walk, f, side);
-            set_text(r, i, "%s",
-                     walk.n > 0                      ? walk.s
-                     : f && glimpsed(&runs[i], side) ? UNKNOWN
-                                                     : "-");
-            text_free(&walk);
+            set_seen(r, i, &walk, f && glimpsed(&runs[i], side), "-");
         }
     }
 }
@@ -458,11 +463,7 @@ static void error_rows(struct table *t, const struct run *runs)
         for (unsigned i = 0; i < t->pairs; i++) {
             struct text errors = {0};
             add_errors(&errors, &runs[i], side);
-            set_text(r, i, "%s",
-                     errors.n > 0               ? errors.s
-                     : glimpsed(&runs[i], side) ? UNKNOWN
-                                                : "none");
-            text_free(&errors);
+            set_seen(r, i, &errors, glimpsed(&runs[i], side), "none");
         }
     }
 }
