@@ -4,9 +4,10 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
-#include "net.h"
+#include "ingress.h"
 
 #include <linux/aio_abi.h>
+#include <linux/filter.h>
 #include <linux/if_packet.h>
 #include <linux/virtio_net.h>
 #include <net/ethernet.h>
@@ -27,19 +28,31 @@ struct frame {
     uint8_t bytes[HEADERS];
 } __attribute__((packed));
 
-/* A packet socket for IPv4 on the interface; frames that leave are not seen. */
+/*
+ * A packet socket for IPv4 on the interface, of which nobody else gets any; frames that leave are
+ * not seen. For all protocols and with a filter: sockets for one come behind the program.
+ */
 static inline int open_interface(const char *name)
 {
+    struct sock_filter code[] = {{BPF_LD | BPF_H | BPF_ABS, 0, 0, 12},
+                                 {BPF_JMP | BPF_JEQ | BPF_K, 0, 1, ETH_P_IP},
+                                 {BPF_RET | BPF_K, 0, 0, UINT32_MAX},
+                                 {BPF_RET | BPF_K, 0, 0, 0}};
+    const struct sock_fprog filter = {sizeof(code) / sizeof(code[0]), code};
     const int on = 1, bytes = BUFFER;
     const struct sockaddr_ll at = {.sll_family = AF_PACKET,
-                                   .sll_protocol = htons(ETH_P_IP),
+                                   .sll_protocol = htons(ETH_P_ALL),
                                    .sll_ifindex = (int)if_nametoindex(name)};
     const int fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0);
     must(fd >= 0, "packet socket");
+    must(setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof(filter)) == 0, "a filter");
     must(setsockopt(fd, SOL_PACKET, PACKET_VNET_HDR, &on, sizeof(on)) == 0, "PACKET_VNET_HDR");
+    must(setsockopt(fd, SOL_PACKET, PACKET_IGNORE_OUTGOING, &on, sizeof(on)) == 0,
+         "PACKET_IGNORE_OUTGOING");
     must(setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &bytes, sizeof(bytes)) == 0, "SO_RCVBUFFORCE");
     must(setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof(bytes)) == 0, "SO_SNDBUFFORCE");
     must(bind(fd, (const struct sockaddr *)&at, sizeof(at)) == 0, name);
+    drop_at_ingress((unsigned)at.sll_ifindex);
     return fd;
 }
 

@@ -14,7 +14,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/filter.h>
 #include <net/if_arp.h>
 #include <poll.h>
 #include <sys/ioctl.h>
