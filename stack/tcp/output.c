@@ -394,15 +394,37 @@ bool tcp_ack_has_time(const struct tcp_conn *c)
            c->ack_why == TCP_WHY_SEND_ACK_HANDSHAKE;
 }
 
-/* What the program sends next may carry it: stack_flush_patiently(). */
+/*
+ * The program took what an ACK is due for, and more lies in the device: one ACK will do for both,
+ * as it does for what a kernel's GRO puts together. A few of them a window keep the sender going.
+ */
+#define ACK_STRETCH (256u << 10)
+
+static uint32_t unacknowledged(const struct tcp_conn *c)
+{
+    return (uint32_t)seq_diff(c->rcv_nxt, c->rcv_wup);
+}
+
+static bool may_stretch(const struct tcp_conn *c)
+{
+    return c->ack_why == TCP_WHY_SEND_ACK_NOW && !tcp_acks_quickly(c) &&
+           unacknowledged(c) < min_u32(ACK_STRETCH, c->rcv_limit / 4);
+}
+
+/* What the program sends next may carry it; who has sent all clocks nothing by it. */
+static bool may_have_company(const struct tcp_conn *c)
+{
+    return tcp_ack_has_time(c) &&
+           (c->ack_why == TCP_WHY_SEND_ACK_FIN || unacknowledged(c) <= c->rcv_mss);
+}
+
+/* Until the program sleeps: stack_flush_patiently(). */
 static bool ack_may_wait(const struct stack_cx *cx, const struct tcp_conn *c)
 {
-    return tcp_ack_has_time(c) && !(c->ack_delayed && held_enough(cx, c)) &&
+    return (may_have_company(c) || (tcp_any_foreseen(cx->st) && may_stretch(c))) &&
+           !(c->ack_delayed && held_enough(cx, c)) &&
            (c->state == TCP_ESTABLISHED || c->state == TCP_CLOSE_WAIT) && !c->ece_due &&
-           !c->dsack_due && c->path.netif != NETIF_LOOP &&
-           /* who has sent all clocks nothing by it */
-           (c->ack_why == TCP_WHY_SEND_ACK_FIN ||
-            (uint32_t)seq_diff(c->rcv_nxt, c->rcv_wup) <= c->rcv_mss);
+           !c->dsack_due && c->path.netif != NETIF_LOOP;
 }
 
 static void hold_ack(struct stack_cx *cx, struct tcp_conn *c)
@@ -421,18 +443,6 @@ static void hold_ack(struct stack_cx *cx, struct tcp_conn *c)
     struct tcp_stack *t = &cx->st->tcp;
     list_push_back(c->ack_why == TCP_WHY_SEND_ACK_HANDSHAKE ? &t->held_handshakes : &t->held_acks,
                    &c->pending_link);
-}
-
-/*
- * The program took what an ACK is due for, and more lies in the device: one ACK will do for both,
- * as it does for what a kernel's GRO puts together. A few of them a window keep the sender going.
- */
-#define ACK_STRETCH (256u << 10)
-
-static bool one_ack_will_do(const struct stack *st, const struct tcp_conn *c)
-{
-    return tcp_text_foreseen(st, c) && c->ack_why == TCP_WHY_SEND_ACK_NOW && !tcp_acks_quickly(c) &&
-           (uint32_t)seq_diff(c->rcv_nxt, c->rcv_wup) < min_u32(ACK_STRETCH, c->rcv_limit / 4);
 }
 
 void tcp_output(struct stack_cx *cx, struct tcp_conn *c)
@@ -456,7 +466,7 @@ void tcp_output(struct stack_cx *cx, struct tcp_conn *c)
         note_app_limited(c, p.why);
         note_held(cx, c, p.len ? TCP_WHY_NONE : p.why);
     }
-    if (c->ack_now && one_ack_will_do(cx->st, c)) {
+    if (c->ack_now && tcp_text_foreseen(cx->st, c) && may_stretch(c)) {
         c->ack_now = false;
         tcp_delay_ack(cx, c);
     }

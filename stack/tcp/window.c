@@ -88,14 +88,33 @@ uint32_t tcp_receive_window(const struct stack_cx *cx, const struct tcp_conn *c)
 }
 
 /*
- * What a path may hold at most is enough, but a peer that is given less than this sends smaller
- * frames. Who takes so much in a round moves much.
+ * A path without delay keeps in queues what it is given, so more in flight makes nothing faster.
+ * It costs: the bytes leave the processor's caches between the copies, and a writer that always
+ * finds room never lets acknowledgements clock out frames many at a time (shim/link/batch.h).
+ * Measured on one processor: 1 to 2 MB are best; less starves the receiver, 4 MB cost a quarter.
+ * Connections that move much at the same time share it.
+ * What has delay needs rate times round trip: no rate that this stack reaches is held back.
+ */
+#define FLIGHT_ALL  (1u << 20)
+#define FLIGHT_MIN  (256u << 10) /* four large frames */
+#define FLIGHT_RATE 8            /* bytes a nanosecond */
+/* Who did not move much for once to twice this long does not share. */
+#define MOVERS_SPAN (4 * NSEC_PER_MSEC)
+
+/*
+ * What a path may hold at most is enough, and as much for each of several that move much at a time,
+ * whose text waits for one another's to be read: then their ACKs need not be many (output.c). All
+ * together no more than a device has room for. A peer that is given less than the least sends
+ * smaller frames. Who takes so much in a round moves much.
  */
 #define DRS_MAX_LEAST (256u << 10)
+#define WINDOWS_ALL   (8u << 20)
 
 static uint32_t window_max(const struct stack *st, const struct tcp_conn *c)
 {
-    return max_u32(tcp_flight_max(st, c), DRS_MAX_LEAST);
+    const uint32_t share = WINDOWS_ALL / max_u32(st->tcp.movers_count, 1);
+    const uint32_t most = max_u32(min_u32(share, FLIGHT_ALL), DRS_MAX_LEAST);
+    return max_u32(tcp_flight_max(st, c), most);
 }
 
 static void grow_receive_buffer(struct stack_cx *cx, struct tcp_conn *c)
@@ -144,20 +163,6 @@ void tcp_window_consumed(struct stack_cx *cx, struct tcp_conn *c)
         tcp_want_output(cx, c);
     }
 }
-
-/*
- * A path without delay keeps in queues what it is given, so more in flight makes nothing faster.
- * It costs: the bytes leave the processor's caches between the copies, and a writer that always
- * finds room never lets acknowledgements clock out frames many at a time (shim/link/batch.h).
- * Measured on one processor: 1 to 2 MB are best; less starves the receiver, 4 MB cost a quarter.
- * Connections that move much at the same time share it.
- * What has delay needs rate times round trip: no rate that this stack reaches is held back.
- */
-#define FLIGHT_ALL  (1u << 20)
-#define FLIGHT_MIN  (128u << 10) /* two large frames */
-#define FLIGHT_RATE 8            /* bytes a nanosecond */
-/* Who did not move much for once to twice this long does not share. */
-#define MOVERS_SPAN (4 * NSEC_PER_MSEC)
 
 void tcp_moves_much(struct stack_cx *cx, const struct tcp_conn *c)
 {

@@ -73,6 +73,50 @@ TEST(acks_wait_in_order, "ACKs that waited leave in the order in which they were
     expect_tx("A seq 1 ack 201");
 }
 
+/* So many segments are read while text of another connection is next in the device. */
+static void read_beside_other(unsigned segments)
+{
+    struct tcp_conn *c = established("<mss 1460>");
+    struct tcp_conn *other = call_open();
+    tcp_quickack(the_cx(), c, false);
+    call_connect_from(other, HOST_PORT + 1, PEER_PORT);
+    flow(HOST_PORT + 1, PEER_PORT);
+    expect_tx("S seq 0");
+    inject("SA seq 0 ack 1");
+    expect_tx("A seq 1 ack 1 len 0");
+    flow(HOST_PORT, PEER_PORT);
+    for (unsigned i = 0; i < segments; i++)
+        inject("A len 1460");
+    expect_none(0);
+    program_goes_on(true);
+    check(tcp_announce(the_cx(), other, 1000));
+    check_eq(call_recv(c, 20000), segments * 1460);
+}
+
+TEST(ack_waits_for_others_text, "one ACK does for what is read in turn with another's text")
+{
+    read_beside_other(10);
+    expect_none(us(100));
+    tcp_unannounce(the_stack()); /* the link takes it */
+    program_goes_on(false);
+    flush();
+    expect_tx("A seq 1 ack 14601");
+}
+
+TEST(ack_waits_for_others_not_long, "but the sender has it after 5 ms")
+{
+    read_beside_other(10);
+    t_run(ms(6));
+    flush();
+    expect_tx("A seq 1 ack 14601");
+}
+
+TEST(ack_waits_for_others_bound, "and a quarter of the window is acknowledged whatever waits")
+{
+    read_beside_other(12);
+    expect_tx("A seq 1 ack 17521");
+}
+
 TEST(ack_waits_for_one_segment, "RFC 9293 MUST-58: two are acknowledged at once")
 {
     established(NULL);

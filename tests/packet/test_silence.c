@@ -174,21 +174,35 @@ TEST(silence_flight_shared, "connections that move much at the same time share i
     others_move_much(c, 15);
     fill_flight(c);
     check(c->cc.cwnd > 131072);
-    check_eq(tcp_in_flight(c), 2 * 44 * 1460);
-    check_eq(tcp_flight_max(the_stack(), c), 131072);
+    check_eq(tcp_in_flight(c), 4 * 44 * 1460);
+    check_eq(tcp_flight_max(the_stack(), c), 1 << 18);
     t_run(ms(9));
     tcp_moves_much(the_cx(), c);
     check_eq(tcp_flight_max(the_stack(), c), 1 << 20);
-    others_move_much(c, 3);
-    check_eq(tcp_flight_max(the_stack(), c), 1 << 18);
+    others_move_much(c, 1);
+    check_eq(tcp_flight_max(the_stack(), c), 1 << 19);
     drain_tx();
 }
 
-/* So many segments are read every 30 us, for 20 ms; the window after that. */
-static uint32_t read_steadily(struct tcp_conn *c, unsigned segments)
+/* A connection whose round trip took 20 us. */
+static struct tcp_conn *near(void)
+{
+    struct tcp_conn *c = established("<mss 1460,nop,nop,ts,nop,wscale 7>");
+    cur()->sends_ts = true;
+    check_eq(call_send(c, 100), 100);
+    drain_tx();
+    t_run(us(20));
+    inject("A ack 101");
+    return c;
+}
+
+/* So many segments are read every 30 us, for 20 ms, while so many others move much; the window
+ * after that. */
+static uint32_t read_steadily(struct tcp_conn *c, unsigned segments, unsigned others)
 {
     struct tcp_view v;
     for (unsigned i = 0; i < 20 * 33; i++) {
+        others_move_much(c, others);
         for (unsigned n = 0; n < segments; n++)
             inject("A len 1448");
         call_recv(c, 65000);
@@ -202,14 +216,19 @@ static uint32_t read_steadily(struct tcp_conn *c, unsigned segments)
 TEST(window_short_path, "Linux: what is read is measured over a millisecond at least; what queues "
                         "are good for is enough")
 {
-    struct tcp_conn *c = established("<mss 1460,nop,nop,ts,nop,wscale 7>");
-    cur()->sends_ts = true;
-    check_eq(call_send(c, 100), 100);
-    drain_tx();
-    t_run(us(20));
-    inject("A ack 101");
-    check(read_steadily(c, 3) > 300000);
-    check_eq(read_steadily(c, 30), 1 << 20);
+    struct tcp_conn *c = near();
+    check(read_steadily(c, 3, 0) > 300000);
+    check_eq(read_steadily(c, 30, 0), 1 << 20);
+}
+
+TEST(window_beside_others, "several that move much have as large windows as one")
+{
+    check_eq(read_steadily(near(), 30, 7), 1 << 20);
+}
+
+TEST(window_shared, "many share what a device has room for")
+{
+    check(read_steadily(near(), 30, 15) <= (8 << 20) / 15);
 }
 
 /* Ten segments are there; the link has seen that more will follow them. */
