@@ -89,13 +89,18 @@ void tcp_set_state(struct stack_cx *cx, struct tcp_conn *c, enum tcp_state s, en
     c->state = s;
 }
 
-void tcp_conn_insert(struct stack *st, struct tcp_conn *c)
+void tcp_conn_mark(struct stack *st, const struct tcp_conn *c)
 {
     const struct netif *nif = &st->netifs[c->path.netif];
-    flow_insert(&st->tcp.flows, &c->flow);
-    c->in_table = true;
     if (st->tcp.marks != NULL && nif->kind == NETIF_ETHERNET)
         mark_set(st->tcp.marks, &c->flow.tuple, nif->ifindex);
+}
+
+void tcp_conn_insert(struct stack *st, struct tcp_conn *c)
+{
+    flow_insert(&st->tcp.flows, &c->flow);
+    c->in_table = true;
+    tcp_conn_mark(st, c);
 }
 
 void tcp_conn_remove(struct stack *st, struct tcp_conn *c)

@@ -305,6 +305,8 @@ void tcp_conn_enter(struct stack_cx *cx, struct tcp_conn *c, const struct flow_t
 /* Into the table, with the tuple that it has, and marked; and out of it, if it is there. */
 void tcp_conn_insert(struct stack *st, struct tcp_conn *c);
 void tcp_conn_remove(struct stack *st, struct tcp_conn *c);
+/* It is in the table: its mark is there again, whoever else has the place. */
+void tcp_conn_mark(struct stack *st, const struct tcp_conn *c);
 /* The connection is over: leaves the table, timers stop, unsent bytes go, state CLOSED, the program
  * is told err. */
 void tcp_done(struct stack_cx *cx, struct tcp_conn *c, int err, enum tcp_reason why);

@@ -344,10 +344,14 @@ static bool checksum_ok(const struct ip_packet *p)
     return csum_fold(csum_add(sum, p->payload, p->len, false)) == 0xffff;
 }
 
+/* So many segments later a connection has its mark again, should another have got the place. */
+#define MARK_AGAIN 64
+
 static void conn_arrives(struct stack_cx *cx, struct tcp_conn *c, const struct tcp_segment *s,
                          const struct ip_packet *p)
 {
-    c->segs_in++;
+    if (unlikely(++c->segs_in % MARK_AGAIN == 0))
+        tcp_conn_mark(cx->st, c);
     if (c->state == TCP_SYN_SENT)
         tcp_syn_sent_arrives(cx, c, s, p);
     else

@@ -1,8 +1,8 @@
 /*
  * Marks: the 4-tuples of connections, in memory that a program of the kernel's reads (eBPF at an
  * interface's ingress, shim/link/ingress.h): what arrives for them there is the stack's alone. Each
- * has one place in the table. Of two connections with the same place the younger is marked; that
- * costs the other time, and nothing else.
+ * has one place in the table. Of two connections with the same place the one is marked that said so
+ * last, new or with traffic; that costs the other time, and nothing else.
  */
 #pragma once
 
