@@ -314,9 +314,9 @@ static void collect(void)
         return;
     wait_for(child); /* or it was waited for: ECHILD */
     const bool born = birth.error == 0 && birth.pid > 0;
-    if (born)
-        watch(birth.pid);
     __atomic_store_n(&engine.sh->keeper, born ? birth.pid : KEEPER_IMPOSSIBLE, __ATOMIC_RELEASE);
+    if (born) /* last: if the process ends meanwhile, other threads enter no more */
+        watch(birth.pid);
 }
 
 /*
