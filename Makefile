@@ -246,7 +246,7 @@ coverage:
 sim: $(BUILD)/asan/sim
 	$(BUILD)/asan/sim --seeds $(SEEDS) --first $(FIRST)
 
-$(BUILD)/bench/%: bench/%.c bench/net.h bench/round.h bench/frames.h bench/ingress.h
+$(BUILD)/bench/%: bench/%.c bench/net.h bench/round.h bench/frames.h bench/ingress.h shim/link/bpf.h
 	@mkdir -p $(@D)
 	$(CC) $(BASE) $(WARN) $(CFLAGS) -o $@ $<
 

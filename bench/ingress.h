@@ -5,17 +5,12 @@
  */
 #pragma once
 #include "net.h"
+#include "shim/link/bpf.h"
 
-#include <linux/bpf.h>
 #include <linux/if_ether.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/syscall.h>
-
-/* What <linux/bpf.h> of Linux 6.1 does not have. */
-#define TCX_INGRESS 46
-#define TCX_NEXT    (-1)
-#define TCX_DROP    2
 
 static inline long bpf(int command, const union bpf_attr *attr)
 {

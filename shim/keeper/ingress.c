@@ -10,8 +10,6 @@
 #include "stack/tcp/marks.h"
 #include "stack/tcp/tcp.h"
 
-/* Constants that the headers of Linux 6.1 do not have. */
-#define TCX_INGRESS 46
 #ifndef SO_NETNS_COOKIE
 #define SO_NETNS_COOKIE 71
 #endif

@@ -299,7 +299,7 @@ static void watch(int32_t pid)
     const int fd = (int)raw_syscall(SYS_pidfd_open, pid, 0, 0, 0, 0, 0);
     if (keeper.pidfd >= 0)
         fd_release_internal(keeper.pidfd);
-    keeper.pidfd = fd >= 0 ? fd_make_internal(fd) : -1;
+    keeper.pidfd = fd_make_internal(fd);
     keeper.watched = fd >= 0 ? pid : 0;
     engine_leave(&cx);
 }

@@ -1,14 +1,10 @@
 /* The program at the interface's ingress: see ingress.h. */
-#include <linux/bpf.h>
 #include <linux/if_ether.h>
 #include <netinet/in.h>
 
+#include "shim/link/bpf.h"
 #include "shim/link/ingress.h"
 #include "stack/tcp/marks.h"
-
-/* What <linux/bpf.h> of Linux 6.1 does not have. */
-#define TCX_NEXT (-1)
-#define TCX_DROP 2
 
 /* Offsets in a frame. */
 #define TYPE     12

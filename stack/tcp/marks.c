@@ -14,11 +14,18 @@ static struct flow_mark *place_of(struct flow_mark *table, const struct flow_mar
     return &table[mark_index(m->ports, m->remote)];
 }
 
+static bool same_flow(const struct flow_mark *a, const struct flow_mark *b)
+{
+    return a->local == b->local && a->remote == b->remote && a->ports == b->ports;
+}
+
 /* The program may read meanwhile: it sees the old mark, none, or the new one. */
 void mark_set(struct flow_mark *table, const struct flow_tuple *t, uint32_t ifindex)
 {
     const struct flow_mark m = mark_of(t);
     struct flow_mark *at = place_of(table, &m);
+    if (same_flow(at, &m) && at->ifindex == ifindex)
+        return;
     __atomic_store_n(&at->ifindex, 0, __ATOMIC_RELAXED);
     /* releases: each comes after that */
     __atomic_store_n(&at->local, m.local, __ATOMIC_RELEASE);
@@ -31,6 +38,6 @@ void mark_clear(struct flow_mark *table, const struct flow_tuple *t)
 {
     const struct flow_mark m = mark_of(t);
     struct flow_mark *at = place_of(table, &m);
-    if (at->local == m.local && at->remote == m.remote && at->ports == m.ports)
+    if (same_flow(at, &m))
         __atomic_store_n(&at->ifindex, 0, __ATOMIC_RELEASE);
 }
