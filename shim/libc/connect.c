@@ -61,6 +61,11 @@ static int open_from(struct call *c, struct tcp_conn *conn, const struct ip_addr
         int r = guard_bound_port(c);
         if (r == 0)
             r = tcp_connect(&c->cx, conn, &from, remote, path);
+        if (r == -EADDRINUSE) { /* the one before may be over but for what nobody looked at yet */
+            stack_flush(&c->cx);
+            engine_drain(&c->cx);
+            r = tcp_connect(&c->cx, conn, &from, remote, path);
+        }
         return r == -EADDRINUSE ? -EADDRNOTAVAIL : r;
     }
     for (unsigned attempt = 0; attempt < PORT_ATTEMPTS; attempt++) {

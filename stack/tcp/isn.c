@@ -7,9 +7,16 @@
 #define TUPLE_BYTES (offsetof(struct flow_tuple, rport) + sizeof(uint16_t))
 _Static_assert(TUPLE_BYTES == 36, "the tuple is hashed as one run of bytes");
 
+/*
+ * RFC 6528's clock of 4 us keeps ahead of 2 Mbit/s. As Linux's this one keeps ahead of 125: who
+ * connects again from a port that it bound, 100 us later, is a new connection to a peer that has
+ * the last one in TIME_WAIT. It comes round after 275 s, more than the 2 MSL of any segment.
+ */
+#define ISN_TICK 64 /* ns */
+
 tcp_seq isn_generate(const struct siphash_key *secret, const struct flow_tuple *t, nsec_t now)
 {
-    const uint32_t m = (uint32_t)(now / (4 * NSEC_PER_USEC));
+    const uint32_t m = (uint32_t)(now / ISN_TICK);
     return seq(m + (uint32_t)siphash24(secret, t, TUPLE_BYTES));
 }
 

@@ -11,7 +11,7 @@ struct flow_tuple {
     uint16_t lport, rport;
 };
 
-/* ISN = M + F(tuple, secret), M a 4 us clock (RFC 6528 section 3). */
+/* ISN = M + F(tuple, secret), M a clock (RFC 6528 section 3). */
 tcp_seq isn_generate(const struct siphash_key *secret, const struct flow_tuple *t, nsec_t now);
 /* Per-tuple offset of the timestamp clock (RFC 7323 5.4: hides uptime, keeps PAWS monotonic for a
  * tuple). */
