@@ -53,6 +53,8 @@ struct tcp_stack {
     bool patient;                /* stack_flush_patiently() is at work */
     struct tcp_conn *unfinished; /* whose text waits for what is to follow (TCP_SEND_UNFINISHED) */
     bool unfinished_now;         /* since this pass, or once more: the next one ends it */
+    nsec_t closed_at;            /* last close() of what the peer had closed before */
+    uint32_t returns;            /* how many of them in a row connect() followed at once */
     struct list orphans;
     struct list time_wait_age; /* oldest first: what is recycled when room is short */
     struct tcp_conn *foreseen; /* tcp_announce(), tcp_foresee_more(); NULL: none */

@@ -247,6 +247,9 @@ void sleep_end_now(void)
 
 /* ---- sleeping ---- */
 
+/* Process-local: what such a wait is for tends to be there already. */
+static bool drain_first[SPIN_KINDS];
+
 static void sleep_cancelled(void *unused)
 {
     (void)unused;
@@ -330,6 +333,7 @@ static bool look_around(struct stack_cx *cx, struct waiter *w, struct reader *re
     const struct sleep_signals since = sleep_signals_now();
     const nsec_t end = min_u64(until, cx->now + SPIN_MAX);
     bool over = false, yields = true;
+    engine_clock(cx); /* what was flushed took its time */
     waiter_thread_hook();
     for (unsigned i = 0; !over && yields && cx->now < end && i < LOOKS_MAX; i++) {
         const nsec_t before = cx->now;
@@ -343,15 +347,15 @@ static bool look_around(struct stack_cx *cx, struct waiter *w, struct reader *re
         t->asleep = false;
         if (over)
             break;
-        yields = spin_yielded(cx->now, cx->now - before);
+        const nsec_t took = cx->now - before;
+        yields = spin_yielded(cx->now, took);
         drain_as_driver(cx, w, reader);
         over = wait_over(w, reader);
+        drain_first[w->kind] |= over && i == 0 && took < SLEPT_NOT;
     }
     spin_ended(w->kind, over);
     return over;
 }
-
-static bool drain_first; /* process-local: packets tend to be there already */
 
 /* The part of wait_sleep() without the lock. */
 static int sleep_outside(struct stack_cx *cx, struct pollfd *fds, unsigned n, nsec_t until,
@@ -455,7 +459,7 @@ static bool awake(struct stack_cx *cx, struct waiter *w, const struct pollfd *pa
     }
     if (packets->revents != 0) {
         drain_as_driver(cx, w, reader);
-        drain_first |= cx->now - before < SLEPT_NOT;
+        drain_first[w->kind] |= cx->now - before < SLEPT_NOT;
         return true;
     }
     if (sleep_deadline(cx) <= cx->now) {
@@ -481,8 +485,8 @@ int wait_sleep(struct stack_cx *cx, struct waiter *w, struct pollfd *fds, unsign
 
     const bool inside = waits_inside(sh, w);
     const bool drives = !engine.sandboxed && !inside && driver_take(sh, w);
-    if (drives && (drain_first || tcp_any_foreseen(cx->st)))
-        drain_first = drain_as_driver(cx, w, reader) != 0;
+    if (drives && (drain_first[w->kind] || tcp_any_foreseen(cx->st)))
+        drain_first[w->kind] = drain_as_driver(cx, w, reader) != 0;
     const nsec_t began = cx->now;
     bool over = flush_unless_over(cx, w, reader);
     if (!over && drives && config.spin_auto && mask == NULL && list_empty(&sh->sleepers) &&

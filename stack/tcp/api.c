@@ -387,6 +387,23 @@ int64_t tcp_recv(struct stack_cx *cx, struct tcp_conn *c, const struct slice *to
 
 /* ---- shutdown and close ---- */
 
+/* A program that did so many times connects again. */
+#define RETURNS_MIN 4
+
+/*
+ * Whether the FIN that close() is about may wait for company as the peer's FIN's ACK does, and with
+ * it. Who connects again at once after each close() is to wait for what the peer's programs answer,
+ * and has time for it then; here it would come in front.
+ */
+static bool fin_may_wait(struct stack_cx *cx, const struct tcp_conn *c)
+{
+    struct tcp_stack *t = &cx->st->tcp;
+    if (c->state != TCP_LAST_ACK || !c->ack_held || c->sendbuf.len != 0)
+        return false;
+    t->closed_at = cx->now;
+    return t->returns >= RETURNS_MIN;
+}
+
 /* The program writes no more: FIN after what is queued (RFC 9293 3.10.4). */
 static void close_sending(struct stack_cx *cx, struct tcp_conn *c, enum tcp_reason why)
 {
@@ -412,7 +429,8 @@ static void close_sending(struct stack_cx *cx, struct tcp_conn *c, enum tcp_reas
     c->fin_queued = true;
     c->more = false;
     tcp_inside_release(cx, c);
-    tcp_output(cx, c);
+    if (why != TCP_WHY_CALL_CLOSE || !fin_may_wait(cx, c))
+        tcp_output(cx, c);
 }
 
 static int do_shutdown(struct stack_cx *cx, struct tcp_conn *c, enum tcp_how how)

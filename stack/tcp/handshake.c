@@ -97,11 +97,22 @@ static int do_connect(struct stack_cx *cx, struct tcp_conn *c, const struct endp
     return 0;
 }
 
+/* No more lies between close() and connect() of a program that does nothing else. */
+#define RETURN_SPAN (100 * NSEC_PER_USEC)
+
+/* Whether the program connects again and again, for who closes (api.c). */
+static void note_return(struct stack_cx *cx)
+{
+    struct tcp_stack *t = &cx->st->tcp;
+    t->returns = cx->now - t->closed_at < RETURN_SPAN ? t->returns + 1 : 0;
+}
+
 int tcp_connect(struct stack_cx *cx, struct tcp_conn *c, const struct endpoint *local,
                 const struct endpoint *remote, const struct ip_path *path)
 {
     if (unlikely(c->sendbuf.len != 0)) /* which the SYN may carry */
         tcp_release_handshakes(cx, c);
+    note_return(cx);
     struct flow *outer = work_begin(cx->st, &c->flow);
     const int r = do_connect(cx, c, local, remote, path);
     work_end(cx->st, outer);

@@ -213,7 +213,10 @@ static void delayed_ack_timeout(struct stack_cx *cx, struct tcp_conn *c)
         c->interactive = false;
         c->ato = TCP_DELACK_MIN;
     }
-    tcp_emit_ack(cx, c, TCP_WHY_SEND_ACK_DELAYED);
+    if (c->fin_queued && !tcp_fin_sent(c)) /* it may have waited for company with the ACK */
+        tcp_output(cx, c);
+    if (c->ack_delayed)
+        tcp_emit_ack(cx, c, TCP_WHY_SEND_ACK_DELAYED);
 }
 
 static void fire(struct stack_cx *cx, struct tcp_conn *c, enum tcp_timer which)

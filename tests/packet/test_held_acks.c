@@ -375,3 +375,68 @@ TEST(quickack_asked_for, "TCP_QUICKACK sends what waits")
     flush();
     expect_tx("A seq 1 ack 101");
 }
+
+/* A connection that the peer ends: up to where the program has seen that. */
+static struct tcp_conn *ended_by_peer(uint16_t port)
+{
+    struct tcp_conn *c = call_open();
+    program_goes_on(false);
+    call_connect_from(c, port, PEER_PORT);
+    flow(port, PEER_PORT);
+    expect_tx("S seq 0");
+    inject("SA seq 0 ack 1");
+    expect_tx("A seq 1 ack 1 len 0");
+    program_goes_on(true);
+    inject("FA seq 1");
+    check_eq(call_recv(c, 10), 0);
+    expect_none(0);
+    return c;
+}
+
+/* So many times a connection is closed, and the next one opened after so long. */
+static struct tcp_conn *after_returns(unsigned times, nsec_t later)
+{
+    struct tcp_conn *c = ended_by_peer(HOST_PORT);
+    for (unsigned i = 1; i <= times; i++) {
+        call_close(c);
+        expect_tx("FA seq 1 ack 2");
+        t_run(later);
+        c = ended_by_peer((uint16_t)(HOST_PORT + i));
+    }
+    return c;
+}
+
+TEST(fin_waits_for_return, "who connects again at once after each close() hears of that first")
+{
+    struct tcp_conn *c = after_returns(4, us(20));
+    call_close(c);
+    expect_none(0);
+    call_connect_from(call_open(), HOST_PORT + 5, PEER_PORT);
+    flow(HOST_PORT + 5, PEER_PORT);
+    expect_tx("S seq 0");
+    program_goes_on(false);
+    flush();
+    flow(HOST_PORT + 4, PEER_PORT);
+    expect_tx("FA seq 1 ack 2");
+}
+
+TEST(fin_waits_not_long, "nor does it stay if the program neither connects nor sleeps")
+{
+    struct tcp_conn *c = after_returns(4, us(20));
+    call_close(c);
+    expect_tx_in(ms(30), ms(45), "FA seq 1 ack 2");
+}
+
+TEST(fin_waits_for_no_other, "after fewer returns it leaves at once")
+{
+    struct tcp_conn *c = after_returns(3, us(20));
+    call_close(c);
+    expect_tx("FA seq 1 ack 2");
+}
+
+TEST(fin_waits_for_no_slow_one, "and where the program took its time")
+{
+    struct tcp_conn *c = after_returns(6, us(200));
+    call_close(c);
+    expect_tx("FA seq 1 ack 2");
+}
