@@ -101,7 +101,7 @@ http {{ access_log off; sendfile on; keepalive_requests 100000000;
 
 def redis(pipeline):
     def run(bench):
-        requests = round(bench.seconds * 40000 * min(pipeline, 8))
+        requests = round(bench.seconds * 40000 * pipeline)
         door = f"{bench.directory}/{bench.lab.a.namespace}.sock"
 
         def server(port):
