@@ -49,7 +49,10 @@ struct tcp_stack {
     nsec_t mtus_until;           /* none of them is of use from then on */
     struct list output_pending;  /* connections that stack_flush() must look at */
     struct list held_acks;       /* connections that owe ACKs which it held back, oldest first */
-    struct list held_handshakes; /* the same where this ACK completes a handshake */
+    struct list held_handshakes; /* the same where this ACK completes a handshake, */
+    struct list held_streams;    /* or where more text will come: until a look finds none */
+    uint16_t stream_pause;       /* so many ACKs of streams leave at once, as one waited in vain */
+    uint16_t stream_penalty;     /* and so many did the last time */
     bool patient;                /* stack_flush_patiently() is at work */
     struct tcp_conn *unfinished; /* whose text waits for what is to follow (TCP_SEND_UNFINISHED) */
     bool unfinished_now;         /* since this pass, or once more: the next one ends it */
@@ -141,5 +144,10 @@ bool tcp_flush_pending(const struct stack *st);
 /* Text that waits for what is to follow leaves now; with `patiently` if it waited through a call.
  */
 void tcp_finish(struct stack_cx *cx, bool patiently);
-/* ACKs that were held back leave with the next flush: all, or if the oldest has waited enough. */
-void tcp_release_held(struct stack_cx *cx, bool all);
+/* Which of the ACKs that were held back leave with the next flush. */
+enum tcp_release {
+    TCP_RELEASE_OLD, /* if the oldest has waited enough */
+    TCP_RELEASE_DUE, /* all but those of streams */
+    TCP_RELEASE_ALL,
+};
+void tcp_release_held(struct stack_cx *cx, enum tcp_release which);

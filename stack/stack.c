@@ -172,19 +172,29 @@ static void flush(struct stack_cx *cx)
     stack_settle(cx);
 }
 
-void stack_flush(struct stack_cx *cx)
+static void flush_held(struct stack_cx *cx, enum tcp_release which)
 {
     if (unlikely(cx->st->tcp.unfinished != NULL))
         tcp_finish(cx, false);
-    tcp_release_held(cx, true);
+    tcp_release_held(cx, which);
     flush(cx);
+}
+
+void stack_flush(struct stack_cx *cx)
+{
+    flush_held(cx, TCP_RELEASE_ALL);
+}
+
+void stack_flush_to_look(struct stack_cx *cx)
+{
+    flush_held(cx, TCP_RELEASE_DUE);
 }
 
 void stack_flush_patiently(struct stack_cx *cx)
 {
     if (unlikely(cx->st->tcp.unfinished != NULL))
         tcp_finish(cx, true);
-    tcp_release_held(cx, false);
+    tcp_release_held(cx, TCP_RELEASE_OLD);
     cx->st->tcp.patient = true;
     flush(cx);
     cx->st->tcp.patient = false;

@@ -376,5 +376,10 @@ void stack_flush(struct stack_cx *cx);
  * stack_flush(); if nobody does, they leave with the delayed ACK's timer at the latest.
  */
 void stack_flush_patiently(struct stack_cx *cx);
+/*
+ * The same as stack_flush() where the caller looks for frames for a moment before it sleeps: ACKs
+ * of streams, whose next text will be there at once, wait for that.
+ */
+void stack_flush_to_look(struct stack_cx *cx);
 /* When stack_run_timers() must run next; NSEC_NEVER: no timer is armed. */
 nsec_t stack_deadline(const struct stack *st);

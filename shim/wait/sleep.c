@@ -52,6 +52,9 @@
 #define DRAIN_CHECK (20 * NSEC_PER_USEC)
 /* Looks before a sleep, where the clock does not say when it is enough. */
 #define LOOKS_MAX 200
+/* Looks in vain for so long say that a stream has paused: its ACK leaves (stack_flush_to_look()).
+ */
+#define STREAM_PAUSE (20 * NSEC_PER_USEC)
 /* A sleep that ends within this found its packet waiting: the next one looks before it sleeps. */
 #define SLEPT_NOT (3 * NSEC_PER_USEC)
 
@@ -312,13 +315,19 @@ static bool wait_over(const struct waiter *w, const struct reader *reader)
     return w->woken || reader_served(reader);
 }
 
-/* Who waits holds nothing back. That may set timers, and on the loopback change anything. */
+/*
+ * Who waits holds nothing back, but what may come with a look or two (to_look). That may set
+ * timers, and on the loopback change anything.
+ */
 static bool flush_unless_over(struct stack_cx *cx, const struct waiter *w,
-                              const struct reader *reader)
+                              const struct reader *reader, bool to_look)
 {
     if (wait_over(w, reader))
         return true;
-    stack_flush(cx);
+    if (to_look)
+        stack_flush_to_look(cx);
+    else
+        stack_flush(cx);
     return wait_over(w, reader);
 }
 
@@ -332,8 +341,9 @@ static bool look_around(struct stack_cx *cx, struct waiter *w, struct reader *re
     struct thread_state *t = &thread_state;
     const struct sleep_signals since = sleep_signals_now();
     const nsec_t end = min_u64(until, cx->now + SPIN_MAX);
-    bool over = false, yields = true;
+    bool over = false, yields = true, flushed = false;
     engine_clock(cx); /* what was flushed took its time */
+    const nsec_t began = cx->now;
     waiter_thread_hook();
     for (unsigned i = 0; !over && yields && cx->now < end && i < LOOKS_MAX; i++) {
         const nsec_t before = cx->now;
@@ -352,6 +362,11 @@ static bool look_around(struct stack_cx *cx, struct waiter *w, struct reader *re
         drain_as_driver(cx, w, reader);
         over = wait_over(w, reader);
         drain_first[w->kind] |= over && i == 0 && took < SLEPT_NOT;
+        if (!over && !flushed && cx->now - began >= STREAM_PAUSE) {
+            flushed = true;
+            stack_flush(cx);
+            over = wait_over(w, reader);
+        }
     }
     spin_ended(w->kind, over);
     return over;
@@ -488,11 +503,12 @@ int wait_sleep(struct stack_cx *cx, struct waiter *w, struct pollfd *fds, unsign
     if (drives && (drain_first[w->kind] || tcp_any_foreseen(cx->st)))
         drain_first[w->kind] = drain_as_driver(cx, w, reader) != 0;
     const nsec_t began = cx->now;
-    bool over = flush_unless_over(cx, w, reader);
-    if (!over && drives && config.spin_auto && mask == NULL && list_empty(&sh->sleepers) &&
-        spin_due(w->kind, cx->now, kernel))
+    const bool looks = drives && config.spin_auto && mask == NULL && list_empty(&sh->sleepers) &&
+                       spin_due(w->kind, cx->now, kernel);
+    bool over = flush_unless_over(cx, w, reader, looks);
+    if (looks && !over)
         over = look_around(cx, w, reader, min_u64(deadline, sleep_deadline(cx))) ||
-               flush_unless_over(cx, w, reader);
+               flush_unless_over(cx, w, reader, false);
     if (over) {
         waiter_unwatch(w, false);
         return 0;

@@ -27,6 +27,7 @@ void tcp_stack_init(struct stack *st, nsec_t now)
     list_init(&t->output_pending);
     list_init(&t->held_acks);
     list_init(&t->held_handshakes);
+    list_init(&t->held_streams);
     list_init(&t->orphans);
     list_init(&t->time_wait_age);
     t->next_number = 1;

@@ -411,6 +411,42 @@ static bool may_stretch(const struct tcp_conn *c)
            unacknowledged(c) < min_u32(ACK_STRETCH, c->rcv_limit / 4);
 }
 
+/*
+ * The receiver of a stream of large frames often finds one at a time, and the next as soon as it
+ * looks again. An ACK for each is a frame and a system call at both ends, so it waits for the next
+ * one, as long as there is one: where there was none, so many ACKs leave at once that the sender,
+ * which may have waited for it, loses little: STREAM_PAUSE_MIN, and twice as many each time. What
+ * several streams may have in flight is too little for that.
+ */
+#define STREAM_PAUSE_MIN 8
+#define STREAM_PAUSE_MAX 1024
+
+static bool stream_ack(const struct tcp_conn *c)
+{
+    return c->ack_why == TCP_WHY_SEND_ACK_NOW && unacknowledged(c) >= MUCH;
+}
+
+static bool stream_goes_on(const struct stack *st, const struct tcp_conn *c)
+{
+    return stream_ack(c) && st->tcp.stream_pause == 0 && st->tcp.movers_count <= 1;
+}
+
+static void stream_paused(struct tcp_stack *t)
+{
+    const uint32_t more = max_u32(2u * t->stream_penalty, STREAM_PAUSE_MIN);
+    t->stream_pause = t->stream_penalty = (uint16_t)min_u32(more, STREAM_PAUSE_MAX);
+}
+
+static void ack_at_once(struct stack_cx *cx, struct tcp_conn *c)
+{
+    struct tcp_stack *t = &cx->st->tcp;
+    if (stream_ack(c) && t->stream_pause > 0)
+        t->stream_pause--;
+    else if (stream_ack(c))
+        t->stream_penalty = 0; /* it waited, and for something */
+    tcp_emit_ack(cx, c, c->ack_why);
+}
+
 /* What the program sends next may carry it; who has sent all clocks nothing by it. */
 static bool may_have_company(const struct tcp_conn *c)
 {
@@ -421,7 +457,8 @@ static bool may_have_company(const struct tcp_conn *c)
 /* Until the program sleeps: stack_flush_patiently(). */
 static bool ack_may_wait(const struct stack_cx *cx, const struct tcp_conn *c)
 {
-    return (may_have_company(c) || (tcp_any_foreseen(cx->st) && may_stretch(c))) &&
+    return (may_have_company(c) ||
+            ((tcp_any_foreseen(cx->st) || stream_goes_on(cx->st, c)) && may_stretch(c))) &&
            !(c->ack_delayed && held_enough(cx, c)) &&
            (c->state == TCP_ESTABLISHED || c->state == TCP_CLOSE_WAIT) && !c->ece_due &&
            !c->dsack_due && c->path.netif != NETIF_LOOP;
@@ -441,8 +478,12 @@ static void hold_ack(struct stack_cx *cx, struct tcp_conn *c)
         list_remove(&c->pending_link);
     c->needs_output = c->ack_held = true;
     struct tcp_stack *t = &cx->st->tcp;
-    list_push_back(c->ack_why == TCP_WHY_SEND_ACK_HANDSHAKE ? &t->held_handshakes : &t->held_acks,
-                   &c->pending_link);
+    struct list *held = &t->held_acks;
+    if (c->ack_why == TCP_WHY_SEND_ACK_HANDSHAKE)
+        held = &t->held_handshakes;
+    else if (stream_goes_on(cx->st, c))
+        held = &t->held_streams;
+    list_push_back(held, &c->pending_link);
 }
 
 void tcp_output(struct stack_cx *cx, struct tcp_conn *c)
@@ -474,7 +515,7 @@ void tcp_output(struct stack_cx *cx, struct tcp_conn *c)
         if (cx->st->tcp.patient && ack_may_wait(cx, c))
             hold_ack(cx, c);
         else
-            tcp_emit_ack(cx, c, c->ack_why);
+            ack_at_once(cx, c);
     }
 }
 
@@ -496,13 +537,25 @@ static void release(struct stack_cx *cx, struct list *held, bool all)
     }
 }
 
-void tcp_release_held(struct stack_cx *cx, bool all)
+static void release_streams(struct stack_cx *cx, bool all)
 {
     struct tcp_stack *t = &cx->st->tcp;
-    if (likely(list_empty(&t->held_acks) && list_empty(&t->held_handshakes)))
+    if (likely(list_empty(&t->held_streams)))
         return;
-    release(cx, &t->held_acks, all);
-    release(cx, &t->held_handshakes, all);
+    release(cx, &t->held_streams, all);
+    if (list_empty(&t->held_streams))
+        stream_paused(t);
+}
+
+void tcp_release_held(struct stack_cx *cx, enum tcp_release which)
+{
+    struct tcp_stack *t = &cx->st->tcp;
+    if (unlikely(!list_empty(&t->held_acks) || !list_empty(&t->held_handshakes))) {
+        release(cx, &t->held_acks, which != TCP_RELEASE_OLD);
+        release(cx, &t->held_handshakes, which != TCP_RELEASE_OLD);
+    }
+    if (which != TCP_RELEASE_DUE)
+        release_streams(cx, which == TCP_RELEASE_ALL);
 }
 
 /* c waited on a list, and was taken from it. */

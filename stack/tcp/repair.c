@@ -279,6 +279,7 @@ static void empty_tables(struct tcp_stack *t)
     list_init(&t->output_pending);
     list_init(&t->held_acks);
     list_init(&t->held_handshakes);
+    list_init(&t->held_streams);
     t->patient = false;
     list_init(&t->orphans);
     list_init(&t->time_wait_age);

@@ -339,3 +339,61 @@ TEST(silence_all, "each reason of a silence has its test here")
             fail("no test for %s", tcp_reason_name(r));
     }
 }
+
+/* A program reads a large frame, and the device has no more yet. */
+static void read_large(struct tcp_conn *c)
+{
+    program_goes_on(true);
+    inject("A len 43440");
+    check_eq(call_recv(c, 65000), 43440);
+}
+
+static struct tcp_conn *reads_stream(void)
+{
+    struct tcp_conn *c = near();
+    read_steadily(c, 30, 0);
+    return c;
+}
+
+TEST(stream_ack_waits, "the ACK of a large frame waits for the next one while the program looks")
+{
+    struct tcp_conn *c = reads_stream();
+    for (unsigned i = 0; i < 6; i++) {
+        read_large(c);
+        stack_flush_to_look(the_cx());
+        expect_none(us(10));
+    }
+    read_large(c); /* 256 KB and more */
+    expect_tx("A");
+}
+
+TEST(stream_ack_waits_for_looks, "where there is none it leaves, and the next eight leave at once")
+{
+    struct tcp_conn *c = reads_stream();
+    read_large(c);
+    expect_none(us(20));
+    program_goes_on(false);
+    flush();
+    expect_tx("A");
+    for (unsigned i = 0; i < 7; i++) {
+        read_large(c);
+        expect_tx("A");
+    }
+    read_large(c);
+    expect_none(us(20));
+}
+
+TEST(stream_ack_waits_not_long, "nor longer than any that waits")
+{
+    struct tcp_conn *c = reads_stream();
+    read_large(c);
+    expect_tx_in(ms(10), ms(45), "A");
+}
+
+TEST(stream_ack_waits_alone, "with another stream there is less in flight: it leaves")
+{
+    struct tcp_conn *c = reads_stream();
+    others_move_much(c, 1);
+    read_large(c);
+    expect_tx("A");
+}

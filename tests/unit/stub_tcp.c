@@ -47,9 +47,9 @@ void tcp_finish(struct stack_cx *cx, bool patiently)
     (void)cx, (void)patiently;
 }
 
-void tcp_release_held(struct stack_cx *cx, bool all)
+void tcp_release_held(struct stack_cx *cx, enum tcp_release which)
 {
-    (void)cx, (void)all;
+    (void)cx, (void)which;
 }
 
 bool tcp_flush_pending(const struct stack *st)
