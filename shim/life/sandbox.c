@@ -177,6 +177,8 @@ void sandbox_enter(const struct sock_fprog *filter, bool all)
     struct stack_cx cx;
     if (filter == NULL || !allows(filter, SYS_io_submit))
         batch_forbid();
+    else if (!allows(filter, SYS_sendmmsg) || !allows(filter, SYS_getrusage))
+        batch_forbid_messages();
     if (filter == NULL || !allows(filter, SYS_sendto) || !allows(filter, SYS_recvfrom))
         link_by_messages();
     if (engine_running() && (filter == NULL || !allows_sharing(filter))) {

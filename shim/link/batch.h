@@ -5,7 +5,9 @@
  * at the end of the sender's system call: two switches and a look at nothing for each 64 KB, more
  * than the frame costs. io_submit(2) writes many frames before it returns (to a socket it writes at
  * once, nothing is asynchronous), and the receiver finds all of them. Measured: 1.3 to 1.6 times
- * the throughput of one sendmsg() each (docs/performance.md).
+ * the throughput of one sendmsg() each (docs/performance.md). Where the receiver has a processor of
+ * its own, sendmmsg(2) does the same at less cost; it lets others run after each frame, by which it
+ * is seen that there are some.
  *
  * The frames lie here between transmit and the end of the engine's pass, at most BATCH_MAX, and
  * only such whose payload stays where it is (frame_out.lasting). Writing takes sockets that are
@@ -42,5 +44,7 @@ unsigned batch_count(void);
 unsigned batch_send(nsec_t now, int *err);
 /* No more from now on: a filter of system calls does not allow it. */
 void batch_forbid(void);
+/* Nor sendmmsg(2) and what is needed to tell when. */
+void batch_forbid_messages(void);
 /* The kernel knows the child's contexts apart from the parent's. */
 void batch_after_fork_child(void);

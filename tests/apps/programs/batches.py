@@ -1,6 +1,6 @@
 #!/usr/bin/python3
-"""Sends FILE in three parts: itself, by a forked child, and behind a filter that kills for io_submit(2), sendto(2)
-and recvfrom(2).
+"""Sends FILE in four parts: itself, by a forked child, behind a filter that kills for sendmmsg(2) and getrusage(2), and
+behind one that does so for io_submit(2), sendto(2) and recvfrom(2).
 
     batches.py ADDR PORT FILE
 
@@ -15,8 +15,8 @@ import socket
 import struct
 import sys
 
-IO_SETUP, IO_DESTROY, IO_SUBMIT, SENDTO, RECVFROM = {"x86_64": (206, 207, 209, 44, 45)}.get(
-    platform.machine(), (0, 1, 2, 206, 207))
+IO_SETUP, IO_DESTROY, IO_SUBMIT, SENDTO, RECVFROM, SENDMMSG, GETRUSAGE = {
+    "x86_64": (206, 207, 209, 44, 45, 307, 98)}.get(platform.machine(), (0, 1, 2, 206, 207, 269, 165))
 PR_GET_SECCOMP, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 21, 22, 38
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -35,17 +35,16 @@ def check_used(expected):
     assert used == expected, f"io_submit used: {used}, possible: {expected}"
 
 
-def forbid():
+def forbid(*calls):
     """seccomp(2): all is allowed but these."""
-    code = struct.pack("HBBI" * 6,
-                       0x20, 0, 0, 0,  # the call's number
-                       0x15, 2, 0, IO_SUBMIT,
-                       0x15, 1, 0, SENDTO,
-                       0x15, 0, 1, RECVFROM,
-                       0x06, 0, 0, 0x80000000,  # SECCOMP_RET_KILL_PROCESS
-                       0x06, 0, 0, 0x7fff0000)  # SECCOMP_RET_ALLOW
+    code = struct.pack("HBBI", 0x20, 0, 0, 0)  # the call's number
+    for left, call in enumerate(reversed(calls), 1):
+        code += struct.pack("HBBI", 0x15, len(calls) - left, 1 if left == len(calls) else 0, call)
+    code += struct.pack("HBBI" * 2,
+                        0x06, 0, 0, 0x80000000,  # SECCOMP_RET_KILL_PROCESS
+                        0x06, 0, 0, 0x7fff0000)  # SECCOMP_RET_ALLOW
     program = ctypes.create_string_buffer(code)
-    filter_ = ctypes.create_string_buffer(struct.pack("HxxxxxxP", 6, ctypes.addressof(program)))
+    filter_ = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(calls) + 3, ctypes.addressof(program)))
     assert libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
     assert libc.prctl(PR_SET_SECCOMP, 2, ctypes.c_ulong(ctypes.addressof(filter_)), 0, 0) == 0
 
@@ -55,19 +54,21 @@ def main():
     signal.alarm(30)
     with open(path, "rb") as file:
         text = file.read()
-    third = len(text) // 3
+    part = len(text) // 4
     expected = possible()
     sock = socket.create_connection((addr, int(port)))
-    sock.sendall(text[:third])
+    sock.sendall(text[:part])
     check_used(expected)
     child = os.fork()
     if child == 0:
-        sock.sendall(text[third:2 * third])
+        sock.sendall(text[part:2 * part])
         check_used(expected)
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
-    forbid()
-    sock.sendall(text[2 * third:])
+    forbid(SENDMMSG, GETRUSAGE)
+    sock.sendall(text[2 * part:3 * part])
+    forbid(IO_SUBMIT, SENDTO, RECVFROM)
+    sock.sendall(text[3 * part:])
     sock.close()
 
 
