@@ -8,6 +8,10 @@
  *     half read PORT N                     takes it by the kernel's TCP: prints its processor time
  *
  * over N connections. take and read say `ready` first; give and write print as print_bulk().
+ *
+ *     half serve IF PORT                   the server of conn.c by frames, for as long as it may
+ *
+ * says `ready`, never sleeps, and has one connection at a time.
  */
 #include "frames.h"
 #include "stack/base.h"
@@ -353,6 +357,40 @@ static void take(const char *interface, const char *port, unsigned n)
     printf("%.6f\n", cpu_seconds());
 }
 
+/* Never sleeps: whoever wants the processor has it between two looks. */
+static ssize_t look(struct segment *s)
+{
+    ssize_t got;
+    while ((got = recv(fd, s, sizeof(*s), MSG_DONTWAIT)) < 0)
+        sched_yield();
+    return got;
+}
+
+/* The answer and the FIN leave together. */
+static _Noreturn void serve(const char *interface, const char *port)
+{
+    fd = open_interface(interface);
+    const uint16_t lport = guard(port);
+    say_ready();
+    for (;;) {
+        struct segment s = {0};
+        const ssize_t got = look(&s);
+        const uint8_t *tcp = s.frame.bytes + TCP_AT;
+        if (s.frame.bytes[IP_AT + 9] == IPPROTO_TCP && tcp[13] == SYN &&
+            memcmp(tcp + 2, &lport, 2) == 0) {
+            streams = 0;
+            accept_half(lport, &s);
+            continue;
+        }
+        size_t bytes;
+        struct half *h = take_headers(&s, got, &bytes);
+        if (h != NULL && bytes > 0)
+            send_segment(h, FIN | ACK, program[0], bytes);
+        else if (h != NULL && tcp[13] & FIN)
+            send_segment(h, ACK, NULL, 0);
+    }
+}
+
 static void write_bulk(const char *addr, const char *port, double seconds, unsigned n)
 {
     const struct sockaddr_in to = address(addr, port);
@@ -402,6 +440,8 @@ static void read_bulk(const char *port, unsigned n)
 int main(int argc, char **argv)
 {
     const char *mode = argc > 1 ? argv[1] : "";
+    if (argc == 4 && strcmp(mode, "serve") == 0)
+        serve(argv[2], argv[3]);
     const int n = atoi(argv[argc - 1]);
     must(n > 0 && n <= STREAMS_MAX, "connections");
     if (argc == 7 && strcmp(mode, "give") == 0)

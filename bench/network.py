@@ -72,6 +72,10 @@ def sockperf(bench):
 
 
 def connections(bench):
+    if bench.variant == LIMIT_KU:
+        server = [bench.program("half"), "serve", "eth0", str(PORT)]
+        client = [bench.program("conn"), bench.lab.a.addr, str(PORT), str(bench.seconds)]
+        return {"conn/s": float(bench.frames(server, client))}
     if bench.limit:
         return {"conn/s": float(bench.raw("accept", ["connect", str(bench.seconds)]))}
     text = bench.both(lambda port: [bench.program("conn"), port],
@@ -145,7 +149,7 @@ def measures():
         Measure("rtt-64", "round trip of 64 bytes", round_trip(64), LIMITED, ROUND_TRIP),
         Measure("rtt-1024", "round trip of 1024 bytes", round_trip(1024), LIMITED, ROUND_TRIP),
         Measure("sockperf", "sockperf, round trip of 64 bytes", sockperf, PAIRS, ROUND_TRIP),
-        Measure("connect", "connect, one request, close", connections, LIMITED,
+        Measure("connect", "connect, one request, close", connections, LIMITED + (LIMIT_KU,),
                 {"conn/s": asked(1.5, 1.2)}),
         Measure("http", "nginx and wrk, 64 connections", nginx(), PAIRS, {"req/s": asked(1.2, 1.1)}),
         Measure("http-close", "the same without keep-alive", nginx("-H", "Connection: close"), PAIRS,
