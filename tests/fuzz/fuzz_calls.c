@@ -260,6 +260,7 @@ static void call_seldom(struct fuzz_input *in, struct tcp_conn *c, uint32_t bits
         break;
     case 9:
         F.patient = bits & 16;
+        F.looks = bits & 32;
         break;
     case 10:
         ask_for_ways(in);

@@ -157,6 +157,8 @@ void fuzz_check(void)
 {
     if (F.patient)
         stack_flush_patiently(&F.cx);
+    else if (F.looks)
+        stack_flush_to_look(&F.cx);
     else
         stack_flush(&F.cx);
     uint32_t n = tcp_check_invariants(F.cx.st);

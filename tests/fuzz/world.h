@@ -32,6 +32,7 @@ struct fuzz_world {
     struct fuzz_flow flows[FUZZ_FLOWS];
     unsigned frames;
     bool patient; /* the program is about to go on: stack_flush_patiently() */
+    bool looks;   /* or to look for frames: stack_flush_to_look() */
     bool places;  /* the link asks where text goes: stack_foresee() */
 };
 extern struct fuzz_world F;

@@ -227,11 +227,13 @@ static void check(struct host *h)
     }
 }
 
-/* Every other host's programs are always about to go on. */
+/* Every other host's programs are always about to go on; of others some look before they sleep. */
 static void host_flush(struct host *h)
 {
     if (((h->sim->seed >> 1 ^ h->index) & 1) != 0)
         stack_flush_patiently(&h->cx);
+    else if ((h->sim->seed & 4) != 0 && h->steps % 2 != 0)
+        stack_flush_to_look(&h->cx);
     else
         stack_flush(&h->cx);
 }
