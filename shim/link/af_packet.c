@@ -143,7 +143,8 @@ static void packet_flush(struct link *l, struct stack_cx *cx)
 static bool keep(const struct netif *nif, const struct frame_out *f,
                  const struct virtio_net_hdr *vnet)
 {
-    if (!f->lasting || f->gso_size == 0 || engine.sandboxed || !batch_possible())
+    if (!f->lasting || f->gso_size == 0 || engine.sandboxed || !batch_pays(f->payload_len) ||
+        !batch_possible())
         return false;
     const int writer = writer_make(f->netif, nif->ifindex);
     if (writer == 0)

@@ -31,6 +31,12 @@ int writer_of(uint8_t netif);
  * CAP_NET_RAW. */
 int writer_make(uint8_t netif, uint32_t ifindex);
 
+/*
+ * Whether this process has sent so much in large frames, `bytes` more now, that a batch is worth
+ * what its socket and context cost: the kernel takes 15 to 45 ms to end them, which a program's
+ * exit waits for.
+ */
+bool batch_pays(uint32_t bytes);
 /* Whether frames may be kept at all. */
 bool batch_possible(void);
 /* Keeps the frame; vnet is its virtio-net header. The batch must not be full. */

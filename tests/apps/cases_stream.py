@@ -23,7 +23,7 @@ def nc_upload(run):
     server.wait()
 
 
-@case("batches", pairings=("UK",), sizes=("1M",), needs=("nc",))
+@case("batches", pairings=("UK",), sizes=("1G",), needs=("nc",))
 def batches(run):
     """Frames that leave together: after a fork too, and not where a filter forbids it."""
     server = run.server(["nc", "-d", "-l", PORT], PORT, same=run.file())

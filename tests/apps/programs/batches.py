@@ -57,7 +57,9 @@ def main():
     part = len(text) // 4
     expected = possible()
     sock = socket.create_connection((addr, int(port)))
-    sock.sendall(text[:part])
+    sock.sendall(text[:1 << 20])
+    check_used(False)  # its end would cost more than it brings
+    sock.sendall(text[1 << 20:part])
     check_used(expected)
     child = os.fork()
     if child == 0:
