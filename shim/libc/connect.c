@@ -52,19 +52,25 @@ static int choose_port(struct call *c, const struct ip_addr *local, const struct
     return port != 0 ? port : -EADDRNOTAVAIL;
 }
 
+static int connect_guarded(struct call *c, struct tcp_conn *conn, const struct endpoint *from,
+                           const struct endpoint *remote, const struct ip_path *path)
+{
+    const int r = guard_bound_port(c);
+    return r == 0 ? tcp_connect(&c->cx, conn, from, remote, path) : r;
+}
+
 static int open_from(struct call *c, struct tcp_conn *conn, const struct ip_addr *local,
                      const struct endpoint *remote, const struct ip_path *path)
 {
     struct usock *us = c->us;
     struct endpoint from = {.addr = *local, .port = us->local.port};
     if (us->bound_port) {
-        int r = guard_bound_port(c);
-        if (r == 0)
-            r = tcp_connect(&c->cx, conn, &from, remote, path);
-        if (r == -EADDRINUSE) { /* the one before may be over but for what nobody looked at yet */
+        int r = connect_guarded(c, conn, &from, remote, path);
+        if (r == -EADDRINUSE && tcp_port_in_use(c->cx.st, from.port)) {
+            /* the connection before may be over but for what nobody looked at yet */
             stack_flush(&c->cx);
             engine_drain(&c->cx);
-            r = tcp_connect(&c->cx, conn, &from, remote, path);
+            r = connect_guarded(c, conn, &from, remote, path);
         }
         return r == -EADDRINUSE ? -EADDRNOTAVAIL : r;
     }

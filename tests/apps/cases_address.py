@@ -211,3 +211,26 @@ def same_port(run):
     said = run.client([PYTHON, f"{PROGRAMS}/same_port.py", "client", run.server_addr, 9000, 40]).stdout()
     run.check(int(said.split()[0]) >= 36, said)  # a busy machine may be late with the last ACK
     server.stop()
+
+
+BESIDE = """
+import errno, os, socket, subprocess, sys
+REUSE = "import socket; s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); s.bind(('0.0.0.0', 7777))"
+exec(REUSE)
+kernel = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+listener = subprocess.Popen([sys.executable, "-c", REUSE + "; s.listen(); print(flush=True); input()"], env=kernel,
+                            stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+listener.stdout.readline()
+error = s.connect_ex((sys.argv[1], 9000))
+listener.communicate(b"\\n")
+print(errno.errorcode.get(error, error))
+"""
+
+
+@case("guard-impossible", pairings=("UK",), sizes=("-",))
+def guard_impossible(run):
+    """A bound port on which another program listens cannot be guarded: no connection leaves from it."""
+    server = run.server([PYTHON, f"{PROGRAMS}/same_port.py", "server", 9000], port=9000)
+    client = run.client([PYTHON, "-c", BESIDE, run.server_addr], engine=False)
+    run.check(client.stdout().strip() == ("EADDRNOTAVAIL" if run.client_user else "0"), client.stdout())
+    server.stop()
