@@ -321,6 +321,13 @@ static void accept_half(uint16_t lport, const struct segment *s)
     send_syn(h, SYN | ACK);
 }
 
+static int asks_for(const struct segment *s, uint16_t lport)
+{
+    const uint8_t *tcp = s->frame.bytes + TCP_AT;
+    return s->frame.bytes[IP_AT + 9] == IPPROTO_TCP && tcp[13] == SYN &&
+           memcmp(tcp + 2, &lport, 2) == 0;
+}
+
 static void take(const char *interface, const char *port, unsigned n)
 {
     fd = open_interface(interface);
@@ -339,8 +346,7 @@ static void take(const char *interface, const char *port, unsigned n)
         const uint8_t *tcp = s.frame.bytes + TCP_AT;
         size_t bytes;
         struct half *h = take_headers(&s, got, &bytes);
-        if (h == NULL && s.frame.bytes[IP_AT + 9] == IPPROTO_TCP && tcp[13] == SYN &&
-            memcmp(tcp + 2, &lport, 2) == 0) {
+        if (h == NULL && asks_for(&s, lport)) {
             memcpy(s.options, text, sizeof(s.options));
             accept_half(lport, &s);
         }
@@ -375,9 +381,7 @@ static _Noreturn void serve(const char *interface, const char *port)
     for (;;) {
         struct segment s = {0};
         const ssize_t got = look(&s);
-        const uint8_t *tcp = s.frame.bytes + TCP_AT;
-        if (s.frame.bytes[IP_AT + 9] == IPPROTO_TCP && tcp[13] == SYN &&
-            memcmp(tcp + 2, &lport, 2) == 0) {
+        if (asks_for(&s, lport)) {
             streams = 0;
             accept_half(lport, &s);
             continue;
@@ -386,7 +390,7 @@ static _Noreturn void serve(const char *interface, const char *port)
         struct half *h = take_headers(&s, got, &bytes);
         if (h != NULL && bytes > 0)
             send_segment(h, FIN | ACK, program[0], bytes);
-        else if (h != NULL && tcp[13] & FIN)
+        else if (h != NULL && s.frame.bytes[TCP_AT + 13] & FIN)
             send_segment(h, ACK, NULL, 0);
     }
 }

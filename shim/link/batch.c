@@ -284,28 +284,33 @@ static unsigned take_events(unsigned sent, nsec_t now, int *err)
     return failed;
 }
 
-unsigned batch_send(nsec_t now, int *err)
+/* Returns how many frames the kernel took; of these *failed more were refused. */
+static unsigned write_submitted(nsec_t now, unsigned *failed, int *err)
 {
     struct iocb *calls[BATCH_MAX];
-    unsigned sent = 0, failed = 0;
-    if (count > 1 && by_messages()) {
-        sent = write_messages();
-    } else if (count > 1 && able == READY) {
-        for (unsigned i = 0; i < count; i++)
-            calls[i] = &kept[i].call;
-        while (sent < count) {
-            const long r = raw_syscall(SYS_io_submit, (long)context, count - sent,
-                                       (long)(calls + sent), 0, 0, 0);
-            if (r == -EINTR)
-                continue;
-            if (unlikely(r <= 0)) { /* a filter, or somebody destroyed the context */
-                able = IMPOSSIBLE;
-                break;
-            }
-            failed += take_events((unsigned)r, now, err);
-            sent += (unsigned)r;
+    unsigned sent = 0;
+    for (unsigned i = 0; i < count; i++)
+        calls[i] = &kept[i].call;
+    while (sent < count) {
+        const long r =
+            raw_syscall(SYS_io_submit, (long)context, count - sent, (long)(calls + sent), 0, 0, 0);
+        if (r == -EINTR)
+            continue;
+        if (unlikely(r <= 0)) { /* a filter, or somebody destroyed the context */
+            able = IMPOSSIBLE;
+            break;
         }
+        *failed += take_events((unsigned)r, now, err);
+        sent += (unsigned)r;
     }
+    return sent;
+}
+
+unsigned batch_send(nsec_t now, int *err)
+{
+    unsigned sent = 0, failed = 0;
+    if (count > 1 && able == READY)
+        sent = by_messages() ? write_messages() : write_submitted(now, &failed, err);
     failed += write_each(sent, now, err);
     count = 0;
     return failed;

@@ -52,8 +52,7 @@
 #define DRAIN_CHECK (20 * NSEC_PER_USEC)
 /* Looks before a sleep, where the clock does not say when it is enough. */
 #define LOOKS_MAX 200
-/* Looks in vain for so long say that a stream has paused: its ACK leaves (stack_flush_to_look()).
- */
+/* Looks in vain for so long: a stream has paused, its ACK leaves (stack_flush_to_look()). */
 #define STREAM_PAUSE (20 * NSEC_PER_USEC)
 /* A sleep that ends within this found its packet waiting: the next one looks before it sleeps. */
 #define SLEPT_NOT (3 * NSEC_PER_USEC)

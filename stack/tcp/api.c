@@ -390,18 +390,10 @@ int64_t tcp_recv(struct stack_cx *cx, struct tcp_conn *c, const struct slice *to
 /* A program that did so many times connects again. */
 #define RETURNS_MIN 4
 
-/*
- * Whether the FIN that close() is about may wait for company as the peer's FIN's ACK does, and with
- * it. Who connects again at once after each close() is to wait for what the peer's programs answer,
- * and has time for it then; here it would come in front.
- */
-static bool fin_may_wait(struct stack_cx *cx, const struct tcp_conn *c)
+/* The peer has said all, so have we, and the ACK of its FIN waits for company. */
+static bool nothing_left_but_fin(const struct tcp_conn *c)
 {
-    struct tcp_stack *t = &cx->st->tcp;
-    if (c->state != TCP_LAST_ACK || !c->ack_held || c->sendbuf.len != 0)
-        return false;
-    t->closed_at = cx->now;
-    return t->returns >= RETURNS_MIN;
+    return c->state == TCP_LAST_ACK && c->ack_held && c->sendbuf.len == 0;
 }
 
 /* The program writes no more: FIN after what is queued (RFC 9293 3.10.4). */
@@ -429,8 +421,17 @@ static void close_sending(struct stack_cx *cx, struct tcp_conn *c, enum tcp_reas
     c->fin_queued = true;
     c->more = false;
     tcp_inside_release(cx, c);
-    if (why != TCP_WHY_CALL_CLOSE || !fin_may_wait(cx, c))
-        tcp_output(cx, c);
+    if (why == TCP_WHY_CALL_CLOSE && nothing_left_but_fin(c)) {
+        /*
+         * Who connects again at once after each close() is to wait for what the peer's programs
+         * answer, and has time for the FIN then; here it would come in front. It leaves with that
+         * ACK.
+         */
+        cx->st->tcp.closed_at = cx->now;
+        if (cx->st->tcp.returns >= RETURNS_MIN)
+            return;
+    }
+    tcp_output(cx, c);
 }
 
 static int do_shutdown(struct stack_cx *cx, struct tcp_conn *c, enum tcp_how how)

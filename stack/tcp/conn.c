@@ -4,6 +4,16 @@
 #include "stack/tcp/conn.h"
 #include "stack/tcp/parcel.h"
 
+void tcp_lists_init(struct tcp_stack *t)
+{
+    list_init(&t->output_pending);
+    list_init(&t->held_acks);
+    list_init(&t->held_handshakes);
+    list_init(&t->held_streams);
+    list_init(&t->orphans);
+    list_init(&t->time_wait_age);
+}
+
 void tcp_stack_init(struct stack *st, nsec_t now)
 {
     struct tcp_stack *t = &st->tcp;
@@ -24,12 +34,7 @@ void tcp_stack_init(struct stack *st, nsec_t now)
     pool_init(st->arena, &t->extras, sizeof(struct tcp_extra));
     pool_init(st->arena, &t->accecns, sizeof(struct tcp_accecn));
     pool_init(st->arena, &t->parcels, sizeof(struct tcp_parcel));
-    list_init(&t->output_pending);
-    list_init(&t->held_acks);
-    list_init(&t->held_handshakes);
-    list_init(&t->held_streams);
-    list_init(&t->orphans);
-    list_init(&t->time_wait_age);
+    tcp_lists_init(t);
     t->next_number = 1;
     t->challenge_epoch = now;
 }

@@ -302,6 +302,8 @@ struct tcp_conn *tcp_conn_new(struct stack_cx *cx);
 void tcp_set_state(struct stack_cx *cx, struct tcp_conn *c, enum tcp_state s, enum tcp_reason why);
 /* Puts the tuple into the table. */
 void tcp_conn_enter(struct stack_cx *cx, struct tcp_conn *c, const struct flow_tuple *t);
+/* The lists of connections and entries: empty. */
+void tcp_lists_init(struct tcp_stack *t);
 /* Into the table, with the tuple that it has, and marked; and out of it, if it is there. */
 void tcp_conn_insert(struct stack *st, struct tcp_conn *c);
 void tcp_conn_remove(struct stack *st, struct tcp_conn *c);

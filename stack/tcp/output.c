@@ -415,11 +415,11 @@ static bool may_stretch(const struct tcp_conn *c)
  * The receiver of a stream of large frames often finds one at a time, and the next as soon as it
  * looks again. An ACK for each is a frame and a system call at both ends, so it waits for the next
  * one, as long as there is one: where there was none, so many ACKs leave at once that the sender,
- * which may have waited for it, loses little: STREAM_PAUSE_MIN, and twice as many each time. What
+ * which may have waited for it, loses little: STREAM_PENALTY_MIN, and twice as many each time. What
  * several streams may have in flight is too little for that.
  */
-#define STREAM_PAUSE_MIN 8
-#define STREAM_PAUSE_MAX 1024
+#define STREAM_PENALTY_MIN 8
+#define STREAM_PENALTY_MAX 1024
 
 static bool stream_ack(const struct tcp_conn *c)
 {
@@ -433,17 +433,19 @@ static bool stream_goes_on(const struct stack *st, const struct tcp_conn *c)
 
 static void stream_paused(struct tcp_stack *t)
 {
-    const uint32_t more = max_u32(2u * t->stream_penalty, STREAM_PAUSE_MIN);
-    t->stream_pause = t->stream_penalty = (uint16_t)min_u32(more, STREAM_PAUSE_MAX);
+    const uint32_t more = max_u32(2u * t->stream_penalty, STREAM_PENALTY_MIN);
+    t->stream_pause = t->stream_penalty = (uint16_t)min_u32(more, STREAM_PENALTY_MAX);
 }
 
 static void ack_at_once(struct stack_cx *cx, struct tcp_conn *c)
 {
     struct tcp_stack *t = &cx->st->tcp;
-    if (stream_ack(c) && t->stream_pause > 0)
-        t->stream_pause--;
-    else if (stream_ack(c))
-        t->stream_penalty = 0; /* it waited, and for something */
+    if (stream_ack(c)) {
+        if (t->stream_pause > 0)
+            t->stream_pause--;
+        else
+            t->stream_penalty = 0; /* it waited, and for something */
+    }
     tcp_emit_ack(cx, c, c->ack_why);
 }
 
@@ -524,38 +526,27 @@ bool tcp_flush_pending(const struct stack *st)
     return !list_empty(&st->tcp.output_pending);
 }
 
-/* To the front, for they are older: the newest of them goes there first. */
-static void release(struct stack_cx *cx, struct list *held, bool all)
+/* To the front, for they are older: the newest of them goes there first. False: none goes. */
+static bool release(struct stack_cx *cx, struct list *held, bool all)
 {
-    if (list_empty(held) ||
+    if (likely(list_empty(held)) ||
         (!all && !held_enough(cx, list_first(held, struct tcp_conn, pending_link))))
-        return;
+        return false;
     while (!list_empty(held)) {
         struct list *newest = held->prev;
         list_remove(newest);
         list_push_front(&cx->st->tcp.output_pending, newest);
     }
-}
-
-static void release_streams(struct stack_cx *cx, bool all)
-{
-    struct tcp_stack *t = &cx->st->tcp;
-    if (likely(list_empty(&t->held_streams)))
-        return;
-    release(cx, &t->held_streams, all);
-    if (list_empty(&t->held_streams))
-        stream_paused(t);
+    return true;
 }
 
 void tcp_release_held(struct stack_cx *cx, enum tcp_release which)
 {
     struct tcp_stack *t = &cx->st->tcp;
-    if (unlikely(!list_empty(&t->held_acks) || !list_empty(&t->held_handshakes))) {
-        release(cx, &t->held_acks, which != TCP_RELEASE_OLD);
-        release(cx, &t->held_handshakes, which != TCP_RELEASE_OLD);
-    }
-    if (which != TCP_RELEASE_DUE)
-        release_streams(cx, which == TCP_RELEASE_ALL);
+    release(cx, &t->held_acks, which != TCP_RELEASE_OLD);
+    release(cx, &t->held_handshakes, which != TCP_RELEASE_OLD);
+    if (which != TCP_RELEASE_DUE && release(cx, &t->held_streams, which == TCP_RELEASE_ALL))
+        stream_paused(t);
 }
 
 /* c waited on a list, and was taken from it. */

@@ -276,13 +276,8 @@ static void empty_tables(struct tcp_stack *t)
     t->flows.last = NULL;
     if (t->marks != NULL)
         memset(t->marks, 0, MARKS_BYTES);
-    list_init(&t->output_pending);
-    list_init(&t->held_acks);
-    list_init(&t->held_handshakes);
-    list_init(&t->held_streams);
+    tcp_lists_init(t);
     t->patient = false;
-    list_init(&t->orphans);
-    list_init(&t->time_wait_age);
     t->norphans = 0;
     t->foreseen = t->unfinished = NULL;
 }

@@ -53,7 +53,7 @@ def main():
     addr, port, path = sys.argv[1:]
     signal.alarm(30)
     with open(path, "rb") as file:
-        text = file.read()
+        text = memoryview(file.read())
     part = len(text) // 4
     expected = possible()
     sock = socket.create_connection((addr, int(port)))
