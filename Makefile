@@ -97,7 +97,8 @@ $(BUILD)/libtcpshim.so: $(SHIM_OBJ) $(BUILD)/libstack.a shim/exports.map Makefil
 		-Wl,--no-undefined,-Bsymbolic-functions -o $@ $(SHIM_OBJ) $(BUILD)/libstack.a
 
 # Parts of the shim that the keeper is made of, too. Static: it starts faster, and in any chroot.
-KEEPER_SHIM := $(addprefix $(BUILD)/shim/,life/custody.o link/af_packet.o link/batch.o link/vnet.o link/filter.o link/ports.o \
+KEEPER_SHIM := $(addprefix $(BUILD)/shim/,life/custody.o link/af_packet.o link/aside.o link/batch.o link/vnet.o \
+	link/filter.o link/ports.o \
 	link/segment.o link/impair.o link/impair_rules.o link/impair_engine.o link/impair_store.o \
 	link/capture.o link/ingress_program.o link/interfaces.o link/netlink.o link/diag.o link/foreign.o link/group.o core/addr.o core/config.o core/rules.o core/fdtable.o watch/trace.o watch/trace_text.o \
 	watch/trace_json.o watch/line.o watch/sink.o watch/filter.o watch/usdt.o)
@@ -178,7 +179,7 @@ UNIT_OBJ       := $(patsubst %.c,$(BUILD)/asan/%.o,$(filter-out $(UNIT_IP_ONLY),
 UNIT_SHIM := $(addprefix $(BUILD)/asan/shim/,link/filter.o link/ports.o link/segment.o \
 	link/impair_rules.o link/impair_engine.o link/impair_store.o core/addr.o core/config.o core/rules.o \
 	watch/filter.o watch/line.o watch/trace_text.o watch/trace_json.o watch/trace.o watch/sink.o \
-	watch/usdt.o wait/spin.o link/ingress_program.o link/vnet.o)
+	watch/usdt.o wait/spin.o link/aside.o link/ingress_program.o link/vnet.o)
 $(BUILD)/asan/unit: $(UNIT_OBJ) $(UNIT_SHIM) $(ASAN_STACK_OBJ)
 	$(CC) $(SAN) -o $@ $^ $(CHECK_LIBS)
 

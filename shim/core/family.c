@@ -11,6 +11,7 @@
 #include "shim/core/usock.h"
 #include "shim/life/births.h"
 #include "shim/life/keeper.h"
+#include "shim/link/aside.h"
 #include "shim/wait/sleep.h"
 #include "shim/wait/waiter.h"
 
@@ -149,6 +150,7 @@ void engine_detach(void)
         if (waiter_at(sh, slot)->process == own)
             sleep_forget(waiter_at(sh, slot));
     p->service = SERVICE_NONE;
+    aside_flush();
     p->state = PROCESS_LEFT;
     count(sh, -1);
     sleep_hand_over_to_others(sh);
@@ -171,6 +173,7 @@ uint8_t engine_step_aside(void)
     }
     const uint8_t service = p->service;
     p->service = SERVICE_NONE;
+    aside_flush();
     sleep_hand_over_to_others(sh);
     return service;
 }

@@ -25,6 +25,7 @@
 #include "shim/libc/real.h"
 #include "shim/life/kin.h"
 #include "shim/life/service.h"
+#include "shim/link/aside.h"
 #include "shim/link/batch.h"
 #include "shim/link/standing.h"
 #include "shim/wait/wait.h"
@@ -78,6 +79,7 @@ static void process_forked_child(void)
     wait_after_fork_child();
     standing_after_fork_child();
     batch_after_fork_child();
+    aside_after_fork_child();
     kin_after_fork_child();
 }
 

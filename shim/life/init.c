@@ -24,6 +24,7 @@
 #include "shim/life/kin.h"
 #include "shim/life/leader.h"
 #include "shim/life/own_address.h"
+#include "shim/link/aside.h"
 #include "shim/link/batch.h"
 #include "shim/link/ingress.h"
 #include "shim/link/link.h"
@@ -58,6 +59,7 @@ static void after_fork_child(void)
     wait_after_fork_child();
     standing_after_fork_child();
     batch_after_fork_child();
+    aside_after_fork_child();
     kin_after_fork_child();
     pthread_mutex_unlock(&start_lock);
 }

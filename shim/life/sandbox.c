@@ -28,6 +28,7 @@
 #include "shim/libc/real.h"
 #include "shim/life/leader.h"
 #include "shim/life/service.h"
+#include "shim/link/aside.h"
 #include "shim/link/batch.h"
 #include "shim/link/diag.h"
 #include "shim/link/link.h"
@@ -175,6 +176,13 @@ void sandbox_prepare(void)
 void sandbox_enter(const struct sock_fprog *filter, bool all)
 {
     struct stack_cx cx;
+    if (engine_running()) { /* the thread may be under it, too */
+        engine_enter(&cx);
+        aside_forbid();
+        engine_leave(&cx);
+    }
+    if (filter == NULL || !allows(filter, SYS_sched_yield))
+        config.spin_auto = false;
     if (filter == NULL || !allows(filter, SYS_io_submit))
         batch_forbid();
     else if (!allows(filter, SYS_sendmmsg) || !allows(filter, SYS_getrusage))

@@ -32,6 +32,7 @@
 #include "shim/life/keeper.h"
 #include "shim/life/leader.h"
 #include "shim/life/transit.h"
+#include "shim/link/aside.h"
 #include "shim/link/link.h"
 #include "shim/wait/sleep.h"
 #include "shim/wait/waiter.h"
@@ -168,6 +169,36 @@ static const struct process *foreign_driver(const struct process *self)
     return p != self ? p : NULL;
 }
 
+/* ---- what goes aside (shim/link/aside.h) ---- */
+
+static bool listens(void)
+{
+    const struct process *self = process_self();
+    return self != NULL && self->state == PROCESS_LIVE && self->service == SERVICE_TICK &&
+           !stopped();
+}
+
+static void call(void)
+{
+    bell_ring(&process_self()->doorbell);
+}
+
+static const struct aside_helper helper = {listens, call};
+
+/* As bell_wait(), from `start` on; who rings for what lies aside is served meanwhile. */
+static void help_or_wait(const struct process *self, uint32_t seen, nsec_t start, nsec_t span)
+{
+    for (nsec_t at = start; at - start < span; at = now()) {
+        if (!aside_listen())
+            bell_wait(self, seen, start + span - at);
+        if (!aside_awake())
+            break;
+        aside_help();
+        seen = bell(self);
+        waiter_relay();
+    }
+}
+
 /* ---- the three modes; each returns the next ---- */
 
 static enum service_mode deep(struct process *self)
@@ -185,6 +216,7 @@ static enum service_mode deep(struct process *self)
     if (driven && foreign_driver(self) != NULL)
         span = FOREIGN_LOOK;
     self->service = quiet ? SERVICE_DEEP : SERVICE_TICK;
+    aside_flush();
     engine_leave(&cx);
     if (!quiet)
         return SERVICE_TICK;
@@ -210,7 +242,7 @@ static enum service_mode tick(struct process *self)
         const nsec_t start = now();
         if (stopped())
             return SERVICE_TICK;
-        bell_wait(self, seen, span);
+        help_or_wait(self, seen, start, span);
         look_for_deaths();
         waiter_relay();
         const struct process *other = foreign_driver(self);
@@ -239,6 +271,7 @@ static bool drive_begin(struct process *self, struct waiter *w)
     sh->driver = service.slot;
     w->asleep = true; /* engine_leave() leaves the role with it, and may wake it */
     self->service = SERVICE_DRIVE;
+    aside_flush();
     return true;
 }
 
@@ -389,6 +422,7 @@ void service_start(void)
         struct waiter *w = waiter_at(engine.sh, service.slot);
         w->service = true;
         self->service = SERVICE_TICK;
+        aside_use(&helper);
     }
     engine_leave(&cx);
     if (self == NULL || service.slot == 0 || !thread_start(self)) {

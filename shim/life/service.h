@@ -1,6 +1,7 @@
 /*
- * The service thread: drives the engine while no caller does, and passes on wake-ups that other
- * processes send to sleepers of this one. Theory of operation in service.c.
+ * The service thread: drives the engine while no caller does, passes on wake-ups that other
+ * processes send to sleepers of this one, and sends ACKs that go aside (shim/link/aside.h). Theory
+ * of operation in service.c.
  */
 #pragma once
 

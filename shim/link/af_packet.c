@@ -15,6 +15,7 @@
 #include "shim/core/fdtable.h"
 #include "shim/core/raw.h"
 #include "shim/core/shared.h"
+#include "shim/link/aside.h"
 #include "shim/link/batch.h"
 #include "shim/link/filter.h"
 #include "shim/link/interfaces.h"
@@ -125,18 +126,30 @@ static ssize_t send_piece(int fd, const struct msghdr *m)
     return raw_sendto(fd, piece, n, MSG_DONTWAIT | MSG_NOSIGNAL, m->msg_name, m->msg_namelen);
 }
 
+/* The MTU of an interface changed, or it is down or gone. */
+static bool shows_change(int err)
+{
+    return err == -EMSGSIZE || err == -ENETDOWN || err == -ENXIO;
+}
+
+/* So many frames that were to be sent later are lost; err: why one of them is. */
+static void note_refused(struct link *l, struct stack_cx *cx, unsigned refused, int err)
+{
+    if (likely(refused == 0))
+        return;
+    for (unsigned i = 0; i < refused; i++)
+        stack_count(cx->st, COUNT_TX_FAILED);
+    if (shows_change(err))
+        look_again(self(l), cx);
+}
+
 static void packet_flush(struct link *l, struct stack_cx *cx)
 {
     int err = 0;
     if (batch_count() == 0)
         return;
     const unsigned refused = batch_send(cx->now, &err);
-    if (likely(refused == 0))
-        return;
-    for (unsigned i = 0; i < refused; i++)
-        stack_count(cx->st, COUNT_TX_FAILED);
-    if (err == -EMSGSIZE || err == -ENETDOWN || err == -ENXIO)
-        look_again(self(l), cx);
+    note_refused(l, cx, refused, err);
 }
 
 /* A frame that others may follow in this pass waits for them. */
@@ -151,6 +164,41 @@ static bool keep(const struct netif *nif, const struct frame_out *f,
         return false;
     batch_add(writer, vnet, f);
     return true;
+}
+
+/* A segment that carries nothing but an acknowledgement. */
+static bool acknowledges(const struct frame_out *f)
+{
+    return f->l4_proto == IPPROTO_TCP_ && f->payload_len == 0 &&
+           (f->head[f->l4 + 13] & (TCP_SYN | TCP_FIN | TCP_RST)) == 0;
+}
+
+/* Perhaps by the service thread: see aside.h. */
+static ssize_t send_ack(struct link *l, struct stack_cx *cx, const struct msghdr *m)
+{
+    int err = 0;
+    if (aside_take(l->fd, m, cx->now)) {
+        note_refused(l, cx, aside_refused(&err), err);
+        return 0;
+    }
+    if (!aside_timed())
+        return send_piece(l->fd, m);
+    const nsec_t before = aside_clock();
+    const ssize_t sent = send_piece(l->fd, m);
+    const nsec_t after = aside_clock();
+    aside_took(after, after - before);
+    return sent;
+}
+
+static ssize_t send_any(struct link *l, struct stack_cx *cx, const struct frame_out *f,
+                        const struct msghdr *m)
+{
+    const size_t len = (size_t)f->head_end - f->head_start + f->payload_len;
+    const bool piece = len <= PIECE_MAX && likely(!engine.sandboxed && !by_messages);
+    if (piece && acknowledges(f))
+        return send_ack(l, cx, m);
+    aside_flush(); /* in order */
+    return piece ? send_piece(l->fd, m) : send_frame(l->fd, f, m);
 }
 
 static int packet_transmit(struct link *l, struct stack_cx *cx, const struct frame_out *f)
@@ -183,15 +231,13 @@ static int packet_transmit(struct link *l, struct stack_cx *cx, const struct fra
                              .sll_ifindex = (int)nif->ifindex,
                              .sll_halen = 6};
     struct msghdr m = {.msg_name = &to, .msg_namelen = sizeof(to), .msg_iov = iov, .msg_iovlen = n};
-    const bool piece =
-        head + f->payload_len <= PIECE_MAX && likely(!engine.sandboxed && !by_messages);
     ssize_t sent;
     do
-        sent = piece ? send_piece(l->fd, &m) : send_frame(l->fd, f, &m);
+        sent = send_any(l, cx, f, &m);
     while (sent == -EINTR ||
            (unlikely(sent < 0) && a->vnet && vnet_to_pages(&vnet, head, (int)sent, cx->now)));
-    if (unlikely(sent == -EMSGSIZE || sent == -ENETDOWN || sent == -ENXIO))
-        look_again(a, cx); /* its MTU changed, or it is down or gone */
+    if (unlikely(sent < 0 && shows_change((int)sent)))
+        look_again(a, cx);
     return sent < 0 ? (int)sent : 0;
 }
 

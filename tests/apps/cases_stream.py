@@ -74,6 +74,14 @@ def streams(run):
     server.wait()
 
 
+@case("aside", pairings=("KU",), sizes=("8",))
+def aside(run):
+    """ACKs that the service thread sends: with forks, a new image, and a filter of system calls."""
+    server = run.server([PYTHON, f"{PROGRAMS}/aside.py", PORT], PORT)
+    run.client([PYTHON, f"{PROGRAMS}/aside.py", PORT, run.server_addr])
+    server.wait()
+
+
 @case("perl-download", needs=("perl",), sizes=ALL_SIZES, table=("perl", "perl"))
 def perl_download(run):
     server = run.server(["perl", f"{PROGRAMS}/server.pl", "send", PORT, run.file()], PORT)

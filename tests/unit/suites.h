@@ -32,6 +32,7 @@
     X(config)                                                                                      \
     X(link_segment)                                                                                \
     X(spin)                                                                                        \
+    X(aside)                                                                                       \
     X(ingress)                                                                                     \
     X(vnet)                                                                                        \
     X(impair_rules)                                                                                \
