@@ -119,7 +119,7 @@ typedef void (*real_handler)(int);
     X(int, setreuid, (uid_t, uid_t)) \
     X(int, setresuid, (uid_t, uid_t, uid_t)) \
     X(int, chroot, (const char *)) \
-    X(int, capset, (cap_user_header_t, const cap_user_data_t))
+    X(int, capset, (cap_user_header_t, cap_user_data_t))
 /* clang-format on */
 
 #define SHIM_EXPORT __attribute__((visibility("default")))

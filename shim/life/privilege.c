@@ -71,7 +71,7 @@ SHIM_EXPORT int chroot(const char *path)
 }
 
 /* All versions of the structure have the capability at the same place. */
-SHIM_EXPORT int capset(cap_user_header_t header, const cap_user_data_t data)
+SHIM_EXPORT int capset(cap_user_header_t header, cap_user_data_t data)
 {
     shim_init();
     if (!config.off && user_valid(data, sizeof(*data)) &&

@@ -446,7 +446,7 @@ TEST(parcel_passes,
 
 TEST(parcel_order, "two readers at once: each has a part without gaps, the second what follows")
 {
-    int64_t got[2], r;
+    int64_t got[2];
     connect_inside(0);
     struct tcp_parcel *first = pack(1, PIECE), *second = pack(2, PIECE), *p[2];
     check_eq(tcp_send_parcel(the_cx(), client, second), PIECE);
@@ -461,7 +461,7 @@ TEST(parcel_order, "two readers at once: each has a part without gaps, the secon
     tcp_parcel_free(the_cx(), p[0]);
     check_marks(piece[1], PIECE, 2);
     check_marks(piece[2], PIECE, 1);
-    while ((r = call_recv(server, 70000)) > 0)
+    while (call_recv(server, 70000) > 0)
         ;
     check_eq(in_hand(), 0);
 }
