@@ -56,6 +56,7 @@ struct usock {
     uint32_t bound_ifindex;        /* SO_BINDTODEVICE */
     int32_t backlog;
     int32_t listen_error; /* SO_ERROR that was pending when it began to listen */
+    nsec_t door_seen;     /* LISTENER: when the kernel was last asked for local clients */
     uint64_t cookie; /* SO_COOKIE of the backing socket: identity across exec and passing; 0: not
                         asked yet */
     struct list watches; /* struct watch: who wants to know (shim/wait) */

@@ -17,6 +17,9 @@
 #define LOCAL_FDS 64
 /* When not everything can be waited for, look again after this. */
 #define LOOK_AGAIN (10 * NSEC_PER_MSEC)
+/* While there is something ready of ours, the kernel is asked for local clients of listeners this
+ * often. */
+#define DOOR_CHECK (50 * NSEC_PER_USEC)
 
 /* One call. `kernel` has the descriptors that the kernel is asked for at the same places, -1
  * elsewhere. */
@@ -27,7 +30,8 @@ struct pollset {
     unsigned flags;
     unsigned user_ready;
     struct waiter *w; /* of the last sleep; NULL: none yet, or no slot */
-    bool any_kernel;
+    bool any_kernel;  /* the kernel is to be asked, */
+    bool foreign;     /* and for more than the local clients of our listeners */
     bool gone; /* a descriptor was closed meanwhile: as in Linux that is told when the wait is over
                 */
     /* Something could not be registered, or was left out: sleep for a short while only. */
@@ -61,7 +65,7 @@ static uint32_t accepted(const struct pollset *p, short events)
 static void look(struct pollset *p, bool anew)
 {
     p->user_ready = 0;
-    p->any_kernel = p->gone = false;
+    p->any_kernel = p->foreign = p->gone = false;
     for (unsigned i = 0; i < p->n; i++) {
         struct pollfd *f = &p->fds[i];
         struct pollfd *k = &p->kernel[i];
@@ -71,9 +75,11 @@ static void look(struct pollset *p, bool anew)
         const struct usock *us = fd_usock(f->fd);
         struct epset *ep = fd_epset(f->fd);
         uint32_t ready = 0;
+        bool door = false;
         if (us != NULL && us->kind != USOCK_KERNEL) {
             ready = ready_bits(ready_now(us));
-            if (us->kind != USOCK_LISTENER || !us->kernel_listen)
+            door = us->kind == USOCK_LISTENER && us->kernel_listen;
+            if (!door)
                 k->fd = -1;
         } else if (ep == NULL && p->w != NULL && unlikely(waiter_keeps(p->w, f->fd))) {
             p->gone = true;
@@ -86,7 +92,23 @@ static void look(struct pollset *p, bool anew)
         f->revents = (short)(ready & accepted(p, f->events));
         p->user_ready += f->revents != 0;
         p->any_kernel |= k->fd >= 0;
+        p->foreign |= k->fd >= 0 && !door;
     }
+}
+
+/* Entered: whether nothing but doors is left to ask the kernel for, and that was done just now. */
+static bool doors_seen(const struct pollset *p)
+{
+    bool seen = !p->foreign;
+    for (unsigned i = 0; i < p->n && seen; i++)
+        if (p->kernel[i].fd >= 0)
+            seen = p->cx.now - fd_usock(p->kernel[i].fd)->door_seen < DOOR_CHECK;
+    if (seen)
+        return true;
+    for (unsigned i = 0; i < p->n && !p->foreign; i++)
+        if (p->kernel[i].fd >= 0)
+            fd_usock(p->kernel[i].fd)->door_seen = p->cx.now;
+    return false;
 }
 
 /* Adds what the kernel said; returns how many descriptors have anything. */
@@ -120,7 +142,7 @@ static void ask_gone(struct pollset *p)
     for (unsigned i = 0; i < p->n; i++)
         if (waiter_keeps(p->w, p->fds[i].fd) && fd_usock(p->fds[i].fd) == NULL)
             p->kernel[i].fd = p->fds[i].fd;
-    p->any_kernel = true;
+    p->any_kernel = p->foreign = true;
 }
 
 /*
@@ -131,6 +153,8 @@ static int finish(struct pollset *p, const sigset_t *mask)
 {
     if (unlikely(p->gone))
         ask_gone(p);
+    else if (p->user_ready != 0 && p->any_kernel && doors_seen(p))
+        p->any_kernel = false;
     leave(p, 0);
     const sigset_t *allowed = p->user_ready == 0 ? mask : NULL;
     if (p->any_kernel || allowed != NULL) {

@@ -91,6 +91,14 @@ def local_clients(run):
     stop_nginx(run, server)
 
 
+@case("doors", pairings=("KU", "UU"), sizes=("1B",))
+def doors(run):
+    """Local clients of the kernel's are seen although a connection beside them always has something to read."""
+    server = run.server([PYTHON, f"{PROGRAMS}/doors.py", 9000], 9000)
+    run.client([PYTHON, f"{PROGRAMS}/doors.py", 9000, run.server_addr])
+    server.wait()
+
+
 @case("local-ipv6", pairings=("KU",), sizes=("1M",), needs=("node", "curl"))
 def local_ipv6(run):
     """A listener on :: takes IPv6 from the kernel and IPv4 from the engine."""
