@@ -1,11 +1,8 @@
-#define _GNU_SOURCE /* CPU_COUNT */
 #include "shim/link/aside.h"
 
 #include <errno.h>
 #include <linux/if_packet.h>
 #include <linux/virtio_net.h>
-#include <sched.h>
-#include <stdlib.h>
 #include <sys/prctl.h>
 #include <time.h>
 
@@ -22,8 +19,15 @@
 #define CHEAP (6 * NSEC_PER_USEC)
 /* As many ACKs as are between two decisions come within this, or it does not matter. */
 #define WINDOW (50 * NSEC_PER_MSEC)
-/* Where the thread shares the only processor, it is not asked again so soon. */
-#define SINGLE_FOR NSEC_PER_SEC
+/*
+ * Of so many in a hundred the thread comes too late, in a moving average: 10 to 35 where there is
+ * room for it, 60 where it shares a processor. Then it is left alone for a while; it begins in
+ * between.
+ */
+#define LATE_MAX   50
+#define LATE_FIRST 38
+#define LATE_PART  4 /* of the average is the last value */
+#define ALONE      (2 * NSEC_PER_SEC)
 /* The thread looks for more so long before it sleeps. */
 #define LOOK (20 * NSEC_PER_USEC)
 
@@ -46,7 +50,9 @@ static struct {
 static const struct aside_helper *helper;
 static struct {
     bool on;
-    unsigned seen, timed; /* since the last decision, ACKs and those of them that were timed */
+    unsigned seen, timed; /* since the last decision, ACKs and those of them that were timed, */
+    unsigned late;        /* and that the caller had to send */
+    unsigned lateness;    /* in hundredths */
     nsec_t took;          /* the latter, together */
     nsec_t since;
     nsec_t not_before;
@@ -55,7 +61,6 @@ static struct {
 /* Both sides' (atomic). */
 static struct {
     bool asleep, busy, forbidden;
-    bool single; /* the thread may run on one processor alone */
     unsigned refused;
     int err;
     uint32_t sent, took; /* by the thread since the last decision; in ns */
@@ -116,22 +121,22 @@ static bool possible(void)
 
 static void decide(nsec_t now)
 {
-    const nsec_t mean = lesson.timed != 0 ? lesson.took / lesson.timed : 0;
     const bool often = now - lesson.since < WINDOW;
+    const uint32_t sent = __atomic_exchange_n(&helps.sent, 0, __ATOMIC_RELAXED);
+    const uint32_t took = __atomic_exchange_n(&helps.took, 0, __ATOMIC_RELAXED);
     if (lesson.on) {
-        const uint32_t sent = __atomic_exchange_n(&helps.sent, 0, __ATOMIC_RELAXED);
-        const uint32_t took = __atomic_exchange_n(&helps.took, 0, __ATOMIC_RELAXED);
-        const bool single = __atomic_load_n(&helps.single, __ATOMIC_RELAXED);
-        if (single)
-            lesson.not_before = now + SINGLE_FOR;
-        lesson.on = often && !single && sent != 0 && took / sent >= CHEAP;
-    } else if (often && mean >= DEAR && now >= lesson.not_before) {
+        const unsigned late = 100 * lesson.late / lesson.seen;
+        lesson.lateness = (lesson.lateness * (LATE_PART - 1) + late) / LATE_PART;
+        lesson.on = often && lesson.lateness <= LATE_MAX && sent != 0 && took / sent >= CHEAP;
+        if (lesson.lateness > LATE_MAX)
+            lesson.not_before = now + ALONE;
+    } else if (often && lesson.took / lesson.timed >= DEAR && now >= lesson.not_before) {
         lesson.on = possible();
+        lesson.lateness = LATE_FIRST;
         if (!lesson.on)
-            lesson.not_before = now + SINGLE_FOR;
-        helps.sent = helps.took = 0;
+            lesson.not_before = now + ALONE;
     }
-    lesson.seen = lesson.timed = 0;
+    lesson.seen = lesson.timed = lesson.late = 0;
     lesson.took = 0;
     lesson.since = now;
 }
@@ -183,8 +188,10 @@ bool aside_take(int fd, const struct msghdr *m, nsec_t now)
 void aside_flush(void)
 {
     struct entry e;
-    while (unlikely(any()) && claim(&e))
+    while (unlikely(any()) && claim(&e)) {
+        lesson.late++;
         send_entry(&e);
+    }
 }
 
 unsigned aside_refused(int *err)
@@ -209,7 +216,7 @@ void aside_after_fork_child(void)
     ring.head = ring.tail = 0;
     helps.asleep = helps.busy = false;
     lesson.on = false;
-    lesson.seen = lesson.timed = 0;
+    lesson.seen = lesson.timed = lesson.late = 0;
     lesson.took = 0;
 }
 
@@ -232,14 +239,6 @@ bool aside_awake(void)
     return any();
 }
 
-static bool on_one_processor(void)
-{
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    return raw_syscall(SYS_sched_getaffinity, 0, sizeof(set), (long)&set, 0, 0, 0) > 0 &&
-           CPU_COUNT(&set) == 1;
-}
-
 void aside_help(void)
 {
     struct entry e;
@@ -255,9 +254,7 @@ void aside_help(void)
         send_entry(&e);
         last = at = aside_clock();
         __atomic_add_fetch(&helps.took, (uint32_t)(at - before), __ATOMIC_RELAXED);
-        const uint32_t sent = __atomic_add_fetch(&helps.sent, 1, __ATOMIC_RELAXED);
-        if (sent % (SAMPLE * SAMPLES) == 1)
-            __atomic_store_n(&helps.single, on_one_processor(), __ATOMIC_RELAXED);
+        __atomic_add_fetch(&helps.sent, 1, __ATOMIC_RELAXED);
     }
     __atomic_store_n(&helps.busy, false, __ATOMIC_SEQ_CST);
 }

@@ -8,8 +8,9 @@
  * both ends are the kernel's, it is done on the latter. So another thread sends such ACKs: the
  * scheduler puts it where there is room (docs/performance.md has what that brings).
  *
- * Whether ACKs are such is measured. They lie in a ring meanwhile, of which both the thread and
- * whoever is entered can send the next; whatever is no ACK sends those before it first. At most one
+ * Whether ACKs are such is measured, and whether the thread comes for them in time. They lie in a
+ * ring meanwhile, of which both the thread and whoever is entered can send the next: who has no ACK
+ * to send, or goes to sleep, sends what is left in it first. At most one
  * ACK is overtaken, the one that is just being sent: it says nothing new then (RFC 9293 3.10.7.4).
  * A process that ends leaves none behind but by being killed, and an ACK may be lost.
  *

@@ -32,6 +32,7 @@
 #include "shim/libc/real.h"
 #include "shim/life/births.h"
 #include "shim/life/service.h"
+#include "shim/link/aside.h"
 #include "shim/link/link.h"
 #include "shim/wait/herd.h"
 #include "shim/wait/spin.h"
@@ -512,6 +513,7 @@ int wait_sleep(struct stack_cx *cx, struct waiter *w, struct pollfd *fds, unsign
         waiter_unwatch(w, false);
         return 0;
     }
+    aside_flush(); /* nobody waits for the ACKs of who sleeps */
     w->by_word = !drives && !kernel && mask == NULL;
     nsec_t until = deadline;
     if (drives)

@@ -74,7 +74,7 @@ def streams(run):
     server.wait()
 
 
-@case("aside", pairings=("KU",), sizes=("8",))
+@case("aside", pairings=("KU",), sizes=("1G",))  # alone: it needs both processors
 def aside(run):
     """ACKs that the service thread sends: with forks, a new image, and a filter of system calls."""
     server = run.server([PYTHON, f"{PROGRAMS}/aside.py", PORT], PORT)

@@ -130,6 +130,31 @@ START_TEST(what_becomes_rare_goes_aside_no_more)
 }
 END_TEST
 
+/* As many as are between two decisions, which the caller has to send, or the thread does. */
+static void pass(void (*by)(void))
+{
+    uint32_t number;
+    for (uint32_t i = 0; i < 256 && take(i); i++) {
+        by();
+        ck_assert_int_eq(recv(in, &number, sizeof(number), 0), sizeof(number));
+    }
+}
+
+START_TEST(a_thread_that_is_late_is_left_alone_for_a_while)
+{
+    switch_on();
+    pass(aside_help);
+    switch_on();
+    for (unsigned i = 0; i < 4; i++)
+        pass(aside_flush);
+    for (unsigned i = 0; i < 4; i++)
+        acks_cost(20 * NSEC_PER_USEC, 20 * NSEC_PER_USEC);
+    ck_assert(!pays());
+    now += 2 * NSEC_PER_SEC;
+    switch_on();
+}
+END_TEST
+
 START_TEST(they_leave_in_order_and_whole)
 {
     switch_on();
@@ -254,7 +279,7 @@ START_TEST(forbidden_the_thread_sends_nothing)
         ck_assert(take(i));
     aside_forbid();
     check_arrives(0, FEW);
-    now += 2 * NSEC_PER_SEC;
+    now += 4 * NSEC_PER_SEC;
     for (unsigned i = 0; i < 4; i++)
         acks_cost(20 * NSEC_PER_USEC, 20 * NSEC_PER_USEC);
     ck_assert(!pays());
@@ -271,6 +296,7 @@ Suite *suite_aside(void)
     tcase_add_test(t, only_what_is_dear_and_often_goes_aside);
     tcase_add_test(t, nothing_goes_aside_where_nobody_comes);
     tcase_add_test(t, what_becomes_rare_goes_aside_no_more);
+    tcase_add_test(t, a_thread_that_is_late_is_left_alone_for_a_while);
     tcase_add_test(t, they_leave_in_order_and_whole);
     tcase_add_test(t, a_full_ring_empties_and_the_caller_sends);
     tcase_add_test(t, who_sleeps_is_called_once);

@@ -20,7 +20,7 @@ import time
 STREAMS = 8
 PATTERN = random.Random(1).randbytes(1 << 20) * 2
 LAP = len(PATTERN) // 2
-LONG, SHORT = 10, 0.3  # seconds
+LONG, SHORT = 20, 0.3  # seconds
 SENDTO, RECVFROM, SCHED_YIELD, SECCOMP = {"x86_64": (44, 45, 24, 317)}.get(platform.machine(), (206, 207, 124, 277))
 SECCOMP_FILTER_FLAG_TSYNC, PR_SET_NO_NEW_PRIVS = 1, 38
 libc = ctypes.CDLL(None, use_errno=True)
@@ -116,7 +116,7 @@ def end(position):
 
 
 def main():
-    signal.alarm(60)
+    signal.alarm(50)
     port, what = sys.argv[1], (sys.argv[2:] or [""])[0]
     if what == "image":
         end({socket.socket(fileno=int(fd)): int(at) for fd, at in (a.split(":") for a in sys.argv[3:])})
@@ -129,7 +129,7 @@ def main():
     else:
         listener = socket.create_server(("", int(port)))
         position = {listener.accept()[0]: 0 for _ in range(STREAMS)}
-        enough = 0.1 if len(os.sched_getaffinity(0)) > 1 else 0
+        enough = 0.06 if len(os.sched_getaffinity(0)) > 1 else 0
         read(position, LONG if enough else SHORT, enough)
         in_child(position, enough)
         new_image(port, position)
